@@ -1,0 +1,8 @@
+"""The one error that a person reads: what was given, what is allowed, what to do."""
+
+
+class UserError(Exception):
+    """A problem the user can mend; `main` prints it without a traceback and exits with status 1.
+
+    The message is one or two lines a problem: what was given, what is allowed, what to do next.
+    """
