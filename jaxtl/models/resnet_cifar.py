@@ -1,0 +1,99 @@
+"""The small ResNets for CIFAR of https://arxiv.org/abs/1512.03385 section 4.2, with parameter-free shortcuts."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxtl.models.batchnorm import BatchNorm
+from jaxtl.models.groups import Groups, span
+from jaxtl.models.resnet import conv
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions around a shortcut that subsamples and pads channels instead of projecting."""
+
+    features: int
+    stride: int
+    epsilon: float
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H/stride, W/stride, features]."""
+        norm = {"epsilon": self.epsilon, "axis_name": self.axis_name, "dtype": self.dtype}
+        y = conv(self.features, 3, self.stride, dtype=self.dtype, name="conv1")(x)
+        y = nn.relu(BatchNorm(**norm, name="bn1")(y, use_running_average=not train))
+        y = conv(self.features, 3, dtype=self.dtype, name="conv2")(y)
+        y = BatchNorm(**norm, name="bn2")(y, use_running_average=not train)
+        if x.shape != y.shape:
+            missing = self.features - x.shape[-1]
+            x = x[:, :: self.stride, :: self.stride]
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
+        return nn.relu(x + y)
+
+
+class ResNetCifar(nn.Module):
+    """A ResNet of depth 6n + 2 for images of about 32 x 32, with three stages of n blocks.
+
+    Attributes:
+      blocks: the number n of residual blocks in each stage.
+      width: channels of the first stage; the second and third have 2 and 4 times as many.
+    """
+
+    num_classes: int
+    blocks: int
+    image_size: int = 32
+    width: int = 16
+    epsilon: float = 1e-5
+    dropout: float = 0.0
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    def groups(self) -> Groups:
+        """Gives the groups from input to head: the stem, one group for each block, the head."""
+        blocks = tuple((f"layer{stage}.{i}", rf"layer{stage}\.{i}") for stage in (1, 2, 3) for i in range(self.blocks))
+        return (("stem", "conv1|bn1"), *blocks, ("head", "head"))
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
+    ) -> jax.Array:
+        """Maps normalised images [B, H, W, C] to float32 logits [B, num_classes].
+
+        Args:
+          images: the images, or with `start` what the group before it returned.
+          train: whether batch statistics are used and updated.
+          start: the first group to run.
+          stop: the last group to run; blocks return maps [B, h, w, c], the last one pooled features [B, 4 * width].
+
+        With `num_classes` 0 there is no head, and the pooled features are returned.
+        """
+        x = images
+        norm = {"epsilon": self.epsilon, "axis_name": self.axis_name, "dtype": self.dtype}
+        last = f"layer3.{self.blocks - 1}"
+        for name in span(self.groups(), start, stop):
+            if name == "stem":
+                x = conv(self.width, 3, dtype=self.dtype, name="conv1")(x)
+                x = nn.relu(BatchNorm(**norm, name="bn1")(x, use_running_average=not train))
+            elif name == "head":
+                x = x.astype(jnp.float32)
+                if self.num_classes:
+                    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+                    x = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(x)
+            else:
+                stage, index = (int(part) for part in name.removeprefix("layer").split("."))
+                stride = 2 if stage > 1 and index == 0 else 1
+                x = Block(self.width * 2 ** (stage - 1), stride, **norm, name=name)(x, train)
+                if name == last:
+                    x = x.mean(axis=(1, 2))
+        return x
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    f"resnet{depth}_cifar": {"blocks": (depth - 2) // 6} for depth in (20, 32, 44, 56, 110)
+}
+
+MODEL = ResNetCifar
