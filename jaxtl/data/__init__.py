@@ -1,0 +1,26 @@
+"""Where images come from: source, split, decode, augment, batch."""
+
+from jaxtl.data.augment import CROPS, train_view
+from jaxtl.data.batches import check, eval_batches, preload, train_batches
+from jaxtl.data.dataset import Dataset
+from jaxtl.data.images import ImageError, decode, eval_view
+from jaxtl.data.source import Source, Splits, choose_splits, open_source
+from jaxtl.data.tfds import prepare
+
+__all__ = [
+    "CROPS",
+    "Dataset",
+    "ImageError",
+    "Source",
+    "Splits",
+    "check",
+    "choose_splits",
+    "decode",
+    "eval_batches",
+    "eval_view",
+    "open_source",
+    "preload",
+    "prepare",
+    "train_batches",
+    "train_view",
+]

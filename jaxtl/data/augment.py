@@ -1,0 +1,99 @@
+"""Random views of an image for training; each is a pure function of the image and a random generator."""
+
+import math
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from jaxtl.data.images import RESAMPLING, eval_view, resize_shorter
+from jaxtl.weights.pixels import Pixels
+
+Crop = Literal["random_resized", "resize_crop", "pad_crop", "none"]
+CROPS = ("random_resized", "resize_crop", "pad_crop", "none")
+
+
+def train_view(
+    image: Image.Image,
+    pixels: Pixels,
+    rng: np.random.Generator,
+    *,
+    crop: Crop = "random_resized",
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    resize: int = 0,
+    pad: int = 4,
+    flip: float = 0.5,
+    color_jitter: float = 0.0,
+) -> np.ndarray:
+    """Draws one random view of an image.
+
+    Args:
+      image: RGB.
+      pixels: the size and the interpolation that the weights were trained with.
+      rng: source of all randomness; the same state gives the same view.
+      crop: "random_resized" takes a random box of a random area and aspect and resizes it (Szegedy et al., 2015,
+        arXiv:1409.4842); "resize_crop" resizes the shorter side and takes a random square; "pad_crop" takes the view
+        of evaluation, pads it with black and takes a random square (He et al., 2015, arXiv:1512.03385); "none" is the
+        view of evaluation.
+      scale: range of the box's area as a share of the image's ("random_resized").
+      ratio: range of the box's width by its height, drawn evenly in its logarithm ("random_resized").
+      resize: shorter side in pixels before the crop ("resize_crop"); 0 is `pixels.resize`.
+      pad: pixels added on each side ("pad_crop").
+      flip: probability of a mirror image.
+      color_jitter: j; brightness, contrast and saturation are scaled by factors in [1 - j, 1 + j], in random order.
+
+    Returns:
+      uint8 [S, S, 3] with S = `pixels.size`.
+    """
+    resampling = RESAMPLING[pixels.interpolation]
+    if crop == "random_resized":
+        box = random_box(image.width, image.height, rng, scale=scale, ratio=ratio)
+        view = image.resize((pixels.size, pixels.size), resampling, box=box)
+    elif crop == "resize_crop":
+        view = _random_square(resize_shorter(image, resize or pixels.resize, resampling), pixels.size, rng)
+    elif crop == "pad_crop":
+        view = _random_square(ImageOps.expand(Image.fromarray(eval_view(image, pixels)), pad), pixels.size, rng)
+    elif crop == "none":
+        view = Image.fromarray(eval_view(image, pixels))
+    else:
+        raise ValueError(f"crop={crop!r} is none of {', '.join(CROPS)}")
+    if rng.random() < flip:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if color_jitter:
+        view = _jitter(view, rng, color_jitter)
+    return np.asarray(view)
+
+
+def random_box(
+    width: int, height: int, rng: np.random.Generator, *, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """Draws a box (left, top, right, bottom) of random area and aspect inside an image, in pixels."""
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    # Ten draws, then the largest central box that keeps the aspect: a thin image may admit no box of that area.
+    for _ in range(10):
+        area = width * height * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, left + w, top + h
+    aspect = min(max(width / height, ratio[0]), ratio[1])
+    w, h = min(width, round(height * aspect)), min(height, round(width / aspect))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def _random_square(image: Image.Image, side: int, rng: np.random.Generator) -> Image.Image:
+    if min(image.size) < side:
+        raise ValueError(f"no square of {side} pixels fits into {image.width}x{image.height}; raise `resize`")
+    left, top = int(rng.integers(image.width - side + 1)), int(rng.integers(image.height - side + 1))
+    return image.crop((left, top, left + side, top + side))
+
+
+def _jitter(image: Image.Image, rng: np.random.Generator, strength: float) -> Image.Image:
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    factors = rng.uniform(max(0.0, 1 - strength), 1 + strength, size=len(enhancers))
+    for i in rng.permutation(len(enhancers)):
+        image = enhancers[i](image).enhance(float(factors[i]))
+    return image

@@ -1,0 +1,252 @@
+"""Batches of views, made by threads ahead of time.
+
+The order of the examples is a pure function of (seed, position) and a view one of (seed, epoch, example), so the whole
+state of the input is one integer: neither workers, hosts nor restarts change a batch.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from jaxtl.data.dataset import Dataset
+from jaxtl.data.images import ImageError, decode, size
+from jaxtl.errors import UserError
+
+T = TypeVar("T")
+Batch = dict[str, np.ndarray]
+TrainView = Callable[[Image.Image, np.random.Generator], np.ndarray]
+EvalView = Callable[[Image.Image], np.ndarray]
+
+# Examples that one thread does in one go: enough to hide the cost of a task, few enough to share out a small batch.
+_CHUNK = 8
+# Kinds of random streams that are drawn from one seed.
+_ORDER, _VIEW = 0, 1
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of one batch on this host: which example each row shows, in which epoch; index -1 is padding."""
+
+    index: np.ndarray
+    epoch: np.ndarray
+
+
+def train_batches(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+    view: TrainView,
+    start_step: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    workers: int = 0,
+    cache_bytes: int = 0,
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """Yields training batches without end: one random order of all examples after the other, none dropped.
+
+    A batch may hold the end of one epoch and the beginning of the next. Starting at step k gives the batches that
+    follow after the first k.
+
+    Args:
+      dataset: at least one example.
+      batch_size: examples of a batch over all hosts; a multiple of the number of hosts.
+      seed: of the order and of the views.
+      view: maps an RGB image and a random generator to uint8 [S, S, 3].
+      start_step: number of batches to leave out at the beginning; costs nothing.
+      shard: (this host, number of hosts); a host yields its contiguous rows of each global batch.
+      workers: threads that read, decode and augment; 0 is one for each core that the process may use.
+      cache_bytes: decoded images are kept in memory if they all fit into this; see `preload`.
+      prefetch: batches that are made ahead of the one in use.
+
+    Yields:
+      {"image": uint8 [B, S, S, 3], "label": int32 [B], "mask": float32 [B], all ones}, B the rows of this host.
+
+    Raises:
+      ImageError: an image is broken; raised when its batch is due.
+    """
+    host, hosts = _check_shard(dataset, batch_size, shard)
+    rows = batch_size // hosts
+    count = len(dataset)
+
+    def plans() -> Iterator[_Rows]:
+        orders: dict[int, np.ndarray] = {}
+        first = start_step * batch_size + host * rows
+        while True:
+            epoch, place = np.divmod(np.arange(first, first + rows), count)
+            needed = {int(e) for e in np.unique(epoch)}
+            orders = {e: orders[e] if e in orders else _order(seed, e, count) for e in needed}
+            yield _Rows(index=np.array([orders[e][p] for e, p in zip(epoch, place, strict=True)]), epoch=epoch)
+            first += batch_size
+
+    def example(data: Dataset, index: int, epoch: int) -> np.ndarray:
+        image = decode(data.read(index), data.names[index])
+        return view(image, np.random.default_rng([seed, _VIEW, epoch, index]))
+
+    def stream() -> Iterator[Batch]:
+        data = preload(dataset, budget_bytes=cache_bytes, workers=workers) if cache_bytes else dataset
+        yield from _stream(data, plans(), lambda index, epoch: example(data, index, epoch), workers, prefetch)
+
+    return stream()
+
+
+def eval_batches(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    view: EvalView,
+    shard: tuple[int, int] = (0, 1),
+    workers: int = 0,
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """Yields every example once, in order; the last batch is filled up with rows of mask 0.
+
+    Args:
+      dataset: at least one example.
+      batch_size: rows of a batch over all hosts; a multiple of the number of hosts.
+      view: maps an RGB image to uint8 [S, S, 3].
+      shard: (this host, number of hosts); a host yields its contiguous rows of each global batch.
+      workers: threads that read and decode; 0 is one for each core that the process may use.
+      prefetch: batches that are made ahead of the one in use.
+
+    Yields:
+      {"image": uint8 [B, S, S, 3], "label": int32 [B], "mask": float32 [B]}; a padded row is all zeros.
+
+    Raises:
+      ImageError: an image is broken; raised when its batch is due.
+    """
+    host, hosts = _check_shard(dataset, batch_size, shard)
+    rows = batch_size // hosts
+
+    def plans() -> Iterator[_Rows]:
+        for first in range(0, len(dataset), batch_size):
+            index = np.arange(first + host * rows, first + (host + 1) * rows)
+            yield _Rows(index=np.where(index < len(dataset), index, -1), epoch=np.zeros_like(index))
+
+    def example(index: int, epoch: int) -> np.ndarray:
+        del epoch
+        return view(decode(dataset.read(index), dataset.names[index]))
+
+    return _stream(dataset, plans(), example, workers, prefetch)
+
+
+def preload(dataset: Dataset, *, budget_bytes: int, workers: int = 0) -> Dataset:
+    """Decodes all images into memory, if they fit, so that they are decoded once and broken ones are found at once.
+
+    Args:
+      dataset: images to keep.
+      budget_bytes: what the decoded images may take, 3 bytes a pixel; estimated from a sample of headers.
+      workers: threads that decode; 0 is one for each core that the process may use.
+
+    Returns:
+      The same examples, read from memory, or the data set as it was if they do not fit.
+
+    Raises:
+      UserError: names the broken images.
+    """
+    sample = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), 64)).astype(int))
+    try:
+        sizes = [size(dataset.read(i), dataset.names[i]) for i in sample]
+    except ImageError:
+        check(dataset, workers=workers)
+        raise
+    if np.mean([3 * width * height for width, height in sizes]) * len(dataset) > budget_bytes:
+        return dataset
+    images = _for_all(dataset, lambda i: np.asarray(decode(dataset.read(i), dataset.names[i])), workers)
+    return Dataset(classes=dataset.classes, labels=dataset.labels, names=dataset.names, read=images.__getitem__)
+
+
+def check(dataset: Dataset, *, workers: int = 0) -> None:
+    """Reads the header of every image.
+
+    Raises:
+      UserError: names the files that are missing or no images.
+    """
+    _for_all(dataset, lambda i: size(dataset.read(i), dataset.names[i]), workers)
+
+
+def _for_all(dataset: Dataset, make: Callable[[int], T], workers: int) -> list[T]:
+    def attempt(i: int) -> T | UserError:
+        try:
+            return make(i)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor(workers or _cores(), thread_name_prefix="jaxtl-data") as executor:
+        results = list(executor.map(attempt, range(len(dataset))))
+    errors = [result for result in results if isinstance(result, UserError)]
+    if errors:
+        more = f"\nand {len(errors) - 10} more" if len(errors) > 10 else ""
+        raise UserError("\n".join(str(error) for error in errors[:10]) + more)
+    return [result for result in results if not isinstance(result, UserError)]
+
+
+def _check_shard(dataset: Dataset, batch_size: int, shard: tuple[int, int]) -> tuple[int, int]:
+    host, hosts = shard
+    if not len(dataset):
+        raise ValueError("the data set has no examples")
+    if not 0 <= host < hosts:
+        raise ValueError(f"shard={shard}: the host must be in [0, {hosts})")
+    if batch_size < 1 or batch_size % hosts:
+        raise ValueError(f"batch_size={batch_size} must be a positive multiple of the {hosts} hosts")
+    return host, hosts
+
+
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _stream(
+    dataset: Dataset,
+    plans: Iterator[_Rows],
+    example: Callable[[int, int], np.ndarray],
+    workers: int,
+    prefetch: int,
+) -> Iterator[Batch]:
+    """Makes the planned batches in threads, at most `prefetch` ahead of the one that is asked for."""
+    executor = ThreadPoolExecutor(workers or _cores(), thread_name_prefix="jaxtl-data")
+    pending: deque[tuple[Batch, list[Future]]] = deque()
+    shape = None
+
+    def fill(images: np.ndarray, rows: _Rows, places: np.ndarray) -> None:
+        for place in places:
+            images[place] = example(int(rows.index[place]), int(rows.epoch[place]))
+
+    def start(rows: _Rows) -> None:
+        nonlocal shape
+        real = np.flatnonzero(rows.index >= 0)
+        if shape is None:
+            shape = example(0, 0).shape
+        # A consumer may still hold, or share memory with, the batches before: each gets memory of its own.
+        images = np.zeros((len(rows.index), *shape), np.uint8)
+        mask = (rows.index >= 0).astype(np.float32)
+        labels = np.where(rows.index >= 0, dataset.labels[rows.index], 0).astype(np.int32)
+        chunks = [real[i : i + _CHUNK] for i in range(0, len(real), _CHUNK)]
+        tasks = [executor.submit(fill, images, rows, chunk) for chunk in chunks]
+        pending.append(({"image": images, "label": labels, "mask": mask}, tasks))
+
+    def finish() -> Batch:
+        batch, tasks = pending.popleft()
+        for task in tasks:
+            task.result()
+        return batch
+
+    try:
+        for rows in plans:
+            start(rows)
+            if len(pending) > prefetch:
+                yield finish()
+        while pending:
+            yield finish()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)

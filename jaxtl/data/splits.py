@@ -1,0 +1,167 @@
+"""The split language of TFDS for every source: "train", "train[:90%]", "train[90%:]", "train[:100]", "train+test".
+
+A percentage of a TFDS split is a range of positions, as TFDS has it. Everywhere else it is a range of a fixed hash of
+the example's name, so that an example never changes its side when others are added.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxtl.data.dataset import Dataset, concatenate
+from jaxtl.errors import UserError
+
+_PART = re.compile(r"(?P<name>[\w.-]+?)(?:\[(?P<start>[^:\[\]]*):(?P<stop>[^:\[\]]*)\])?")
+_BOUND = re.compile(r"-?\d[\d_]*|-?\d+(?:\.\d+)?%")
+_LAST_NUMBER = re.compile(r"[0-9]+(?=[^0-9]*$)")
+_GOLDEN = 0x9E3779B97F4A7C15  # The golden ratio's fraction in units of 2**-64, odd as multiplicative hashing wants it.
+# Names that mean the same split, in whichever of them a source or a person says it.
+SYNONYMS = {"val": "validation", "valid": "validation", "dev": "validation"}
+GRAMMAR = 'write "train", "train[:90%]", "train[90%:]", "train[:100]" or "train+test"'
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One term of a split: a name, and two bounds that are percentages or counts; None is an open end."""
+
+    name: str
+    start: float | None = None
+    stop: float | None = None
+    percent: bool = False
+
+
+def parse(spec: str) -> tuple[Slice, ...]:
+    """Returns the terms of a split such as "train[:90%]+test".
+
+    Raises:
+      UserError: the text is not of the split language.
+    """
+    return tuple(_parse_term(term.strip(), spec) for term in spec.split("+"))
+
+
+def _parse_term(term: str, spec: str) -> Slice:
+    match = _PART.fullmatch(term)
+    if not match:
+        raise UserError(f"split {spec!r} cannot be read: {GRAMMAR}")
+    if match["start"] is None:
+        return Slice(match["name"])
+    bounds = [match["start"].strip(), match["stop"].strip()]
+    given = [bound for bound in bounds if bound]
+    if not given or not all(_BOUND.fullmatch(bound) for bound in given):
+        raise UserError(f"split {spec!r}: the bounds of [{bounds[0]}:{bounds[1]}] cannot be read; {GRAMMAR}")
+    percent = {bound.endswith("%") for bound in given}
+    if len(percent) > 1:
+        raise UserError(f"split {spec!r} mixes a percentage and a count in [{bounds[0]}:{bounds[1]}]; use one of them")
+    start, stop = (float(bound.rstrip("%")) if bound else None for bound in bounds)
+    if percent == {True} and any(abs(bound) > 100 for bound in (start, stop) if bound is not None):
+        raise UserError(f"split {spec!r}: percentages go from -100 to 100")
+    return Slice(match["name"], start, stop, percent == {True})
+
+
+def canonical(name: str) -> str:
+    """Returns the one spelling of a split's name: "val", "valid" and "dev" are "validation"."""
+    return SYNONYMS.get(name, name)
+
+
+def select(spec: str, datasets: Mapping[str, Dataset], *, by_position: bool, source: str) -> Dataset:
+    """Returns the examples that a split such as "train[:90%]+test" names.
+
+    Args:
+      spec: terms of the split language, joined by "+"; "all" is every split there is.
+      datasets: the whole splits by name.
+      by_position: slices are ranges of positions, as in TFDS; otherwise ranges of the hash, see `positions`.
+      source: where the data come from, for error messages.
+
+    Raises:
+      UserError: the split cannot be read, is unknown, is empty, or reaches past the end.
+    """
+    parts = []
+    for term in parse(spec):
+        dataset = _whole(term.name, datasets, source)
+        if term.start is None and term.stop is None:
+            parts.append(dataset)
+            continue
+        indices = _slice_positions(term, len(dataset), spec) if by_position else _slice_hash(term, dataset, spec)
+        parts.append(dataset.take(indices))
+    chosen = concatenate(parts)
+    if not len(chosen):
+        raise UserError(f"split {spec!r} of {source} is empty; widen its bounds")
+    return chosen
+
+
+def _whole(name: str, datasets: Mapping[str, Dataset], source: str) -> Dataset:
+    by_canonical = {canonical(known): known for known in datasets}
+    if canonical(name) in by_canonical:
+        return datasets[by_canonical[canonical(name)]]
+    # A source without splits is one pool: "train[:80%]" cuts it as well as "all[:80%]" does.
+    if name == "all" or (name == "train" and set(datasets) == {"all"}):
+        return concatenate(list(datasets.values()))
+    raise UserError(f"{source} has no split {name!r}; it has {', '.join(datasets)}")
+
+
+def _slice_positions(term: Slice, count: int, spec: str) -> np.ndarray:
+    def position(bound: float | None, default: int) -> int:
+        if bound is None:
+            return default
+        absolute = round(bound * count / 100) if term.percent else int(bound)
+        if abs(absolute) > count:
+            raise UserError(f"split {spec!r} reaches past the {count} examples of {term.name!r}")
+        return absolute + count if absolute < 0 else absolute
+
+    return np.arange(position(term.start, 0), position(term.stop, count))
+
+
+def _slice_hash(term: Slice, dataset: Dataset, spec: str) -> np.ndarray:
+    where = positions(dataset.names)
+    if term.percent:
+
+        def fraction(bound: float | None, default: float) -> float:
+            if bound is None:
+                return default
+            return (bound + 100 if bound < 0 else bound) / 100
+
+        return np.flatnonzero((where >= fraction(term.start, 0.0)) & (where < fraction(term.stop, 1.0)))
+    chosen = stratified_order(dataset.labels, where)[_slice_positions(term, len(dataset), spec)]
+    return np.sort(chosen)
+
+
+def positions(names: Sequence[str]) -> np.ndarray:
+    """Maps each name to its fixed place in [0, 1), float64 [n]; "train[:90%]" is every example below 0.9.
+
+    The place is the SHA-256 of the name without its last number, plus that number times the golden ratio, modulo 1
+    (Fibonacci hashing: Knuth, The Art of Computer Programming, vol. 3, section 6.4). It depends on the name alone, so
+    an example keeps its side whatever else is added or removed. Consecutive numbers spread evenly: of the files
+    flower_001, flower_002, ... of a class nearly the same share falls on each side, where independent draws would
+    leave some classes with twice their share. Names without numbers, or with unrelated ones, fall as if drawn.
+    """
+    bits = np.fromiter((_hash(name) >> 11 for name in names), np.float64, len(names))
+    return bits / 2.0**53
+
+
+def _hash(name: str) -> int:
+    stem, extension = os.path.splitext(name)
+    number = _LAST_NUMBER.search(stem)
+    if number:
+        stem = f"{stem[: number.start()]}#{stem[number.end() :]}"
+    digest = hashlib.sha256((stem + extension).encode("utf-8", "surrogateescape")).digest()
+    steps = int(number.group()) if number else 0
+    return (int.from_bytes(digest[:8], "big") + steps * _GOLDEN) % 2**64
+
+
+def stratified_order(labels: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Orders examples so that every beginning holds the classes in their proportions, int64 [n].
+
+    Args:
+      labels: int [n].
+      where: places in [0, 1), float64 [n], which order the examples of a class.
+    """
+    by_class = np.lexsort((where, labels))
+    counts = np.bincount(labels)
+    starts = np.cumsum(counts) - counts
+    rank = np.empty(len(labels))
+    rank[by_class] = np.arange(len(labels)) - starts[labels[by_class]]
+    return np.lexsort((where, (rank + 0.5) / counts[labels]))
