@@ -1,0 +1,51 @@
+"""From sums to the figures of results.json."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def figures(sums: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, Any]:
+    """Returns the figures of one evaluation, as plain numbers, ready for JSON.
+
+    Precision, recall and F1 are macro averages over the classes that occur, as a true class or as a prediction; a class
+    without predictions has precision 0, and one without examples recall 0.
+
+    Args:
+      sums: what `sums.add_up` returned.
+      classes: the names of the C classes.
+    """
+    count = int(sums["count"])
+    hits, predicted, actual = (np.asarray(sums[key], np.float64) for key in ("hits", "predicted", "actual"))
+    precision = _ratio(hits, predicted)
+    recall = _ratio(hits, actual)
+    f1 = _ratio(2 * hits, predicted + actual)
+    occurs = (predicted + actual) > 0
+    result: dict[str, Any] = {
+        "accuracy": int(sums["correct"]) / count,
+        "top5": int(sums["top5"]) / count,
+        "loss": float(sums["loss"]) / count,
+        "precision": float(precision[occurs].mean()),
+        "recall": float(recall[occurs].mean()),
+        "f1": float(f1[occurs].mean()),
+        "count": count,
+        "per_class": {
+            name: {"precision": p, "recall": r, "f1": f, "count": n}
+            for name, p, r, f, n in zip(
+                classes, precision.tolist(), recall.tolist(), f1.tolist(), actual.astype(int).tolist(), strict=True
+            )
+        },
+    }
+    if "confusion" in sums:
+        result["confusion_matrix"] = np.asarray(sums["confusion"]).tolist()
+    return result
+
+
+def summary(result: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the scalar figures alone: what a log line or a curve shows."""
+    return {key: value for key, value in result.items() if isinstance(value, float)}
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

@@ -1,0 +1,104 @@
+"""What is added up over the batches of an evaluation; all figures derive from these sums, never from means of means."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+# A confusion matrix grows with the square of the classes: 2,048 classes are 16 MiB a batch.
+MAX_CONFUSION_CLASSES = 2048
+
+
+def eval_step(
+    variables: Mapping[str, Any],
+    batch: Mapping[str, jax.Array],
+    *,
+    model: nn.Module,
+    prepare: Callable[[Mapping[str, jax.Array]], Mapping[str, jax.Array]] | None = None,
+    axis_name: str | None = None,
+) -> dict[str, jax.Array]:
+    """Returns the sums of one batch over its rows with mask 1.
+
+    Args:
+      variables: parameters and collections of the model.
+      batch: "image" [B, H, W, C], "label" [B], and optionally "mask" [B] with 0 for padding.
+      model: a Linen module called as model.apply(variables, images, train=False).
+      prepare: batch -> batch, run on the device before the model (normalisation).
+      axis_name: the pmap axis to sum over; None under jit.
+
+    Returns:
+      "count", "loss", "correct", "top5" (scalars); "hits", "predicted" and "actual" (per class, [C]); and up to
+      MAX_CONFUSION_CLASSES classes "confusion" [C, C] (row: the true class, column: the predicted one).
+    """
+    batch = {"mask": jnp.ones(batch["image"].shape[:1], jnp.float32), **batch}
+    if prepare is not None:
+        batch = dict(prepare(batch))
+    logits = jnp.asarray(model.apply(variables, batch["image"], train=False))
+    sums = sums_of(logits, batch["label"], batch["mask"])
+    return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+
+def sums_of(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+    """Returns the sums of `eval_step` for logits [B, C], class indices [B] and mask [B]."""
+    classes = logits.shape[-1]
+    counted = mask > 0
+    predicted = logits.argmax(-1)
+    # The rank of the true class: how many classes score higher. Ties count for the model, as in a stable top-k.
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    rank = (logits > own).sum(-1)
+    weight = counted.astype(jnp.int32)
+
+    def per_class(index, weights):
+        return jnp.zeros(classes, jnp.int32).at[index].add(weights)
+
+    sums = {
+        "count": weight.sum(),
+        "loss": (optax.softmax_cross_entropy_with_integer_labels(logits, labels) * mask).sum(),
+        "correct": ((predicted == labels) & counted).sum(),
+        "top5": ((rank < 5) & counted).sum(),
+        "hits": per_class(labels, weight * (predicted == labels)),
+        "predicted": per_class(predicted, weight),
+        "actual": per_class(labels, weight),
+    }
+    if classes <= MAX_CONFUSION_CLASSES:
+        sums["confusion"] = jnp.zeros((classes, classes), jnp.int32).at[labels, predicted].add(weight)
+    return sums
+
+
+def add_up(
+    step: Callable[[Any, Any], dict[str, jax.Array]],
+    variables: Any,
+    batches: Iterable[Any],
+) -> dict[str, np.ndarray]:
+    """Returns the sums of all batches, added in float64 and int64 on the host.
+
+    Args:
+      step: (variables, batch) -> sums, compiled.
+      variables: on the devices.
+      batches: each on the devices.
+
+    Raises:
+      ValueError: there is no batch.
+    """
+    total: dict[str, np.ndarray] = {}
+    pending = None
+    for batch in batches:
+        sums = step(variables, batch)
+        if pending is not None:
+            total = _add(total, pending)  # Fetched one batch late, so that the device never waits for the host.
+        pending = sums
+    if pending is None:
+        raise ValueError("an evaluation needs at least one batch")
+    return _add(total, pending)
+
+
+def _add(total, sums):
+    wide = {
+        key: np.asarray(value).astype(np.float64 if np.asarray(value).dtype.kind == "f" else np.int64)
+        for key, value in jax.device_get(sums).items()
+    }
+    return {key: value + total.get(key, 0) for key, value in wide.items()}

@@ -1,0 +1,64 @@
+"""Flags -> command: `python -m jaxtl.main [COMMAND] --config=FILE[:variant] --workdir=DIR [--config.KEY=VALUE ...]`."""
+
+import argparse
+import importlib
+import logging
+import sys
+
+from jaxtl.errors import UserError
+
+COMMANDS = {
+    "train": "fine-tune, and evaluate the best checkpoint once on test (the default)",
+    "eval": "measure weights or a run on a data set",
+    "predict": "classify image files with a run",
+    "describe": "show groups, shapes, what trains and each group's rate, without data",
+    "export": "write the best checkpoint of a run as one weight file",
+    "prepare": "download and prepare a TFDS data set",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, or 1 for a problem that was explained in a line or two."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
+        argv.insert(0, "train")
+    parser = argparse.ArgumentParser(prog="python -m jaxtl.main", description="Transfer learning for images, in JAX.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text, description=text, add_help=False, allow_abbrev=False)
+    command = parser.parse_known_args(argv[:1])[0].command
+    module = importlib.import_module(f"jaxtl.commands.{command}")
+    options = argparse.ArgumentParser(prog=f"python -m jaxtl.main {command}", description=COMMANDS[command])
+    module.add_arguments(options)
+    overrides, rest = _split_overrides(argv[1:], options)
+    arguments = options.parse_args(rest)
+    # Orbax, TFDS and absl report what is normal for them; what jaxtl has to say is printed.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        return module.main(arguments, overrides) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _split_overrides(argv: list[str], parser: argparse.ArgumentParser) -> tuple[dict[str, str], list[str]]:
+    """Takes --config.KEY=VALUE and --config.KEY VALUE out of the arguments."""
+    overrides: dict[str, str] = {}
+    rest: list[str] = []
+    items = iter(argv)
+    for item in items:
+        if not item.startswith("--config."):
+            rest.append(item)
+            continue
+        key, equals, text = item.removeprefix("--config.").partition("=")
+        value = text if equals else next(items, None)
+        if value is None:
+            parser.error(f"{item} needs a value: --config.{key}=VALUE")
+        overrides[key] = value
+    return overrides, rest
+
+
+if __name__ == "__main__":
+    sys.exit(main())

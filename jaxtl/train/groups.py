@@ -1,0 +1,143 @@
+"""Which parameters train, and how fast: a model's table of groups turned into one label and one rate per leaf.
+
+Parameters are addressed by path ("block3/attn/qkv/kernel"). A rule is a regular expression that fits a leaf when it
+matches, in full, the name of the leaf's group, one component of its path, or the whole path: "block1[01]", "bias",
+"norm.*".
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.traverse_util
+
+from jaxtl.errors import UserError
+
+FROZEN = "frozen"
+
+Params = Mapping[str, Any]
+Table = Sequence[tuple[str, str]]  # (name, pattern) from input to head
+
+
+def flatten(tree: Params) -> dict[str, Any]:
+    """Returns the leaves of a nested dict by path, "a/b/c" -> leaf."""
+    return flax.traverse_util.flatten_dict(tree, sep="/")
+
+
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the nested dict that `flatten` came from."""
+    return flax.traverse_util.unflatten_dict(dict(leaves), sep="/")
+
+
+def assign(params: Params, table: Table) -> dict[str, str]:
+    """Maps each parameter path to its group; every path must match exactly one.
+
+    A group owns the paths that start with its pattern and go on with "/" or end there.
+
+    Raises:
+      ValueError: lists every path that matches no group or several, and every group that owns nothing.
+    """
+    patterns = [(name, re.compile(rf"(?:{pattern})(?:/|$)")) for name, pattern in table]
+    owners = {path: [name for name, pattern in patterns if pattern.match(path)] for path in flatten(params)}
+    problems = [f"{path}: {', '.join(names) or 'no group'}" for path, names in owners.items() if len(names) != 1]
+    used = {name for names in owners.values() for name in names}
+    problems += [f"group {name!r} owns no parameter" for name, _ in table if name not in used]
+    if problems:
+        raise ValueError("each parameter belongs to exactly one group, but:\n  " + "\n  ".join(problems))
+    return {path: names[0] for path, names in owners.items()}
+
+
+def matches(rule: str, path: str, group: str) -> bool:
+    """Tells whether a rule fits the group, one component of the path, or the whole path."""
+    return any(re.fullmatch(rule, text) for text in (group, path, *path.split("/")))
+
+
+def select(assignment: Mapping[str, str], unfreeze: str | int) -> dict[str, str]:
+    """Labels each path with its group, or with "frozen" where it is not to train.
+
+    Args:
+      assignment: path -> group, in the order of the groups from input to head.
+      unfreeze: "all"; "head"; a number k (the head and the k groups before it); or rules separated by commas.
+
+    Raises:
+      UserError: k is larger than the number of groups, or a rule fits nothing.
+    """
+    order = _order(assignment)
+    text = str(unfreeze).strip()
+    if text == "all":
+        return dict(assignment)
+    if re.fullmatch(r"-?\d+", text):
+        k = int(text)
+        if not 0 <= k < len(order):
+            raise UserError(
+                f"finetune.unfreeze is {k}, but this model has {len(order) - 1} groups before its head: "
+                f'give 0 to {len(order) - 1}, or "all".'
+            )
+        chosen = set(order[len(order) - 1 - k :])
+        return {path: group if group in chosen else FROZEN for path, group in assignment.items()}
+    rules = _split(text)
+    _check_rules(rules, assignment, "finetune.unfreeze")
+    return {
+        path: group if any(matches(rule, path, group) for rule in rules) else FROZEN
+        for path, group in assignment.items()
+    }
+
+
+def multipliers(
+    assignment: Mapping[str, str], *, layer_decay: float = 1.0, rules: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Returns the factor on the learning rate of each path.
+
+    The head has factor 1, the group before it `layer_decay`, the next its square, and so on down to the input
+    (discriminative fine-tuning, https://arxiv.org/abs/1801.06146); each rule that fits multiplies its own factor in.
+
+    Raises:
+      UserError: a rule fits nothing.
+    """
+    rules = dict(rules or {})
+    _check_rules(rules, assignment, "finetune.lr_multipliers")
+    order = _order(assignment)
+    depth = {group: len(order) - 1 - index for index, group in enumerate(order)}
+    factors = {}
+    for path, group in assignment.items():
+        factor = layer_decay ** depth[group]
+        for rule, value in rules.items():
+            if matches(rule, path, group):
+                factor *= value
+        factors[path] = factor
+    return factors
+
+
+def sort(assignment: Mapping[str, str], table: Table) -> dict[str, str]:
+    """Returns the assignment with its paths in the order of the table, from input to head."""
+    position = {name: index for index, (name, _) in enumerate(table)}
+    return dict(sorted(assignment.items(), key=lambda item: position[item[1]]))
+
+
+def partition(params: Params, labels: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits the parameters into (trainable, frozen) leaves by path; `unflatten` of both joins them again."""
+    leaves = flatten(params)
+    trainable = {path: leaf for path, leaf in leaves.items() if labels[path] != FROZEN}
+    return trainable, {path: leaf for path, leaf in leaves.items() if path not in trainable}
+
+
+def _order(assignment: Mapping[str, str]) -> list[str]:
+    return list(dict.fromkeys(assignment.values()))
+
+
+def _split(text: str) -> list[str]:
+    return [rule.strip() for rule in text.split(",") if rule.strip()]
+
+
+def _check_rules(rules: Sequence[str] | Mapping[str, float], assignment: Mapping[str, str], key: str) -> None:
+    problems = []
+    for rule in rules:
+        try:
+            if not any(matches(rule, path, group) for path, group in assignment.items()):
+                problems.append(f"{key}: {rule!r} fits no group and no parameter")
+        except re.error as error:
+            problems.append(f"{key}: {rule!r} is not a regular expression ({error})")
+    if not rules and key == "finetune.unfreeze":
+        problems.append(f'{key} is empty: give "all", "head", a number, or names')
+    if problems:
+        raise UserError("\n".join([*problems, f"The groups are: {' '.join(_order(assignment))}."]))

@@ -1,0 +1,194 @@
+"""The loop around the step: logs, evaluations, checkpoints, early stopping, and exact continuation."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from jaxtl.errors import UserError
+from jaxtl.parallel import Placement
+from jaxtl.train.log import MetricsLog, Screen
+from jaxtl.train.state import TrainState
+from jaxtl.weights.checkpoint import Checkpoints
+
+
+@dataclasses.dataclass
+class Progress:
+    """The loop's own memory; it travels in every checkpoint, so that a continued run decides as an undisturbed one.
+
+    Attributes:
+      window: sums of the training figures since the last line, and under "steps" how many steps they cover.
+      train: the last training line.
+      val: the figures of the best evaluation.
+      best_step: the step of the best evaluation; 0 before the first.
+      waited: evaluations since the best one.
+      finished: whether the last step was taken or patience ran out.
+      seconds: spent in steps ("train") and in evaluations ("evaluate"), over all processes of this run.
+      images: number of images the steps saw, for the speed.
+    """
+
+    window: dict[str, float] = dataclasses.field(default_factory=dict)
+    train: dict[str, float] = dataclasses.field(default_factory=dict)
+    val: dict[str, float] = dataclasses.field(default_factory=dict)
+    best_step: int = 0
+    waited: int = 0
+    finished: bool = False
+    seconds: dict[str, float] = dataclasses.field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0})
+    images: int = 0
+
+
+def eval_steps(total_steps: int, *, every: int = 0, steps_per_epoch: float = 0.0) -> list[int]:
+    """Returns the steps after which to evaluate: every `every` steps, or at each epoch's end, and always the last."""
+    if every:
+        marks = set(range(every, total_steps + 1, every))
+    else:
+        epochs = math.ceil(total_steps / steps_per_epoch)
+        marks = {math.ceil(epoch * steps_per_epoch) for epoch in range(1, epochs + 1)}
+    return sorted({mark for mark in marks if mark <= total_steps} | {total_steps})
+
+
+def fit(
+    state: TrainState,
+    *,
+    step: Callable[[TrainState, Any], tuple[TrainState, Mapping[str, jax.Array]]],
+    batches: Iterator[Mapping[str, Any]],
+    evaluate: Callable[[TrainState], Mapping[str, float]],
+    total_steps: int,
+    eval_at: list[int],
+    batch_size: int,
+    placement: Placement,
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+    screen: Screen,
+    progress: Progress,
+    learning_rate: Callable[[int], float],
+    log_every: int = 50,
+    monitor: str = "accuracy",
+    patience: int = 0,
+) -> tuple[TrainState, Progress]:
+    """Trains from the state's step to `total_steps`, or until `patience` evaluations brought nothing better.
+
+    Args:
+      state: on the devices; its buffers are given away.
+      step: compiled train step.
+      batches: this host's rows of the global batches, from the one after the state's step on.
+      evaluate: state -> figures of the validation split.
+      total_steps: the last step.
+      eval_at: steps after which to evaluate and write a checkpoint.
+      batch_size: rows of the global batch.
+      placement: how batches get to the devices.
+      checkpoints: where checkpoints go.
+      log: where figures go.
+      screen: what a person sees.
+      progress: from the restored checkpoint, or new; it is changed in place.
+      learning_rate: step -> rate of the head, for the log.
+      log_every: steps between training lines.
+      monitor: the validation figure that decides what is best: higher is better, but for "loss".
+      patience: evaluations without a better one after which to stop; 0 for never.
+
+    Returns:
+      The last state and the progress.
+
+    Raises:
+      UserError: the loss is not finite; the last good checkpoint stays.
+    """
+    done = int(placement.get(state.step))
+    pending: list[tuple[int, Mapping[str, jax.Array]]] = []
+    started, counted = time.perf_counter(), 0
+
+    def settle(keep: int) -> None:
+        # Figures are fetched a step late, so that the device always has its next step queued.
+        while len(pending) > keep:
+            at, scalars = pending.pop(0)
+            _collect(progress, at, jax.device_get(placement.get(scalars)), checkpoints)
+
+    while done < total_steps and not progress.finished:
+        state, scalars = step(state, placement.put_batch(next(batches)))
+        done += 1
+        counted += batch_size
+        pending.append((done, scalars))
+        settle(keep=1)
+        screen.advance()
+        if done % log_every == 0 or done in eval_at:
+            settle(keep=0)
+            elapsed = time.perf_counter() - started
+            _train_line(progress, done, learning_rate(done - 1), counted / elapsed, log, screen)
+        if done in eval_at:
+            progress.seconds["train"] += time.perf_counter() - started
+            progress.images += counted
+            figures = _evaluate(progress, evaluate, state)
+            log.write(done, "val", figures)
+            screen.line(done, "val", figures)
+            score = -figures[monitor] if monitor == "loss" else figures[monitor]
+            _judge(progress, done, figures, monitor, patience)
+            progress.finished |= done == total_steps
+            log.sync()
+            save(checkpoints, done, placement.get(state), progress, score)
+            started, counted = time.perf_counter(), 0
+    return state, progress
+
+
+def save(checkpoints: Checkpoints, step: int, state: TrainState, progress: Progress, score: float | None) -> None:
+    """Starts writing a checkpoint of the state and the loop's progress."""
+    checkpoints.save(step, state.variables, rest_of(state), dataclasses.asdict(progress), score)
+
+
+def restore(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, Progress] | None:
+    """Returns the newest checkpoint that is whole, or None; `state` tells shapes and structure."""
+    found = checkpoints.restore_latest(state.variables, rest_of(state))
+    if found is None:
+        return None
+    _, variables, rest, host = found
+    model_state = {name: tree for name, tree in variables.items() if name != "params"}
+    rng = jax.random.wrap_key_data(rest["rng"])
+    restored = TrainState(rest["step"], variables["params"], model_state, rest["opt_state"], rng)
+    return restored, Progress(**host)
+
+
+def rest_of(state: TrainState) -> dict[str, Any]:
+    """Returns what of a state is not variables, as arrays that a file can hold."""
+    return {"step": state.step, "opt_state": state.opt_state, "rng": jax.random.key_data(state.rng)}
+
+
+def _collect(progress: Progress, step: int, scalars: Mapping[str, Any], checkpoints: Checkpoints) -> None:
+    values = {key: float(value) for key, value in scalars.items()}
+    if not math.isfinite(values["loss"]):
+        kept = checkpoints.steps()
+        last = f"the last good checkpoint is step {kept[-1]}" if kept else "there was no checkpoint yet"
+        raise UserError(
+            f"the loss is {values['loss']} at step {step}; {last}. "
+            "Lower optimizer.learning_rate, or set optimizer.clip_norm or a longer optimizer.warmup_steps."
+        )
+    for key, value in values.items():
+        progress.window[key] = progress.window.get(key, 0.0) + value
+    progress.window["steps"] = progress.window.get("steps", 0) + 1
+
+
+def _train_line(progress, step, rate, speed, log: MetricsLog, screen: Screen) -> None:
+    window, progress.window = progress.window, {}
+    steps = window.pop("steps", 0)
+    if not steps:
+        return
+    progress.train = {key: value / steps for key, value in window.items()} | {"learning_rate": rate}
+    log.write(step, "train", progress.train, {"images_per_second": speed})
+    screen.line(step, "train", progress.train | {"images_per_second": speed})
+
+
+def _evaluate(progress: Progress, evaluate, state: TrainState) -> dict[str, float]:
+    started = time.perf_counter()
+    figures = dict(evaluate(state))
+    progress.seconds["evaluate"] += time.perf_counter() - started
+    return figures
+
+
+def _judge(progress: Progress, step: int, figures: dict[str, float], monitor: str, patience: int) -> None:
+    best = progress.val.get(monitor)
+    better = best is None or (figures[monitor] < best if monitor == "loss" else figures[monitor] > best)
+    if better:
+        progress.val, progress.best_step, progress.waited = figures, step, 0
+    else:
+        progress.waited += 1
+        progress.finished |= 0 < patience <= progress.waited

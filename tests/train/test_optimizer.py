@@ -1,0 +1,75 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxtl.train.optimizer import NAMES, decays, make_optimizer
+
+GROUPS = {"base/kernel": "frozen", "block/kernel": "block", "head/kernel": "head", "head/bias": "head"}
+PARAMS = {
+    "base": {"kernel": jnp.full((2, 2), 3.0)},
+    "block": {"kernel": jnp.full((2, 2), 2.0)},
+    "head": {"kernel": jnp.full((2, 2), 1.0), "bias": jnp.full((2,), 1.0)},
+}
+ONES = jax.tree.map(jnp.ones_like, PARAMS)
+
+
+def first_update(**options):
+    optimizer = make_optimizer(GROUPS, **options)
+    return optimizer.update(ONES, optimizer.init(PARAMS), PARAMS)[0]
+
+
+def test_sgd_gives_each_group_its_rate_and_the_frozen_none():
+    updates = first_update(name="sgd", learning_rate=0.1, multipliers={"block/kernel": 0.5}, momentum=0.0)
+    np.testing.assert_allclose(updates["base"]["kernel"], 0.0)
+    np.testing.assert_allclose(updates["block"]["kernel"], -0.05)
+    np.testing.assert_allclose(updates["head"]["kernel"], -0.1)
+
+
+def test_momentum_adds_up():
+    optimizer = make_optimizer(GROUPS, name="sgd", learning_rate=1.0, momentum=0.5)
+    state = optimizer.init(PARAMS)
+    for expected in (-1.0, -1.5, -1.75):
+        updates, state = optimizer.update(ONES, state, PARAMS)
+        np.testing.assert_allclose(updates["head"]["bias"], expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weight_decay_is_decoupled_and_spares_what_has_one_axis(name):
+    plain = first_update(name=name, learning_rate=0.1)
+    decayed = first_update(name=name, learning_rate=0.1, weight_decay=0.01)
+    np.testing.assert_allclose(decayed["block"]["kernel"] - plain["block"]["kernel"], -0.1 * 0.01 * 2.0, rtol=1e-3)
+    np.testing.assert_array_equal(decayed["head"]["bias"], plain["head"]["bias"])
+    np.testing.assert_array_equal(decayed["base"]["kernel"], 0.0)
+
+
+def test_adamw_equals_optax():
+    optimizer = make_optimizer(dict.fromkeys(GROUPS, "all"), learning_rate=0.1, weight_decay=0.01)
+    reference = optax.adamw(0.1, weight_decay=0.01, mask=decays)
+    states = optimizer.init(PARAMS), reference.init(PARAMS)
+    for scale in (1.0, -3.0, 0.5):
+        grads = jax.tree.map(lambda x, scale=scale: scale * x, PARAMS)
+        ours, first = optimizer.update(grads, states[0], PARAMS)
+        theirs, second = reference.update(grads, states[1], PARAMS)
+        states = first, second
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, theirs)
+
+
+def test_tokens_count_as_one_axis():
+    assert decays({"cls": jnp.zeros((1, 1, 4)), "kernel": jnp.zeros((1, 4, 4)), "bias": jnp.zeros(4)}) == {
+        "cls": False,
+        "kernel": True,
+        "bias": False,
+    }
+
+
+def test_the_optimizer_keeps_nothing_for_frozen_leaves():
+    optimizer = make_optimizer(GROUPS, name="adamw")
+    held = sum(leaf.size for leaf in jax.tree.leaves(optimizer.init(PARAMS)) if leaf.ndim)
+    assert held == 2 * (4 + 4 + 2)  # Two moments of block/kernel, head/kernel and head/bias.
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(ValueError, match="adamw, adam, sgd, rmsprop"):
+        make_optimizer(GROUPS, name="lamb")

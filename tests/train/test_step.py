@@ -1,0 +1,187 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from nets import TABLE, Net, batch
+
+from jaxtl import models
+from jaxtl.parallel import make_placement
+from jaxtl.train import groups as groups_lib
+from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.state import TrainState
+from jaxtl.train.step import train_step
+
+
+def setup(model, images, table, unfreeze="all", name="sgd", learning_rate=0.1, **options):
+    variables = model.init(jax.random.key(1), images, train=False)
+    labels = groups_lib.select(groups_lib.assign(variables["params"], table), unfreeze)
+    optimizer = make_optimizer(labels, name=name, learning_rate=learning_rate)
+    state = TrainState.create(variables, optimizer, jax.random.key(2))
+    return state, partial(train_step, model=model, optimizer=optimizer, groups=labels, **options)
+
+
+def run(state, step, steps=3, size=8):
+    step = jax.jit(step)
+    for seed in range(steps):
+        state, scalars = step(state, batch(size, seed))
+    return state, scalars
+
+
+def bits(tree):
+    return jax.tree.map(lambda x: np.asarray(x).tobytes(), tree)
+
+
+def test_one_step_of_sgd_by_hand():
+    model = models.build("resnet20_cifar", num_classes=3)
+    data = {"image": jax.random.normal(jax.random.key(0), (6, 32, 32, 3)), "label": jnp.arange(6) % 3}
+    state, step = setup(model, data["image"], model.groups())
+
+    def loss(params):
+        variables = {"params": params, **state.model_state}
+        logits, _ = model.apply(variables, data["image"], train=True, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, data["label"]).mean()
+
+    value, grads = jax.value_and_grad(loss)(state.params)
+    after, scalars = jax.jit(step)(state, data)
+    np.testing.assert_allclose(scalars["loss"], value, rtol=1e-5)
+    np.testing.assert_allclose(scalars["grad_norm"], optax.tree.norm(grads), rtol=1e-4)
+    jax.tree.map(
+        lambda new, old, grad: np.testing.assert_allclose(new, old - 0.1 * grad, atol=2e-5),
+        after.params,
+        state.params,
+        grads,
+    )
+
+
+@pytest.mark.parametrize("unfreeze", ["head", "1"])
+def test_frozen_leaves_and_statistics_stay_bit_identical(unfreeze):
+    state, step = setup(Net(dropout=0.5), batch()["image"], TABLE, unfreeze, name="adamw", clip_norm=0.1)
+    after, _ = run(state, step)
+    before = bits(state.variables)
+    now = bits(after.variables)
+    assert now["params"]["conv1"] == before["params"]["conv1"]
+    assert now["params"]["bn1"] == before["params"]["bn1"]
+    assert now["batch_stats"]["bn1"] == before["batch_stats"]["bn1"]
+    assert now["params"]["head"] != before["params"]["head"]
+    assert (now["batch_stats"]["bn2"] == before["batch_stats"]["bn2"]) == (unfreeze == "head")
+
+
+def test_a_frozen_module_runs_as_in_evaluation():
+    model = Net(dropout=0.5)
+    state, step = setup(model, batch()["image"], TABLE, "head", loss_fn=lambda logits, labels: logits.sum(-1))
+    labels = dict.fromkeys(groups_lib.flatten(state.params), "frozen")
+    from jaxtl.train.freeze import frozen_modules
+
+    with frozen_modules(labels):
+        logits, _ = model.apply(state.variables, batch()["image"], train=True, mutable=["batch_stats"])
+    np.testing.assert_array_equal(logits, model.apply(state.variables, batch()["image"], train=False))
+
+
+def test_dropout_draws_anew_each_step_and_the_same_again():
+    state, step = setup(Net(dropout=0.5), batch()["image"], TABLE, learning_rate=0.0)
+    first, one = jax.jit(step)(state, batch())
+    _, two = jax.jit(step)(first, batch())
+    _, again = jax.jit(step)(state, batch())
+    assert one["loss"] != two["loss"]
+    assert one["loss"] == again["loss"]
+
+
+def test_masked_rows_do_not_count():
+    state, step = setup(models.build("vit_petals", num_classes=3), jnp.zeros((1, 64, 64, 3)), _vit_table(), "all")
+    images = jax.random.normal(jax.random.key(0), (8, 64, 64, 3))
+    labels = jnp.arange(8) % 3
+    whole, figures = jax.jit(step)(state, {"image": images[:6], "label": labels[:6]})
+    mask = jnp.array([1.0] * 6 + [0.0] * 2)
+    padded, same = jax.jit(step)(state, {"image": images.at[6:].set(1e3), "label": labels, "mask": mask})
+    np.testing.assert_allclose(same["loss"], figures["loss"], rtol=1e-6)
+    np.testing.assert_allclose(same["accuracy"], figures["accuracy"], rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), padded.params, whole.params)
+
+
+def _vit_table():
+    return models.build("vit_petals", num_classes=3).groups()
+
+
+def test_clipping_takes_one_norm_over_all_trainable_gradients():
+    state, step = setup(Net(), batch()["image"], TABLE)
+    _, scalars = jax.jit(step)(state, batch())
+    norm = float(scalars["grad_norm"])
+    free, _ = jax.jit(step)(state, batch())
+    clipped, again = jax.jit(partial(step, clip_norm=norm / 4))(state, batch())
+    assert float(again["grad_norm"]) == pytest.approx(norm)  # Logged as it was before clipping.
+    jax.tree.map(
+        lambda old, a, b: np.testing.assert_allclose(a - old, 4 * (b - old), atol=1e-6),
+        state.params,
+        free.params,
+        clipped.params,
+    )
+
+
+def test_accumulation_equals_the_large_batch():
+    state, step = setup(
+        models.build("vit_petals", num_classes=3), jnp.zeros((1, 64, 64, 3)), _vit_table(), clip_norm=1.0
+    )
+    data = {"image": jax.random.normal(jax.random.key(0), (8, 64, 64, 3)), "label": jnp.arange(8) % 3}
+    whole, figures = jax.jit(step)(state, data)
+    parts, same = jax.jit(partial(step, accumulate=4))(state, data)
+    np.testing.assert_allclose(same["loss"], figures["loss"], rtol=1e-5)
+    np.testing.assert_allclose(same["grad_norm"], figures["grad_norm"], rtol=1e-4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), parts.params, whole.params)
+
+
+@pytest.mark.parametrize("unfreeze", ["all", "head"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_jit_and_pmap_over_two_devices_equal_one(unfreeze, accumulate):
+    state, step = setup(Net(), batch()["image"], TABLE, unfreeze, accumulate=accumulate)
+    results = {}
+    for name, devices in (("jit", jax.devices()[:1]), ("jit", jax.devices()), ("pmap", jax.devices())):
+        placement = make_placement(name, devices=devices)
+        now = placement.put_state(state)
+        compiled = placement.compile(step, now, placement.put_batch(_host(batch())), donate=True)
+        for seed in range(5):
+            now, scalars = compiled(now, placement.put_batch(_host(batch(8, seed))))
+        results[name, len(devices)] = jax.device_get((placement.get(now).variables, placement.get(scalars)))
+    assert int(placement.get(now).step) == 5
+    if accumulate == 2:
+        # BatchNorm sees the rows of one part at a time, and parts are cut per device under pmap.
+        results.pop(("pmap", 2))
+    one = results.pop(("jit", 1))
+    for other in results.values():
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one, other)
+
+
+def _host(tree):
+    return jax.tree.map(np.asarray, tree)
+
+
+@pytest.mark.parametrize(("name", "size"), [("vit_petals", 64), ("resnet20_cifar", 32)])
+@pytest.mark.parametrize("unfreeze", ["head", "1"])
+def test_freezing_saves_the_backward_pass_whatever_reads_the_gradients(name, size, unfreeze):
+    model = models.build(name, num_classes=5)
+    data = {"image": jnp.zeros((8, size, size, 3)), "label": jnp.zeros(8, jnp.int32)}
+    state, step = setup(model, data["image"], model.groups(), unfreeze, name="adamw", clip_norm=1.0)
+    cost = _flops(step, state, data)
+    forward = _flops(lambda variables, images: model.apply(variables, images), state.variables, data["image"])
+    cut = model.groups()[-1 if unfreeze == "head" else -2][0]
+    before = model.apply(state.variables, data["image"], stop=model.groups()[-2 if unfreeze == "head" else -3][0])
+    labels = groups_lib.select(groups_lib.assign(state.params, model.groups()), unfreeze)
+    trainable, frozen = groups_lib.partition(state.params, labels)
+
+    def loss(leaves, features):
+        params = groups_lib.unflatten({**leaves, **frozen})
+        logits, _ = model.apply(
+            {"params": params, **state.model_state}, features, train=True, start=cut, mutable=["batch_stats"]
+        )
+        return optax.softmax_cross_entropy_with_integer_labels(logits, data["label"]).mean()
+
+    trained = _flops(jax.value_and_grad(loss), trainable, before)
+    part = _flops(lambda leaves, features: loss(leaves, features), trainable, before)
+    # Forward of everything, and backward of the trainable part alone.
+    assert cost <= 1.03 * (forward + trained - part)
+
+
+def _flops(function, *arguments):
+    return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
