@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxtl.models.batchnorm import BatchNorm
 from jaxtl.models.groups import Groups, span
+from jaxtl.models.naming import IMAGENET, Naming, PixelDefaults
 
 
 def conv(features: int, size: int, stride: int = 1, *, bias: bool = False, dtype: Any, name: str) -> nn.Conv:
@@ -185,3 +186,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 MODEL = ResNet
+IMAGE_SIZE = 224
+
+_TORCHVISION = (
+    ("conv1", "conv1", "conv"),
+    ("bn1", "bn1", "batchnorm"),
+    ("layer{s}.{b}.conv{k}", "layer{s}.{b}/conv{k}", "conv"),
+    ("layer{s}.{b}.bn{k}", "layer{s}.{b}/bn{k}", "batchnorm"),
+    ("layer{s}.{b}.downsample.0", "layer{s}.{b}/downsample_conv", "conv"),
+    ("layer{s}.{b}.downsample.1", "layer{s}.{b}/downsample_bn", "batchnorm"),
+    ("fc", "head", "dense"),
+)
+
+NAMINGS = (
+    Naming(
+        "torchvision",
+        "torch",
+        _TORCHVISION,
+        pixels=PixelDefaults(IMAGENET, "bilinear", 224 / 256),
+        unused=(r".*\.num_batches_tracked",),
+    ),
+)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxtl.models.batchnorm import BatchNorm
 from jaxtl.models.groups import Groups, span
+from jaxtl.models.naming import IMAGENET, Naming, PixelDefaults
 from jaxtl.models.resnet import conv
 
 
@@ -97,3 +98,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 MODEL = ResNetCifar
+IMAGE_SIZE = 32
+
+_AKAMASTER = (
+    ("conv1", "conv1", "conv"),
+    ("bn1", "bn1", "batchnorm"),
+    ("layer{s}.{b}.conv{k}", "layer{s}.{b}/conv{k}", "conv"),
+    ("layer{s}.{b}.bn{k}", "layer{s}.{b}/bn{k}", "batchnorm"),
+    ("linear", "head", "dense"),
+)
+
+NAMINGS = (
+    Naming(
+        "cifar",
+        "torch",
+        _AKAMASTER,
+        pixels=PixelDefaults(IMAGENET, "bicubic", 1.0),
+        unused=(r".*\.num_batches_tracked",),
+    ),
+)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.models.groups import Groups, span
+from jaxtl.models.naming import Naming
 
 # Xavier for a square projection; written by fan-in, because the fused q, k, v kernel [D, 3D] is three of those.
 _square_init = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -76,7 +77,7 @@ class Block(nn.Module):
         """The end of a residual branch: dropout, layer scale, stochastic depth."""
         y = nn.Dropout(self.dropout)(y, deterministic=not train)
         if self.layer_scale:
-            y = y * self.param(scale, nn.initializers.constant(1e-5), (1, 1, y.shape[-1])).astype(y.dtype)
+            y = y * self.param(scale, nn.initializers.constant(1e-5), (y.shape[-1],)).astype(y.dtype)[None, None]
         # Stochastic depth (https://arxiv.org/abs/1603.09382): one draw for all tokens of an example.
         return nn.Dropout(self.drop_path, broadcast_dims=(1, 2))(y, deterministic=not train)
 
@@ -125,7 +126,7 @@ class ViT(nn.Module):
     def groups(self) -> Groups:
         """Gives the groups from input to head; the final norm goes with the last block."""
         last = self.depth - 1
-        blocks = tuple((f"block{i}", f"block{i}" if i < last else f"block{i}|norm") for i in range(self.depth))
+        blocks = tuple((f"block{i}", f"block{i}" if i < last else f"block{i}|norm|fc_norm") for i in range(self.depth))
         embed = ("embed", "patch_embed|cls_token|dist_token|reg_token|pos_embed")
         return (embed, *blocks, ("head", "pre_logits|head|head_dist"))
 
@@ -196,7 +197,9 @@ class ViT(nn.Module):
         )(x, train)
         if index < self.depth - 1:
             return x
-        norm = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")
+        # timm gives the norm after pooling a name of its own, since weights for one place do not fit the other.
+        name = "fc_norm" if self.norm_after_pool else "norm"
+        norm = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)
         return norm(self._pool(x)) if self.norm_after_pool else self._pool(norm(x))
 
     def _pool(self, x: jax.Array) -> jax.Array:
@@ -261,3 +264,27 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 MODEL = ViT
+IMAGE_SIZE = 224
+
+_TIMM = (
+    ("patch_embed.proj", "patch_embed", "conv"),
+    ("cls_token", "cls_token", "array"),
+    ("dist_token", "dist_token", "array"),
+    ("reg_token", "reg_token", "array"),
+    ("pos_embed", "pos_embed", "array"),
+    ("blocks.{i}.norm1", "block{i}/norm1", "norm"),
+    ("blocks.{i}.attn.qkv", "block{i}/attn/qkv", "dense"),
+    ("blocks.{i}.attn.proj", "block{i}/attn/proj", "dense"),
+    ("blocks.{i}.ls1.gamma", "block{i}/ls1", "array"),
+    ("blocks.{i}.norm2", "block{i}/norm2", "norm"),
+    ("blocks.{i}.mlp.fc1", "block{i}/mlp/fc1", "dense"),
+    ("blocks.{i}.mlp.fc2", "block{i}/mlp/fc2", "dense"),
+    ("blocks.{i}.ls2.gamma", "block{i}/ls2", "array"),
+    ("norm", "norm", "norm"),
+    ("fc_norm", "fc_norm", "norm"),
+    ("pre_logits.fc", "pre_logits", "dense"),
+    ("head", "head", "dense"),
+    ("head_dist", "head_dist", "dense"),
+)
+
+NAMINGS = (Naming("timm", "torch", _TIMM, fields={"epsilon": 1e-6}),)

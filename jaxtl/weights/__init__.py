@@ -1,0 +1,20 @@
+"""Pretrained weights: locate, read, rename, adopt, with an account of every array."""
+
+from jaxtl.weights.adopt import adopt, initialise
+from jaxtl.weights.native import native_facts, save_native
+from jaxtl.weights.passport import Passport
+from jaxtl.weights.pixels import Pixels, resolve_pixels
+from jaxtl.weights.source import Weights, from_native, open_weights
+
+__all__ = [
+    "Passport",
+    "Pixels",
+    "Weights",
+    "adopt",
+    "from_native",
+    "initialise",
+    "native_facts",
+    "open_weights",
+    "resolve_pixels",
+    "save_native",
+]

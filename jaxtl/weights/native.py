@@ -1,0 +1,51 @@
+"""Writes variables under our own names, with all facts in the file itself."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from jaxtl.weights.pixels import Pixels
+from jaxtl.weights.source import _flatten
+
+
+def native_facts(
+    model: str, *, num_classes: int, epsilon: float | None, pixels: Pixels | None, classes: Sequence[str] | None
+) -> dict[str, Any]:
+    """Gathers what must be kept beside arrays in our own names, as plain values."""
+    return {
+        "model": model,
+        "num_classes": num_classes,
+        "epsilon": epsilon,
+        "classes": list(classes) if classes else None,
+        "pixels": pixels.to_json() if pixels else None,
+    }
+
+
+def save_native(
+    path: str | Path,
+    variables: Mapping[str, Any],
+    *,
+    model: str,
+    pixels: Pixels | None,
+    classes: Sequence[str] | None = None,
+    epsilon: float | None = None,
+) -> None:
+    """Writes variables as safetensors in our own names; `open_weights` reads them back bit for bit.
+
+    Args:
+      path: the file to write.
+      variables: {"params": ..., "batch_stats": ... if any}.
+      model: the name the model was built by.
+      pixels: its pixel facts.
+      classes: its class names.
+      epsilon: of its normalisations, if it is not the family's own.
+    """
+    leaves = {name: np.ascontiguousarray(leaf) for name, leaf in _flatten(variables).items()}
+    head = leaves.get("params/head/kernel")
+    num_classes = 0 if head is None else head.shape[-1]
+    facts = native_facts(model, num_classes=num_classes, epsilon=epsilon, pixels=pixels, classes=classes)
+    save_file(leaves, str(path), metadata={"jaxtl": json.dumps(facts)})
