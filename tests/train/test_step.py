@@ -10,6 +10,7 @@ from nets import TABLE, Net, batch
 from jaxtl import models
 from jaxtl.parallel import make_placement
 from jaxtl.train import groups as groups_lib
+from jaxtl.train.freeze import frozen_modules
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
@@ -35,9 +36,9 @@ def bits(tree):
 
 
 def test_one_step_of_sgd_by_hand():
-    model = models.build("resnet20_cifar", num_classes=3)
-    data = {"image": jax.random.normal(jax.random.key(0), (6, 32, 32, 3)), "label": jnp.arange(6) % 3}
-    state, step = setup(model, data["image"], model.groups())
+    model = Net()
+    data = {"image": jax.random.normal(jax.random.key(0), (6, 8, 8, 3)), "label": jnp.arange(6) % 3}
+    state, step = setup(model, data["image"], TABLE)
 
     def loss(params):
         variables = {"params": params, **state.model_state}
@@ -71,10 +72,8 @@ def test_frozen_leaves_and_statistics_stay_bit_identical(unfreeze):
 
 def test_a_frozen_module_runs_as_in_evaluation():
     model = Net(dropout=0.5)
-    state, step = setup(model, batch()["image"], TABLE, "head", loss_fn=lambda logits, labels: logits.sum(-1))
+    state, _ = setup(model, batch()["image"], TABLE)
     labels = dict.fromkeys(groups_lib.flatten(state.params), "frozen")
-    from jaxtl.train.freeze import frozen_modules
-
     with frozen_modules(labels):
         logits, _ = model.apply(state.variables, batch()["image"], train=True, mutable=["batch_stats"])
     np.testing.assert_array_equal(logits, model.apply(state.variables, batch()["image"], train=False))
@@ -90,7 +89,8 @@ def test_dropout_draws_anew_each_step_and_the_same_again():
 
 
 def test_masked_rows_do_not_count():
-    state, step = setup(models.build("vit_petals", num_classes=3), jnp.zeros((1, 64, 64, 3)), _vit_table(), "all")
+    model = models.build("vit_petals", num_classes=3)
+    state, step = setup(model, jnp.zeros((1, 64, 64, 3)), model.groups())
     images = jax.random.normal(jax.random.key(0), (8, 64, 64, 3))
     labels = jnp.arange(8) % 3
     whole, figures = jax.jit(step)(state, {"image": images[:6], "label": labels[:6]})
@@ -99,10 +99,6 @@ def test_masked_rows_do_not_count():
     np.testing.assert_allclose(same["loss"], figures["loss"], rtol=1e-6)
     np.testing.assert_allclose(same["accuracy"], figures["accuracy"], rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), padded.params, whole.params)
-
-
-def _vit_table():
-    return models.build("vit_petals", num_classes=3).groups()
 
 
 def test_clipping_takes_one_norm_over_all_trainable_gradients():
@@ -121,9 +117,8 @@ def test_clipping_takes_one_norm_over_all_trainable_gradients():
 
 
 def test_accumulation_equals_the_large_batch():
-    state, step = setup(
-        models.build("vit_petals", num_classes=3), jnp.zeros((1, 64, 64, 3)), _vit_table(), clip_norm=1.0
-    )
+    model = models.build("vit_petals", num_classes=3)
+    state, step = setup(model, jnp.zeros((1, 64, 64, 3)), model.groups(), clip_norm=1.0)
     data = {"image": jax.random.normal(jax.random.key(0), (8, 64, 64, 3)), "label": jnp.arange(8) % 3}
     whole, figures = jax.jit(step)(state, data)
     parts, same = jax.jit(partial(step, accumulate=4))(state, data)
