@@ -16,7 +16,7 @@ def _square(path: Path, pixels: weights.Pixels) -> np.ndarray:
     image = Image.open(path).convert("RGB")
     width, height = (pixels.resize * side // min(image.size) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = round((width - pixels.size) / 2), round((height - pixels.size) / 2)
+    left, top = (width - pixels.size) // 2, (height - pixels.size) // 2
     image = image.crop((left, top, left + pixels.size, top + pixels.size))
     return (np.asarray(image, np.float32) / 255 - np.float32(pixels.mean)) / np.float32(pixels.std)
 
