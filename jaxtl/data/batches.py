@@ -4,21 +4,18 @@ The order of the examples is a pure function of (seed, position) and a view one 
 state of the input is one integer: neither workers, hosts nor restarts change a batch.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from jaxtl.data.dataset import Dataset
-from jaxtl.data.images import ImageError, decode, size
-from jaxtl.errors import UserError
+from jaxtl.data.images import decode
+from jaxtl.data.preload import cores, preload
 
-T = TypeVar("T")
 Batch = dict[str, np.ndarray]
 TrainView = Callable[[Image.Image, np.random.Generator], np.ndarray]
 EvalView = Callable[[Image.Image], np.ndarray]
@@ -47,6 +44,7 @@ def train_batches(
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
     cache_bytes: int = 0,
+    min_side: int = 0,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
     """Yields training batches without end: one random order of all examples after the other, none dropped.
@@ -63,6 +61,7 @@ def train_batches(
       shard: (this host, number of hosts); a host yields its contiguous rows of each global batch.
       workers: threads that read, decode and augment; 0 is one for each core that the process may use.
       cache_bytes: decoded images are kept in memory if they all fit into this; see `preload`.
+      min_side: large JPEG files may be decoded down to this shorter side, see `decode`; 0 decodes in full.
       prefetch: batches that are made ahead of the one in use.
 
     Yields:
@@ -80,17 +79,19 @@ def train_batches(
         first = start_step * batch_size + host * rows
         while True:
             epoch, place = np.divmod(np.arange(first, first + rows), count)
-            needed = {int(e) for e in np.unique(epoch)}
-            orders = {e: orders[e] if e in orders else _order(seed, e, count) for e in needed}
-            yield _Rows(index=np.array([orders[e][p] for e, p in zip(epoch, place, strict=True)]), epoch=epoch)
+            epochs = range(int(epoch[0]), int(epoch[-1]) + 1)
+            orders = {e: orders[e] if e in orders else _order(seed, e, count) for e in epochs}
+            yield _Rows(index=np.concatenate([orders[e][place[epoch == e]] for e in epochs]), epoch=epoch)
             first += batch_size
 
     def example(data: Dataset, index: int, epoch: int) -> np.ndarray:
-        image = decode(data.read(index), data.names[index])
+        image = decode(data.read(index), data.names[index], min_side=min_side)
         return view(image, np.random.default_rng([seed, _VIEW, epoch, index]))
 
     def stream() -> Iterator[Batch]:
-        data = preload(dataset, budget_bytes=cache_bytes, workers=workers) if cache_bytes else dataset
+        data = dataset
+        if cache_bytes:
+            data = preload(dataset, budget_bytes=cache_bytes, min_side=min_side, workers=workers)
         yield from _stream(data, plans(), lambda index, epoch: example(data, index, epoch), workers, prefetch)
 
     return stream()
@@ -136,57 +137,6 @@ def eval_batches(
     return _stream(dataset, plans(), example, workers, prefetch)
 
 
-def preload(dataset: Dataset, *, budget_bytes: int, workers: int = 0) -> Dataset:
-    """Decodes all images into memory, if they fit, so that they are decoded once and broken ones are found at once.
-
-    Args:
-      dataset: images to keep.
-      budget_bytes: what the decoded images may take, 3 bytes a pixel; estimated from a sample of headers.
-      workers: threads that decode; 0 is one for each core that the process may use.
-
-    Returns:
-      The same examples, read from memory, or the data set as it was if they do not fit.
-
-    Raises:
-      UserError: names the broken images.
-    """
-    sample = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), 64)).astype(int))
-    try:
-        sizes = [size(dataset.read(i), dataset.names[i]) for i in sample]
-    except ImageError:
-        check(dataset, workers=workers)
-        raise
-    if np.mean([3 * width * height for width, height in sizes]) * len(dataset) > budget_bytes:
-        return dataset
-    images = _for_all(dataset, lambda i: np.asarray(decode(dataset.read(i), dataset.names[i])), workers)
-    return Dataset(classes=dataset.classes, labels=dataset.labels, names=dataset.names, read=images.__getitem__)
-
-
-def check(dataset: Dataset, *, workers: int = 0) -> None:
-    """Reads the header of every image.
-
-    Raises:
-      UserError: names the files that are missing or no images.
-    """
-    _for_all(dataset, lambda i: size(dataset.read(i), dataset.names[i]), workers)
-
-
-def _for_all(dataset: Dataset, make: Callable[[int], T], workers: int) -> list[T]:
-    def attempt(i: int) -> T | UserError:
-        try:
-            return make(i)
-        except UserError as error:
-            return error
-
-    with ThreadPoolExecutor(workers or _cores(), thread_name_prefix="jaxtl-data") as executor:
-        results = list(executor.map(attempt, range(len(dataset))))
-    errors = [result for result in results if isinstance(result, UserError)]
-    if errors:
-        more = f"\nand {len(errors) - 10} more" if len(errors) > 10 else ""
-        raise UserError("\n".join(str(error) for error in errors[:10]) + more)
-    return [result for result in results if not isinstance(result, UserError)]
-
-
 def _check_shard(dataset: Dataset, batch_size: int, shard: tuple[int, int]) -> tuple[int, int]:
     host, hosts = shard
     if not len(dataset):
@@ -202,10 +152,6 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _stream(
     dataset: Dataset,
     plans: Iterator[_Rows],
@@ -214,7 +160,7 @@ def _stream(
     prefetch: int,
 ) -> Iterator[Batch]:
     """Makes the planned batches in threads, at most `prefetch` ahead of the one that is asked for."""
-    executor = ThreadPoolExecutor(workers or _cores(), thread_name_prefix="jaxtl-data")
+    executor = ThreadPoolExecutor(workers or cores(), thread_name_prefix="jaxtl-data")
     pending: deque[tuple[Batch, list[Future]]] = deque()
     shape = None
 
@@ -226,7 +172,8 @@ def _stream(
         nonlocal shape
         real = np.flatnonzero(rows.index >= 0)
         if shape is None:
-            shape = example(0, 0).shape
+            first = real[0] if len(real) else 0
+            shape = example(int(rows.index[first]) if len(real) else 0, int(rows.epoch[first])).shape
         # A consumer may still hold, or share memory with, the batches before: each gets memory of its own.
         images = np.zeros((len(rows.index), *shape), np.uint8)
         mask = (rows.index >= 0).astype(np.float32)

@@ -46,13 +46,13 @@ def read_folder(directory: str) -> dict[str, Dataset]:
 
 def _split_folders(root: Path, problems: list[str]) -> dict[str, str]:
     """Maps each split to its folder below the root; {"all": ""} when the class folders lie in the root itself."""
-    folders, files = _visible(root)
+    folders, files = _visible(root, problems)
     if not folders:
         what = f"holds {len(files)} files but no class folders" if files else "is empty"
         raise UserError(f"data folder {root} {what}; {LAYOUT}")
     like_splits = [name for name in folders if canonical(name.lower()) in _SPLITS]
     # "train" may also be a class (the vehicle): it is a split only where some such folder holds folders.
-    if not any(_visible(root / name)[0] for name in like_splits):
+    if not any(_visible(root / name, [])[0] for name in like_splits):
         if like_splits == folders:
             raise UserError(f"the split folders {', '.join(folders)} of {root} hold no class folders; {LAYOUT}")
         return {"all": ""}
@@ -74,23 +74,24 @@ def _split_folders(root: Path, problems: list[str]) -> dict[str, str]:
 def _list_classes(root: Path, subfolder: str, problems: list[str]) -> dict[str, list[str]]:
     """Maps each class to the paths of its images below the root, in sorted order."""
     parent = root / subfolder
-    folders, files = _visible(parent)
-    loose = [name for name in files if _is_image(parent / name)]
+    folders, files = _visible(parent, problems if subfolder else [])
+    loose = [name for name in files if _is_image(parent, name)]
     if loose:
         problems.append(f"{len(loose)} images lie outside a class folder in {parent}: {_few(loose)}; {LAYOUT}")
     if not folders:
         problems.append(f"{parent} holds no class folders; {LAYOUT}")
     by_class = {}
     for name in folders:
-        deeper, candidates = _visible(parent / name)
-        images = [file for file in candidates if _is_image(parent / name / file)]
+        folder = parent / name
+        deeper, candidates = _visible(folder, problems)
+        images = [file for file in candidates if _is_image(folder, file)]
         others = sorted(set(candidates) - set(images))
         if deeper:
-            problems.append(f"class folder {parent / name} holds folders: {_few(deeper)}; {LAYOUT}")
+            problems.append(f"class folder {folder} holds folders: {_few(deeper)}; {LAYOUT}")
         if others:
-            problems.append(f"{len(others)} files in {parent / name} are no images: {_few(others)}; move them away")
+            problems.append(f"{len(others)} files in {folder} are no images: {_few(others)}; move them away")
         if not images:
-            problems.append(f"class folder {parent / name} holds no images; add some or remove the folder")
+            problems.append(f"class folder {folder} holds no images; add some or remove the folder")
         prefix = f"{subfolder}/{name}/" if subfolder else f"{name}/"
         by_class[name] = [prefix + file for file in images]
     return by_class
@@ -115,17 +116,22 @@ def read_file(path: Path) -> bytes:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _visible(folder: Path) -> tuple[list[str], list[str]]:
+def _visible(folder: Path, problems: list[str]) -> tuple[list[str], list[str]]:
     """Returns the sorted names of the folders and of the files; a link counts as what it points at."""
     folders: list[str] = []
     files: list[str] = []
+    dangling: list[str] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.name.startswith(".") and entry.name.lower() not in _DROPPINGS:
-                    (folders if entry.is_dir() else files).append(entry.name)
+                if entry.name.startswith(".") or entry.name.lower() in _DROPPINGS:
+                    continue
+                kind = folders if entry.is_dir() else files if entry.is_file() else dangling
+                kind.append(entry.name)
     except OSError as error:
         raise UserError(f"cannot list {folder}: {error.strerror}") from error
+    if dangling:
+        problems.append(f"{len(dangling)} links in {folder} lead nowhere: {_few(sorted(dangling))}")
     return sorted(folders), sorted(files)
 
 
@@ -139,12 +145,12 @@ def _extensions() -> frozenset[str]:
     )
 
 
-def _is_image(path: Path) -> bool:
-    if path.suffix.lower() in _extensions():
+def _is_image(folder: Path, name: str) -> bool:
+    if os.path.splitext(name)[1].lower() in _extensions():
         return True
     # Only the few files with a foreign extension, or none, are worth opening here.
     try:
-        with Image.open(path) as image:
+        with Image.open(folder / name) as image:
             return image.format not in _STUBS
     except Exception:
         return False

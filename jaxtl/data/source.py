@@ -59,7 +59,7 @@ def open_source(uri: str, *, data_dir: str = "") -> Source:
 
     Args:
       uri: tfds:NAME[/CONFIG], folder:DIR, csv:FILE or npz:FILE.
-      data_dir: where TFDS keeps prepared data sets; "" is its default, ~/tensorflow_datasets.
+      data_dir: where TFDS keeps prepared data sets; "" is its default, $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises:
       UserError: what is missing or malformed there, all problems at once.
@@ -94,7 +94,7 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
       test: split for the final figures; "" is the source's test split, or none.
 
     Raises:
-      UserError: a split is unknown or empty, or two of them share examples.
+      UserError: a split is unknown or empty, two of them share examples, or train has one class only.
     """
     notes = []
     known = {canonical(name) for name in source.split_names}
@@ -126,8 +126,11 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
             f"{len(training)} remain to train on"
         )
     testing = source.split(test) if test else None
-    chosen = Splits(training, validating, testing, tuple(notes))
+    if len(np.unique(training.labels)) < 2:
+        only = source.classes[training.labels[0]]
+        raise UserError(f"split {train!r} of {source.uri} has images of one class only, {only}; choose another split")
     _refuse_overlap({f"train {train!r}": training, f"val {val!r}": validating, f"test {test!r}": testing})
+    chosen = {"train": training, "val": validating, "test": testing}
     return Splits(training, validating, testing, (*notes, *_absent_classes(chosen)))
 
 
@@ -154,9 +157,9 @@ def _refuse_overlap(datasets: Mapping[str, Dataset | None]) -> None:
         raise UserError("\n".join(problems))
 
 
-def _absent_classes(splits: Splits) -> list[str]:
+def _absent_classes(datasets: Mapping[str, Dataset | None]) -> list[str]:
     notes = []
-    for title, dataset in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+    for title, dataset in datasets.items():
         if dataset is None:
             continue
         counts = np.bincount(dataset.labels, minlength=len(dataset.classes))

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,6 @@ import numpy as np
 from jaxtl.data.dataset import Dataset
 from jaxtl.errors import UserError
 
-DEFAULT_DATA_DIR = "~/tensorflow_datasets"
 _EMBEDDED = "petals"  # Drawn by jaxtl itself, so it is prepared when it is first asked for.
 _HOW_TO_PREPARE = "pip install 'jaxtl[prepare]' && python -m jaxtl.main prepare --config=FILE"
 
@@ -43,7 +43,7 @@ def read_tfds(name: str, *, data_dir: str = "") -> tuple[tuple[str, ...], Mappin
 
     Args:
       name: a data set of TFDS, as in "cifar10", "petals/transfer" or "cifar10:3.0.2".
-      data_dir: where it was prepared; "" is ~/tensorflow_datasets.
+      data_dir: where it was prepared; "" is what TFDS itself takes, $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Returns:
       The class names, and the splits by name.
@@ -52,8 +52,7 @@ def read_tfds(name: str, *, data_dir: str = "") -> tuple[tuple[str, ...], Mappin
       UserError: not prepared (said at once, without trying the network), prepared in another file format, or no set of
         labelled images.
     """
-    folder = str(Path(data_dir or DEFAULT_DATA_DIR).expanduser())
-    builder = _prepared(name, folder)
+    builder = _prepared(name, _folder(data_dir))
     image, label = _keys(builder, name)
     classes = tuple(builder.info.features[label].names)
     return classes, _Splits(builder, image, label, classes)
@@ -70,7 +69,7 @@ def prepare(name: str, *, data_dir: str = "") -> Path:
     """
     import tensorflow_datasets as tfds
 
-    folder = str(Path(data_dir or DEFAULT_DATA_DIR).expanduser())
+    folder = _folder(data_dir)
     if _is_embedded(name):
         return Path(_prepared(name, folder).data_path)
     try:
@@ -85,6 +84,13 @@ def prepare(name: str, *, data_dir: str = "") -> Path:
     except OSError as error:
         raise UserError(f"preparing {name} in {folder} failed: {error}") from error
     return Path(builder.data_path)
+
+
+def _folder(data_dir: str) -> str:
+    import tensorflow_datasets as tfds
+
+    # A string, not a Path: it may be an address such as gs://bucket/folder.
+    return os.path.expanduser(data_dir or str(tfds.core.constants.DATA_DIR))
 
 
 def _prepared(name: str, folder: str) -> Any:

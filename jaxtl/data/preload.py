@@ -1,0 +1,96 @@
+"""Looks at all images of a data set before training: to keep them in memory, or to find the broken ones."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from jaxtl.data.dataset import Dataset
+from jaxtl.data.images import ImageError, decode, identify, size
+from jaxtl.errors import UserError
+
+T = TypeVar("T")
+# Images that one thread does in one go: handing over a task costs as much as reading a header.
+_CHUNK = 32
+# Images decoded between two looks at the memory they took.
+_BLOCK = 2048
+
+
+def preload(dataset: Dataset, *, budget_bytes: int, min_side: int = 0, workers: int = 0) -> Dataset:
+    """Decodes all images into memory, if they fit, so that they are decoded once and broken ones are found at once.
+
+    Args:
+      dataset: images to keep.
+      budget_bytes: what the decoded images may take, 3 bytes a pixel.
+      min_side: large JPEG files may be decoded down to this shorter side, see `decode`; 0 decodes in full.
+      workers: threads that decode; 0 is one for each core that the process may use.
+
+    Returns:
+      The same examples, read from memory, or the data set as it was if they do not fit.
+
+    Raises:
+      UserError: names the broken images.
+    """
+    # A sample of headers tells in milliseconds that a large set does not fit.
+    sample = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), 64)).astype(int))
+    try:
+        sizes = [size(dataset.read(i), dataset.names[i], min_side=min_side) for i in sample.tolist()]
+    except ImageError:
+        check(dataset, workers=workers)
+        raise
+    if np.mean([3 * width * height for width, height in sizes]) * len(dataset) > budget_bytes:
+        return dataset
+    images: list[np.ndarray] = []
+    taken = 0
+    for start in range(0, len(dataset), _BLOCK):
+        block = range(start, min(start + _BLOCK, len(dataset)))
+        images += for_all(
+            block, lambda i: np.asarray(decode(dataset.read(i), dataset.names[i], min_side=min_side)), workers
+        )
+        taken += sum(image.nbytes for image in images[start:])
+        if taken > budget_bytes:
+            return dataset
+    return replace(dataset, read=images.__getitem__)
+
+
+def check(dataset: Dataset, *, workers: int = 0) -> None:
+    """Reads the header of every image.
+
+    Raises:
+      UserError: names the files that are missing or no images.
+    """
+    for_all(range(len(dataset)), lambda i: identify(dataset.read(i), dataset.names[i]), workers)
+
+
+def for_all(indices: Sequence[int], make: Callable[[int], T], workers: int = 0) -> list[T]:
+    """Makes something of each index in threads, in order.
+
+    Raises:
+      UserError: joins those of all indices, the first ten in full.
+    """
+
+    def attempt(chunk: Iterable[int]) -> list[T | UserError]:
+        made: list[T | UserError] = []
+        for i in chunk:
+            try:
+                made.append(make(i))
+            except UserError as error:
+                made.append(error)
+        return made
+
+    chunks = [indices[i : i + _CHUNK] for i in range(0, len(indices), _CHUNK)]
+    with ThreadPoolExecutor(workers or cores(), thread_name_prefix="jaxtl-data") as executor:
+        results = [result for made in executor.map(attempt, chunks) for result in made]
+    errors = [result for result in results if isinstance(result, UserError)]
+    if errors:
+        more = f"\nand {len(errors) - 10} more" if len(errors) > 10 else ""
+        raise UserError("\n".join(str(error) for error in errors[:10]) + more)
+    return [result for result in results if not isinstance(result, UserError)]
+
+
+def cores() -> int:
+    """Returns the number of cores that this process may use, which containers set below that of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
