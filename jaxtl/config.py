@@ -50,7 +50,7 @@ def default() -> ConfigDict:
     c.augment.flip = 0.5  # Probability of a mirrored image.
     c.augment.color_jitter = 0.0  # Brightness, contrast and saturation change by a factor in 1 +- this.
 
-    c.finetune = ConfigDict(type_safe=False)
+    c.finetune = ConfigDict(type_safe=False, convert_dict=False)  # The keys of a dict may hold dots.
     c.finetune.unfreeze = "all"  # "all" | "head" | k (the head and the last k groups) | names or regexes, with commas
     c.finetune.layer_decay = 1.0  # Factor on the rate per group, counted down from the head.
     c.finetune.lr_multipliers = {}  # {regex: factor} on the rates of matching groups or parameters.
@@ -272,10 +272,12 @@ def _set(config: ConfigDict, key: str, value: Any) -> None:
 
 def _unknown(key: str) -> str:
     known = [name for name, _ in _leaves(default())]
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    # A right name in a wrong section is nearer than any spelling.
-    same = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
-    return f"unknown key config.{key}; did you mean config.{(same or near)[0]}?"
+    last = key.split(".")[-1]
+    # A right name in a wrong section, or its initials (lr), are nearer than any spelling.
+    same = [name for name in known if name.split(".")[-1] == last]
+    short = [name for name in known if "".join(word[0] for word in name.split(".")[-1].split("_")) == last]
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"unknown key config.{key}; did you mean config.{(same or short or close)[0]}?"
 
 
 def _unknown_keys(config: ConfigDict) -> list[str]:

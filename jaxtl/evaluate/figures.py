@@ -49,3 +49,9 @@ def summary(result: Mapping[str, Any]) -> dict[str, float]:
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """Returns the figures of one evaluation in one line for a person."""
+    shares = "  ".join(f"{key} {100 * result[key]:.2f} %" for key in ("accuracy", "top5", "f1"))
+    return f"{shares}  loss {result['loss']:.4f}  on {result['count']:,} images"

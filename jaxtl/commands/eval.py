@@ -1,0 +1,119 @@
+"""The eval command: measures weights, or a run, on a data set."""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxtl import data
+from jaxtl.commands import arguments as flags
+from jaxtl.commands import setup
+from jaxtl.commands import workdir as files
+from jaxtl.config import to_dict
+from jaxtl.errors import UserError
+from jaxtl.evaluate.figures import figures, headline
+from jaxtl.parallel import make_placement
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's flags."""
+    flags.add_config(parser)
+    flags.add_workdir(parser, "where results.json goes; not that of a run")
+
+
+def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """Runs the command from its flags."""
+    run(flags.load_config(arguments, overrides), arguments.workdir)
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Evaluates config.model.weights on config.data.source; returns what results.json holds."""
+    started = time.perf_counter()
+    files.open_workdir(workdir)
+    if (workdir / "checkpoints").exists():
+        raise UserError(
+            f"--workdir={workdir} is that of a run, whose results.json must stay: give another folder "
+            f"(to evaluate that run, add --config.model.weights=run:{workdir})."
+        )
+    placement = make_placement(config.train.parallel)
+    batch_size = config.eval.batch_size or config.train.batch_size
+    setup.check_devices(batch_size, placement, "eval.batch_size")
+    opened, source = setup.open_both(config)
+    if opened is None:
+        raise UserError("eval needs weights: give --config.model.weights (run:WORKDIR for a run of yours).")
+    split, dataset = _dataset(config, source)
+    classes, dataset = _align(opened.num_classes, opened.classes, source, dataset)
+    model = setup.make_model(config, opened, classes)
+    config.model.head = "keep"
+    variables, passport = setup.variables_for(config, opened, model)
+    assert passport is not None
+    print(passport.table())
+    print(f"evaluates {split} of {config.data.source}: {len(dataset):,} images")
+    variables = placement.put_state(variables)
+    begun = time.perf_counter()
+    evaluate = setup.compile_evaluation(model, variables, placement, batch_size)
+    compiled = time.perf_counter()
+    result = figures(evaluate(variables, dataset), classes)
+    ended = time.perf_counter()
+    results = {
+        "model": model.name,
+        "weights": config.model.weights,
+        "data": config.data.source,
+        "split": split,
+        "classes": list(classes),
+        "seconds": {"total": ended - started, "compile": compiled - begun, "evaluate": ended - compiled},
+        "test": result,
+    }
+    files.write_json(workdir / "config.json", to_dict(config))
+    files.write_json(workdir / "weights.json", passport.to_json())
+    files.write_json(workdir / "results.json", results)
+    print(f"test   {headline(result)}")
+    print(
+        f"{ended - started:.0f} s in all; {len(dataset) / (ended - compiled):.1f} images/s; {workdir / 'results.json'}"
+    )
+    return results
+
+
+def _dataset(config: ConfigDict, source: data.Source) -> tuple[str, data.Dataset]:
+    """Chooses what to measure: what was asked, the test split, or a source without splits as a whole."""
+    names = source.split_names
+    split = config.eval.split or config.data.test
+    if not split:
+        split = next((name for name in ("test", "validation", "val", "valid") if name in names), "")
+    if not split and len(names) == 1:
+        split = names[0]
+    if not split:
+        raise UserError(f"{source.uri} has the splits {', '.join(names)}: say which with --config.eval.split.")
+    return split, source.split(split)
+
+
+def _align(
+    width: int, theirs: tuple[str, ...] | None, source: data.Source, dataset: data.Dataset
+) -> tuple[tuple[str, ...], data.Dataset]:
+    """Returns the classes of the head, and the data with labels in their order.
+
+    Raises:
+      UserError: the weights have no head, or one for other classes.
+    """
+    if not width:
+        raise UserError("these weights have no head, so they predict no classes: train first.")
+    ours = source.classes
+    if theirs and set(ours) <= set(theirs):
+        place = np.asarray([theirs.index(name) for name in ours], np.int32)
+        return theirs, dataclasses.replace(dataset, classes=theirs, labels=place[dataset.labels])
+    # Indices in a csv or npz say which output is meant, even where the highest of them do not occur.
+    if len(ours) < width and source.uri.startswith(("csv:", "npz:")):
+        classes = ours + (theirs or tuple(f"class {i}" for i in range(width)))[len(ours) :]
+        return classes, dataclasses.replace(dataset, classes=classes)
+    if len(ours) != width:
+        known = f" ({', '.join(theirs[:3])}, ...)" if theirs else ""
+        raise UserError(
+            f"{source.uri} has {len(ours)} classes ({', '.join(ours[:3])}, ...), but the weights have a head for "
+            f"{width}{known}: train first, or give data of the same classes."
+        )
+    return ours, dataset

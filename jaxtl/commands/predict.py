@@ -1,0 +1,60 @@
+"""The predict command: one JSON line for each image, from the best checkpoint of a run."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtl.commands import arguments as flags
+from jaxtl.commands import setup
+from jaxtl.commands import workdir as files
+from jaxtl.data.normalize import normalize
+from jaxtl.deploy.predict import find_images, predict
+from jaxtl.errors import UserError
+from jaxtl.weights.checkpoint import read_best
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's flags."""
+    flags.add_workdir(parser, "the run whose best checkpoint predicts")
+    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="images computed at once (32)")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE_OR_DIR", help="images, or folders of images")
+
+
+def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
+    """Runs the command from its flags; returns 1 if a file could not be read."""
+    flags.refuse_overrides(overrides, "predict")
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch_size is {arguments.batch_size}, but it must be 1 or more.")
+    return run(arguments.workdir, arguments.files, batch_size=arguments.batch_size)
+
+
+def run(workdir: Path, paths: Sequence[Path], *, batch_size: int = 32) -> int:
+    """Prints a line for each image; returns 1 if one could not be read, else 0."""
+    model = setup.load_model(files.read_json(workdir / "model.json"))
+    _, variables = read_best(workdir)
+    found = list(find_images(paths))
+    if not found:
+        raise UserError(f"there is no image file in {', '.join(map(str, paths))}.")
+    batch_size = min(batch_size, len(found))
+
+    @jax.jit
+    def probabilities(images: jax.Array) -> jax.Array:
+        logits = model.module.apply(variables, normalize(images, model.pixels), train=False)
+        return jax.nn.softmax(jnp.asarray(logits))
+
+    failed = False
+    for line in predict(
+        found,
+        probabilities=lambda images: np.asarray(probabilities(images)),
+        classes=model.classes,
+        pixels=model.pixels,
+        batch_size=batch_size,
+    ):
+        failed |= "error" in line
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+    return int(failed)

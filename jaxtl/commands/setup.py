@@ -1,0 +1,190 @@
+"""From a config to the parts that a command works with."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxtl import data, models, weights
+from jaxtl.data.normalize import normalize
+from jaxtl.errors import UserError
+from jaxtl.evaluate.sums import add_up, eval_step
+from jaxtl.parallel import Placement
+
+T = TypeVar("T")
+
+# What an untrained model sees: there is no fact to keep, so pixels are brought to [-1, 1].
+_HALF = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model with what must stay with it.
+
+    Attributes:
+      name: as `models.build` takes it.
+      module: the Linen module, built for the classes and the image size.
+      classes: the class names, in the order of the logits.
+      pixels: how its images must be prepared.
+      epsilon: of its normalisations; None for the family's own.
+    """
+
+    name: str
+    module: nn.Module
+    classes: tuple[str, ...]
+    pixels: weights.Pixels
+    epsilon: float | None
+
+    def facts(self) -> dict[str, Any]:
+        """Gives what model.json and exported files hold."""
+        return weights.native_facts(
+            self.name,
+            num_classes=len(self.classes),
+            epsilon=self.epsilon,
+            pixels=self.pixels,
+            classes=self.classes,
+        )
+
+
+def open_both(config: ConfigDict) -> tuple[weights.Weights | None, data.Source]:
+    """Opens weights and data, and names what is wrong with either in one error."""
+    problems: list[str] = []
+    opened = _attempt(lambda: open_weights(config), problems)
+    source = _attempt(lambda: data.open_source(config.data.source, data_dir=config.data.data_dir), problems)
+    if problems:
+        raise UserError("\n".join(problems))
+    assert source is not None
+    return opened, source
+
+
+def open_weights(config: ConfigDict) -> weights.Weights | None:
+    """Opens the weights that the config names; None for training from scratch."""
+    if not config.model.weights:
+        return None
+    model = "" if config.model.name == "auto" else config.model.name
+    return weights.open_weights(config.model.weights, model=model)
+
+
+def make_model(config: ConfigDict, opened: weights.Weights | None, classes: tuple[str, ...]) -> Model:
+    """Builds the model for these classes, with the pixel facts of the weights.
+
+    Raises:
+      UserError: neither weights nor config say how pixels must be prepared, or "auto" has nothing to go by.
+    """
+    name = config.model.name
+    if name == "auto":
+        if opened is None or not opened.model:
+            raise UserError('model.name is "auto", but the weights do not say what they are: give the name.')
+        name = opened.model
+    epsilon = None if opened is None else opened.epsilon
+    known = None if opened is None else opened.pixels
+    size = config.model.image_size or (known.size if known else native_size(name))
+    pixels = weights.resolve_pixels(
+        known,
+        image_size=size,
+        resize=config.model.resize,
+        mean=config.model.mean or (() if opened else _HALF),
+        std=config.model.std or (() if opened else _HALF),
+        interpolation=config.model.interpolation,
+        origin=config.model.weights,
+    )
+    module = models.build(
+        name,
+        num_classes=len(classes),
+        image_size=size,
+        dtype=jnp.bfloat16 if config.train.precision == "bfloat16" else jnp.float32,
+        dropout=config.model.dropout,
+        drop_path=config.model.drop_path,
+        epsilon=epsilon,
+    )
+    return Model(name, module, classes, pixels, epsilon)
+
+
+def load_model(facts: Mapping[str, Any], *, dtype: Any = jnp.float32) -> Model:
+    """Builds the model that a run's model.json describes."""
+    pixels = weights.Pixels.from_json(facts["pixels"])
+    classes = tuple(facts["classes"])
+    module = models.build(
+        facts["model"], num_classes=len(classes), image_size=pixels.size, dtype=dtype, epsilon=facts["epsilon"]
+    )
+    return Model(facts["model"], module, classes, pixels, facts["epsilon"])
+
+
+def native_size(name: str) -> int:
+    """Returns the image size a variant is made for, in pixels."""
+    module = models.build(name, num_classes=0)
+    family = next(family for family in models.families() if isinstance(module, family.MODEL))
+    return getattr(module, "image_size", 0) or family.IMAGE_SIZE
+
+
+def variables_for(
+    config: ConfigDict, opened: weights.Weights | None, model: Model
+) -> tuple[dict[str, Any], weights.Passport | None]:
+    """Returns the variables to start from, and the account of where they come from."""
+    rng = jax.random.key(config.train.seed)
+    if opened is None:
+        return weights.initialise(model.module, rng, model.pixels.size), None
+    return weights.adopt(
+        opened,
+        model.module,
+        image_size=model.pixels.size,
+        head=config.model.head,
+        classes=model.classes,
+        rng=rng,
+    )
+
+
+def compile_evaluation(
+    model: Model, variables: Any, placement: Placement, batch_size: int
+) -> Callable[[Any, data.Dataset], dict[str, np.ndarray]]:
+    """Compiles the evaluation; returns (variables on the devices, data set) -> sums."""
+    step = functools.partial(
+        eval_step,
+        model=model.module,
+        prepare=lambda batch: {**batch, "image": normalize(batch["image"], model.pixels)},
+    )
+    compiled = placement.compile(step, variables, placement.put_batch(blank_batch(model.pixels.size, batch_size)))
+    view = functools.partial(data.eval_view, pixels=model.pixels)
+
+    def evaluate(variables, dataset):
+        shard = (jax.process_index(), jax.process_count())
+        batches = data.eval_batches(dataset, batch_size=batch_size, view=view, shard=shard)
+        return add_up(
+            lambda *arguments: placement.get(compiled(*arguments)), variables, map(placement.put_batch, batches)
+        )
+
+    return evaluate
+
+
+def blank_batch(size: int, batch_size: int) -> dict[str, np.ndarray]:
+    """Returns this host's rows of an empty batch, of the shapes that the data give."""
+    rows = batch_size // jax.process_count()
+    return {
+        "image": np.zeros((rows, size, size, 3), np.uint8),
+        "label": np.zeros(rows, np.int32),
+        "mask": np.ones(rows, np.float32),
+    }
+
+
+def check_devices(batch_size: int, placement: Placement, key: str) -> None:
+    """Raises a UserError unless the batch can be shared out evenly."""
+    if batch_size % placement.devices:
+        near = -(-batch_size // placement.devices) * placement.devices
+        raise UserError(
+            f"{key} is {batch_size}, which cannot be shared out evenly over {placement.devices} devices: "
+            f"give a multiple of {placement.devices}, such as {near}."
+        )
+
+
+def _attempt(make: Callable[[], T], problems: list[str]) -> T | None:
+    try:
+        return make()
+    except UserError as error:
+        problems.append(str(error))
+        return None

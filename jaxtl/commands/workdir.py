@@ -1,0 +1,73 @@
+"""The files of a run besides checkpoints and metrics: config.json, model.json, weights.json, results.json."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxtl import config as config_lib
+from jaxtl.errors import UserError
+
+# Keys that may change between two starts of one run, because they change nothing that is computed.
+_HARMLESS = ("data.workers:", "data.cache_gib:")
+
+
+def open_workdir(workdir: Path) -> None:
+    """Makes the folder if need be, and sees that files can be written there.
+
+    Raises:
+      UserError: it is a file, or not writable.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} cannot be written to: {error.strerror}; give another folder.") from error
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Writes config.json into a new workdir, or sees that the one there is the same.
+
+    Raises:
+      UserError: another config trained there; lists the differences.
+    """
+    path = workdir / "config.json"
+    values = config_lib.to_dict(config)
+    if path.exists():
+        before = read_json(path)
+        changed = [line for line in config_lib.differences(before, values) if not line.startswith(_HARMLESS)]
+        if changed:
+            shown = "\n  ".join(changed[:6] + [f"... and {len(changed) - 6} more"] * (len(changed) > 6))
+            raise UserError(
+                f"--workdir={workdir} holds a run of another config:\n  {shown}\n"
+                "Give another --workdir, or the config that the run was started with to go on with it."
+            )
+        return
+    if (workdir / "checkpoints").exists():
+        raise UserError(f"--workdir={workdir} holds checkpoints but no config.json; give another --workdir.")
+    write_json(path, values)
+
+
+def read_json(path: Path) -> Any:
+    """Reads one of the files of a run.
+
+    Raises:
+      UserError: it is not there, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}: give the --workdir of a run that has trained.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
