@@ -4,7 +4,7 @@ from jaxtl.data.augment import CROPS, train_view
 from jaxtl.data.batches import eval_batches, train_batches
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.images import ImageError, decode, eval_view
-from jaxtl.data.preload import check, preload
+from jaxtl.data.preloading import check, preload
 from jaxtl.data.source import Source, Splits, choose_splits, open_source
 from jaxtl.data.tfds import prepare
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.images import decode
-from jaxtl.data.preload import cores, preload
+from jaxtl.data.preloading import cores, preload
 
 Batch = dict[str, np.ndarray]
 TrainView = Callable[[Image.Image, np.random.Generator], np.ndarray]

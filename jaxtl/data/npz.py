@@ -40,9 +40,9 @@ def _load(file: Path) -> dict[str, np.ndarray]:
     if not file.is_file():
         raise UserError(f"{file} does not exist; an npz source holds x_train, y_train, x_test, y_test")
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{file} cannot be read as an npz file of plain arrays: {error}") from error
 
 

@@ -150,7 +150,7 @@ def _keys(builder: Any, name: str) -> tuple[str, str]:
             return image, label
     if len(images) == 1 and len(labels) == 1:
         return images[0], labels[0]
-    described = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items())
+    described = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in sorted(features.items()))
     raise UserError(f"data set {name!r} must have one image and one class label; its features are {described}")
 
 

@@ -1,5 +1,6 @@
 """Looks at all images of a data set before training: to keep them in memory, or to find the broken ones."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from jaxtl.data.dataset import Dataset
-from jaxtl.data.images import ImageError, decode, identify, size
+from jaxtl.data.images import decode, identify, size
 from jaxtl.errors import UserError
 
 T = TypeVar("T")
@@ -36,12 +37,15 @@ def preload(dataset: Dataset, *, budget_bytes: int, min_side: int = 0, workers: 
     """
     # A sample of headers tells in milliseconds that a large set does not fit.
     sample = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), 64)).astype(int))
-    try:
-        sizes = [size(dataset.read(i), dataset.names[i], min_side=min_side) for i in sample.tolist()]
-    except ImageError:
-        check(dataset, workers=workers)
-        raise
-    if np.mean([3 * width * height for width, height in sizes]) * len(dataset) > budget_bytes:
+    estimates = []
+    for i in sample.tolist():
+        # A broken one is named below, together with all others.
+        with contextlib.suppress(UserError):
+            width, height = size(dataset.read(i), dataset.names[i], min_side=min_side)
+            estimates.append(3 * width * height)
+    if estimates and np.mean(estimates) * len(dataset) > budget_bytes:
+        if len(estimates) < len(sample):
+            check(dataset, workers=workers)
         return dataset
     images: list[np.ndarray] = []
     taken = 0

@@ -1,0 +1,117 @@
+import io
+import os
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxtl.data import preloading
+from jaxtl.data.dataset import Dataset
+from jaxtl.data.images import decode
+from jaxtl.data.preloading import check, cores, for_all, preload
+from jaxtl.errors import UserError
+
+
+def jpegs(count: int, width: int = 40, height: int = 30) -> list[bytes]:
+    files = []
+    for i in range(count):
+        file = io.BytesIO()
+        noise = np.random.default_rng(i).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(file, "JPEG")
+        files.append(file.getvalue())
+    return files
+
+
+def dataset(files: list[bytes]) -> tuple[Dataset, list[int]]:
+    reads: list[int] = []
+
+    def read(i: int) -> bytes:
+        reads.append(i)
+        return files[i]
+
+    return Dataset(
+        ("a", "b"), np.zeros(len(files), np.int32), tuple(f"{i}.jpg" for i in range(len(files))), read
+    ), reads
+
+
+def test_images_that_fit_are_decoded_once():
+    files = jpegs(70)
+    data, reads = dataset(files)
+    kept = preload(data, budget_bytes=70 * 40 * 30 * 3)
+    assert kept.names == data.names
+    reads.clear()
+    for i in (0, 33, 69, 33):
+        np.testing.assert_array_equal(kept.read(i), np.asarray(decode(files[i])))
+    assert reads == []
+
+
+def test_images_that_do_not_fit_stay_where_they_are():
+    data, reads = dataset(jpegs(200))
+    assert preload(data, budget_bytes=200 * 40 * 30 * 3 - 1) is data
+    assert len(reads) <= 64
+
+
+def test_the_budget_holds_where_the_sample_misleads(monkeypatch):
+    # The sample sees each fourth image, which are the small ones.
+    monkeypatch.setattr(preloading, "_BLOCK", 50)
+    small, large = jpegs(1, 4, 4)[0], jpegs(1, 64, 64)[0]
+    sampled = set(np.linspace(0, 251, 64).astype(int).tolist())
+    data, reads = dataset([small if i in sampled else large for i in range(252)])
+    assert preload(data, budget_bytes=100_000) is data
+    assert len(reads) < 64 + 101
+
+
+def test_reduced_decoding_counts_as_what_it_takes():
+    files = jpegs(10, 400, 300)
+    data, _ = dataset(files)
+    kept = preload(data, budget_bytes=10 * 200 * 150 * 3, min_side=150)
+    np.testing.assert_array_equal(kept.read(4), np.asarray(decode(files[4], min_side=150)))
+    assert kept.read(4).shape == (150, 200, 3)
+
+
+def test_all_broken_images_are_named():
+    files = jpegs(120, 120, 90)
+    files[7] = files[7][:2000]
+    files[100] = b"text"
+    data, _ = dataset(files)
+    with pytest.raises(UserError) as error:
+        preload(data, budget_bytes=10**9)
+    lines = str(error.value).splitlines()
+    assert [line.split()[0] for line in lines] == ["7.jpg", "100.jpg"]
+    # The header of the truncated one is whole.
+    with pytest.raises(UserError, match=r"^100.jpg is no image"):
+        check(data)
+
+
+def test_a_broken_image_in_the_sample_does_not_hide_the_others():
+    files = jpegs(90)
+    files[0], files[50], files[89] = b"", b"text", b"<html>"
+    data, _ = dataset(files)
+    for look in (check, lambda data: preload(data, budget_bytes=10**9), lambda data: preload(data, budget_bytes=1)):
+        with pytest.raises(UserError) as error:
+            look(data)
+        assert [line.split()[0] for line in str(error.value).splitlines()] == ["0.jpg", "50.jpg", "89.jpg"]
+
+
+def test_many_errors_are_counted():
+    data, _ = dataset([b""] * 25)
+    with pytest.raises(UserError) as error:
+        check(data)
+    assert len(str(error.value).splitlines()) == 11
+    assert str(error.value).endswith("\nand 15 more")
+
+
+def test_for_all_keeps_the_order_and_passes_bugs_on():
+    assert for_all(range(100), lambda i: i * i, workers=3) == [i * i for i in range(100)]
+    with pytest.raises(ZeroDivisionError):
+        for_all(range(10), lambda i: 1 // (i - 5))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("jaxtl-data")]
+
+
+def test_cores():
+    assert 1 <= cores() <= (os.cpu_count() or 1)
+
+
+def test_arrays_pass_the_check():
+    check(Dataset(("a", "b"), np.zeros(2, np.int32), ("0", "1"), lambda i: np.zeros((4, 4, 3), np.uint8)))
