@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from jaxtl.data.images import RESAMPLING, eval_view, resize_shorter
+from jaxtl.errors import UserError
 from jaxtl.weights.pixels import Pixels
 
 Crop = Literal["random_resized", "resize_crop", "pad_crop", "none"]
@@ -38,20 +39,26 @@ def train_view(
         view of evaluation.
       scale: range of the box's area as a share of the image's ("random_resized").
       ratio: range of the box's width by its height, drawn evenly in its logarithm ("random_resized").
-      resize: shorter side in pixels before the crop ("resize_crop"); 0 is `pixels.resize`.
+      resize: shorter side in pixels before the crop ("resize_crop"); 0 is 8/7 of the crop, as 256 is of 224.
       pad: pixels added on each side ("pad_crop").
       flip: probability of a mirror image.
       color_jitter: j; brightness, contrast and saturation are scaled by factors in [1 - j, 1 + j], in random order.
 
     Returns:
       uint8 [S, S, 3] with S = `pixels.size`.
+
+    Raises:
+      UserError: `resize` is below the size of the crop.
     """
     resampling = RESAMPLING[pixels.interpolation]
     if crop == "random_resized":
         box = random_box(image.width, image.height, rng, scale=scale, ratio=ratio)
         view = image.resize((pixels.size, pixels.size), resampling, box=box)
     elif crop == "resize_crop":
-        view = _random_square(resize_shorter(image, resize or pixels.resize, resampling), pixels.size, rng)
+        shorter = resize or round(pixels.size * 8 / 7)
+        if shorter < pixels.size:
+            raise UserError(f"augment.resize is {resize} pixels, below the crop's {pixels.size}; raise it, or give 0")
+        view = _random_square(resize_shorter(image, shorter, resampling), pixels.size, rng)
     elif crop == "pad_crop":
         view = _random_square(ImageOps.expand(Image.fromarray(eval_view(image, pixels)), pad), pixels.size, rng)
     elif crop == "none":
@@ -85,8 +92,6 @@ def random_box(
 
 
 def _random_square(image: Image.Image, side: int, rng: np.random.Generator) -> Image.Image:
-    if min(image.size) < side:
-        raise ValueError(f"no square of {side} pixels fits into {image.width}x{image.height}; raise `resize`")
     left, top = int(rng.integers(image.width - side + 1)), int(rng.integers(image.height - side + 1))
     return image.crop((left, top, left + side, top + side))
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.images import decode
-from jaxtl.data.preloading import cores, preload
+from jaxtl.data.preloading import cores
 
 Batch = dict[str, np.ndarray]
 TrainView = Callable[[Image.Image, np.random.Generator], np.ndarray]
@@ -43,7 +43,6 @@ def train_batches(
     start_step: int = 0,
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
-    cache_bytes: int = 0,
     min_side: int = 0,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
@@ -60,7 +59,6 @@ def train_batches(
       start_step: number of batches to leave out at the beginning; costs nothing.
       shard: (this host, number of hosts); a host yields its contiguous rows of each global batch.
       workers: threads that read, decode and augment; 0 is one for each core that the process may use.
-      cache_bytes: decoded images are kept in memory if they all fit into this; see `preload`.
       min_side: large JPEG files may be decoded down to this shorter side, see `decode`; 0 decodes in full.
       prefetch: batches that are made ahead of the one in use.
 
@@ -84,17 +82,11 @@ def train_batches(
             yield _Rows(index=np.concatenate([orders[e][place[epoch == e]] for e in epochs]), epoch=epoch)
             first += batch_size
 
-    def example(data: Dataset, index: int, epoch: int) -> np.ndarray:
-        image = decode(data.read(index), data.names[index], min_side=min_side)
+    def example(index: int, epoch: int) -> np.ndarray:
+        image = decode(dataset.read(index), dataset.names[index], min_side=min_side)
         return view(image, np.random.default_rng([seed, _VIEW, epoch, index]))
 
-    def stream() -> Iterator[Batch]:
-        data = dataset
-        if cache_bytes:
-            data = preload(dataset, budget_bytes=cache_bytes, min_side=min_side, workers=workers)
-        yield from _stream(data, plans(), lambda index, epoch: example(data, index, epoch), workers, prefetch)
-
-    return stream()
+    return _stream(dataset, plans(), example, workers, prefetch)
 
 
 def eval_batches(

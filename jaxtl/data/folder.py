@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jaxtl.data.dataset import Dataset
+from jaxtl.data.images import formats
 from jaxtl.data.splits import canonical
 from jaxtl.errors import UserError
 
@@ -16,8 +17,6 @@ LAYOUT = "expected DIR/<split>/<class>/<image> (splits train, val, test) or DIR/
 _SPLITS = ("train", "validation", "test")
 # What operating systems leave in every folder; nobody means it as data.
 _DROPPINGS = {"thumbs.db", "desktop.ini", "__macosx"}
-# Formats that Pillow registers but cannot decode by itself.
-_STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "FITS"}
 
 
 def read_folder(directory: str) -> dict[str, Dataset]:
@@ -137,12 +136,7 @@ def _visible(folder: Path, problems: list[str]) -> tuple[list[str], list[str]]:
 
 @cache
 def _extensions() -> frozenset[str]:
-    Image.init()
-    return frozenset(
-        extension
-        for extension, name in Image.registered_extensions().items()
-        if name in Image.OPEN and name not in _STUBS
-    )
+    return frozenset(extension for extension, name in Image.registered_extensions().items() if name in formats())
 
 
 def _is_image(folder: Path, name: str) -> bool:
@@ -150,8 +144,8 @@ def _is_image(folder: Path, name: str) -> bool:
         return True
     # Only the few files with a foreign extension, or none, are worth opening here.
     try:
-        with Image.open(folder / name) as image:
-            return image.format not in _STUBS
+        with Image.open(folder / name, formats=formats()):
+            return True
     except Exception:
         return False
 

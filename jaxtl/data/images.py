@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +21,10 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+# Pillow knows these but cannot decode them by itself; for EPS it would run Ghostscript on a stranger's program.
+_NOT_BY_ITSELF = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# A picture of 1 x 100,000,000 pixels is no bomb to Pillow until its shorter side is resized to that of a model.
+_LONGEST_BY_SHORTEST = 200
 _ORIENTATION_TAG = 0x0112
 # How to undo each value of EXIF's orientation; 1 is upright.
 _UPRIGHT = {
@@ -60,6 +65,14 @@ def decode(encoded: Encoded, name: str = "image", *, min_side: int = 0) -> Image
         return _to_rgb(_upright(image))
 
     return _read(encoded, name, upright_rgb)
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Returns the names of the formats that are read, the usual ones first, because Pillow tries them in order."""
+    Image.init()
+    usual = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+    return (*usual, *sorted(set(Image.OPEN) - {*usual, *_NOT_BY_ITSELF}))
 
 
 def size(encoded: Encoded, name: str = "image", *, min_side: int = 0) -> tuple[int, int]:
@@ -117,7 +130,9 @@ def _read(encoded: bytes, name: str, use: Callable[[Image.Image], T]) -> T:
     if not encoded:
         raise ImageError(f"{name} is empty (0 bytes); replace it or remove it")
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(io.BytesIO(encoded), formats=formats()) as image:
+            if max(image.size) > _LONGEST_BY_SHORTEST * min(image.size):
+                raise ImageError(f"has {image.width} x {image.height} pixels, too thin for a square; crop or remove it")
             return use(image)
     except ImageError as error:
         raise ImageError(f"{name} {error}") from error

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxtl.data.dataset import Dataset
+from jaxtl.data.table import MAX_CLASSES
 from jaxtl.errors import UserError
 
 _SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
@@ -61,8 +62,8 @@ def _check(arrays: dict[str, np.ndarray], suffix: str) -> list[str]:
         problems.append(f"{x_name} holds {len(x)} images and {y_name} {len(y)} labels")
     elif not y.size:
         problems.append(f"{x_name} holds no images")
-    elif y.min() < 0:
-        problems.append(f"{y_name} holds the label {y.min()}; class indices begin at 0")
+    elif y.min() < 0 or y.max() >= MAX_CLASSES:
+        problems.append(f"{y_name} holds labels from {y.min()} to {y.max()}; they must be class indices from 0")
     return problems
 
 

@@ -11,6 +11,7 @@ from jaxtl.data.folder import read_file
 from jaxtl.data.splits import canonical
 from jaxtl.errors import UserError
 
+MAX_CLASSES = 1_000_000  # A larger number is an identifier of something else.
 _COLUMNS = ("image", "label", "split", "name")
 
 
@@ -94,6 +95,9 @@ def _classes(labels: list[str], names: list[str], problems: list[str]) -> tuple[
         return (), []
     if min(indices) < 0:
         problems.append(f"the label {min(indices)} is negative; class indices begin at 0")
+        return (), indices
+    if max(indices) >= MAX_CLASSES:
+        problems.append(f"the label {max(indices)} is too large for a class index; write names instead of numbers")
         return (), indices
     named: dict[int, str] = {}
     for index, name in zip(indices, names, strict=True):

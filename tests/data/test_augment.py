@@ -4,6 +4,7 @@ from PIL import Image
 
 from jaxtl.data.augment import CROPS, random_box, train_view
 from jaxtl.data.images import decode, eval_view
+from jaxtl.errors import UserError
 from jaxtl.weights.pixels import Pixels
 
 PIXELS = Pixels(32, 40, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
@@ -34,7 +35,7 @@ def test_views_are_squares_and_pure_functions_of_the_generator(crop):
 @pytest.mark.parametrize("crop", ["random_resized", "resize_crop", "pad_crop"])
 def test_views_differ_from_draw_to_draw(crop):
     image = noise(64, 64)
-    views = {view(image, seed, crop=crop, flip=0.0).tobytes() for seed in range(8)}
+    views = {view(image, seed, crop=crop, resize=64, flip=0.0).tobytes() for seed in range(8)}
     assert len(views) >= 7
 
 
@@ -91,7 +92,11 @@ def test_resize_crop_is_a_square_of_the_resized_image():
     crop = view(image, crop="resize_crop", resize=48, flip=0.0)
     squares = np.lib.stride_tricks.sliding_window_view(resized, (32, 32, 3))
     assert (squares == crop).all(axis=(-1, -2, -3)).sum() == 1
-    with pytest.raises(ValueError, match="no square of 32 pixels fits into 40x20"):
+    # By itself it resizes to round(32 * 8 / 7) = 37.
+    resized = np.asarray(image.resize((74, 37), Image.Resampling.BILINEAR))
+    squares = np.lib.stride_tricks.sliding_window_view(resized, (32, 32, 3))
+    assert (squares == view(image, crop="resize_crop", flip=0.0)).all(axis=(-1, -2, -3)).sum() == 1
+    with pytest.raises(UserError, match=r"augment.resize is 20 pixels, below the crop's 32"):
         view(image, crop="resize_crop", resize=20)
 
 

@@ -125,9 +125,7 @@ def test_a_late_start_costs_nothing():
     assert time.monotonic() - start < 2
 
 
-@pytest.mark.parametrize(
-    "options", [{"workers": 1}, {"workers": 7}, {"prefetch": 0}, {"prefetch": 9}, {"cache_bytes": 2**20}]
-)
+@pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 7}, {"prefetch": 0}, {"prefetch": 9}])
 def test_batches_do_not_depend_on_how_they_are_made(options):
     assert_equal(train(noisy(23), 9, **options), train(noisy(23), 9))
 

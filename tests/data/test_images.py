@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from jaxtl.data.images import ImageError, decode, eval_view, identify, size
+from jaxtl.data.images import ImageError, decode, eval_view, formats, identify, size
 from jaxtl.weights.pixels import Pixels
 
 
@@ -151,6 +151,18 @@ def test_decompression_bomb_is_refused():
     assert len(bomb) < 200_000
     with pytest.raises(ImageError, match=r"bomb.png cannot be decoded: .*decompression bomb"):
         decode(bomb, "bomb.png")
+
+
+def test_thin_images_are_refused():
+    assert decode(encode(Image.new("L", (200, 1)), "PNG")).size == (200, 1)
+    with pytest.raises(ImageError, match=r"a.png has 1 x 201 pixels, too thin for a square"):
+        decode(encode(Image.new("L", (1, 201)), "PNG"), "a.png")
+
+
+def test_no_other_program_is_started_for_an_image():
+    assert "EPS" not in formats()
+    with pytest.raises(ImageError, match="is no image that Pillow reads"):
+        decode(encode(smooth(8, 8), "EPS"), "a.eps")
 
 
 def test_reduced_decoding_of_large_jpegs():

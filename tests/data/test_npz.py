@@ -58,7 +58,10 @@ def test_refusals(tmp_path):
         write(tmp_path, x_train=x, y_train=np.eye(4, dtype=np.int64))
     )
     assert "holds 4 images and y_train 3 labels" in refusal(write(tmp_path, x_train=x, y_train=y[:3]))
-    assert "the label -1" in refusal(write(tmp_path, x_train=x, y_train=y - 1))
+    assert "y_train holds labels from -1 to 2" in refusal(write(tmp_path, x_train=x, y_train=y - 1))
+    assert "from 0 to 18446744073709551615" in refusal(
+        write(tmp_path, x_train=x, y_train=np.array([0, 1, 2, 2**64 - 1], np.uint64))
+    )
     assert "x_train holds no images" in refusal(write(tmp_path, x_train=x[:0], y_train=y[:0]))
     assert "label_names has 2 names but the labels reach 3" in refusal(
         write(tmp_path, x_train=x, y_train=y, label_names=["a", "b"])

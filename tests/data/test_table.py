@@ -66,6 +66,11 @@ def test_refusals(tmp_path):
     assert "the label -1 is negative" in refusal(write(tmp_path, "image,label\n1.png,-1\n", "1.png"))
 
 
+def test_numbers_that_are_no_class_indices(tmp_path):
+    text = refusal(write(tmp_path, "image,label\n1.png,94105000\n2.png,10001000\n", "1.png", "2.png"))
+    assert "the label 94105000 is too large for a class index; write names" in text
+
+
 def test_all_problems_at_once(tmp_path):
     rows = [f"gone{i}.png,{i}" for i in range(5)] + ["here.png,", ",2", "here.png,3"]
     text = refusal(write(tmp_path, "image,label\n" + "\n".join(rows) + "\n", "here.png"))

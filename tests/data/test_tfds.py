@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxtl.data import petals
+from jaxtl.data.preloading import for_all
 from jaxtl.data.source import choose_splits, open_source
 from jaxtl.data.tfds import prepare
 from jaxtl.errors import UserError
@@ -97,6 +98,12 @@ def test_slices_are_those_of_tfds(data_dir):
     for spec in ("train[:50%]", "train[33%:]", "train[-5:]", "test+train[10:20]"):
         theirs = [record["label"] for record in builder.as_data_source(split=spec)]
         assert source.split(spec).labels.tolist() == theirs
+
+
+def test_threads_read_what_one_reads(data_dir):
+    train = open_source("tfds:shades", data_dir=data_dir).split("train")
+    indices = np.random.default_rng(0).integers(0, 50, size=2000).tolist()
+    assert for_all(indices, train.read, workers=8) == [train.read(i) for i in indices]
 
 
 def test_version_in_the_name_and_derived_splits(data_dir):

@@ -1,0 +1,141 @@
+"""Images per second of decoding and augmenting, beside the plainest Pillow loop, and the time to open a large folder.
+
+    python tests/benchmarks/input_pipeline.py FOLDER [--size 224] [--files 400]
+
+FOLDER holds JPEG files, at any depth. Processor seconds are counted, so that other work on the machine disturbs
+little; the best of five rounds is taken, and rounds of all contestants take turns.
+"""
+
+import argparse
+import io
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from jaxtl import data
+from jaxtl.data.augment import random_box
+from jaxtl.weights import Pixels
+
+ROUNDS = 5
+BATCH = 32
+
+
+def pillow_loop(files: list[bytes], size: int) -> None:
+    """What a short script does: one thread, one image after the other."""
+    rng = np.random.default_rng(0)
+    for start in range(0, len(files), BATCH):
+        batch = []
+        for encoded in files[start : start + BATCH]:
+            image = Image.open(io.BytesIO(encoded)).convert("RGB")
+            box = random_box(image.width, image.height, rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
+            image = image.crop(box).resize((size, size), Image.Resampling.BICUBIC)
+            if random.random() < 0.5:
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            batch.append(np.array(image))
+        np.stack(batch)
+
+
+def batches(dataset: data.Dataset, pixels: Pixels, *, workers: int, min_side: int = 0) -> None:
+    view = partial(data.train_view, pixels=pixels)
+    stream = data.train_batches(
+        dataset,
+        batch_size=BATCH,
+        seed=0,
+        view=lambda image, rng: view(image, rng=rng),
+        workers=workers,
+        min_side=min_side,
+        prefetch=0,
+    )
+    for _ in islice(stream, len(dataset) // BATCH):
+        pass
+    stream.close()
+
+
+def dataset_of(files: list[bytes]) -> data.Dataset:
+    labels = np.zeros(len(files), np.int32)
+    return data.Dataset(("a", "b"), labels, tuple(map(str, range(len(files)))), files.__getitem__)
+
+
+def enlarged(encoded: bytes, width: int) -> bytes:
+    """A photograph of as many pixels as a telephone takes, with some noise, which enlarging alone would not give."""
+    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    image = image.resize((width, width * image.height // image.width), Image.Resampling.BICUBIC)
+    noise = np.random.default_rng(0).normal(0, 4, (image.height, image.width, 3))
+    file = io.BytesIO()
+    Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def race(title: str, count: int, contestants: dict[str, Callable[[], None]]) -> None:
+    best = dict.fromkeys(contestants, float("inf"))
+    for _ in range(ROUNDS):
+        for name, run in contestants.items():
+            start = time.process_time()
+            run()
+            best[name] = min(best[name], time.process_time() - start)
+    print(title)
+    for name, seconds in best.items():
+        print(f"  {name:42} {count / seconds:7.0f} images per core-second")
+
+
+def time_opening(files: list[Path], count: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(count):
+            target = Path(folder, "train", f"class{i % 1000:03d}", f"image_{i // 1000:03d}.jpg")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(files[i % len(files)].resolve())
+        start = time.perf_counter()
+        source = data.open_source(f"folder:{folder}")
+        opened = time.perf_counter()
+        data.choose_splits(source)
+        chosen = time.perf_counter()
+        print(f"a folder of {count:,} links: opened in {opened - start:.2f} s, split in {chosen - opened:.2f} s")
+        data.check(source.split("train"))
+        print(f"  all headers read in {time.perf_counter() - chosen:.2f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--files", type=int, default=400)
+    arguments = parser.parse_args()
+    paths = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    files = [path.read_bytes() for path in paths[: arguments.files]]
+    pixels = Pixels(arguments.size, arguments.size, (0.0,) * 3, (1.0,) * 3, "bicubic")
+    dataset = dataset_of(files)
+    kept = data.preload(dataset, budget_bytes=2**32)
+    race(
+        f"{len(files)} files of {arguments.folder}, random-resized crop to {arguments.size}",
+        len(files) // BATCH * BATCH,
+        {
+            "Pillow loop": lambda: pillow_loop(files[: len(files) // BATCH * BATCH], arguments.size),
+            "train_batches, 1 thread": lambda: batches(dataset, pixels, workers=1),
+            "train_batches, 2 threads": lambda: batches(dataset, pixels, workers=2),
+            "train_batches, preloaded, 1 thread": lambda: batches(kept, pixels, workers=1),
+        },
+    )
+    large = [enlarged(encoded, 4000) for encoded in files[:BATCH]]
+    race(
+        f"{len(large)} of them enlarged to 4000 pixels a side",
+        len(large),
+        {
+            "Pillow loop": lambda: pillow_loop(large, arguments.size),
+            "train_batches, 1 thread": lambda: batches(dataset_of(large), pixels, workers=1),
+            "train_batches, min_side, 1 thread": lambda: batches(
+                dataset_of(large), pixels, workers=1, min_side=2 * arguments.size
+            ),
+        },
+    )
+    time_opening(paths, 50_000)
+
+
+if __name__ == "__main__":
+    main()
