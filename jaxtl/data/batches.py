@@ -5,7 +5,7 @@ state of the input is one integer: neither workers, hosts nor restarts change a 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ def train_batches(
     workers: int = 0,
     min_side: int = 0,
     prefetch: int = 2,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yields training batches without end: one random order of all examples after the other, none dropped.
 
     A batch may hold the end of one epoch and the beginning of the next. Starting at step k gives the batches that
@@ -97,7 +97,7 @@ def eval_batches(
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
     prefetch: int = 2,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yields every example once, in order; the last batch is filled up with rows of mask 0.
 
     Args:
@@ -150,7 +150,7 @@ def _stream(
     example: Callable[[int, int], np.ndarray],
     workers: int,
     prefetch: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Makes the planned batches in threads, at most `prefetch` ahead of the one that is asked for."""
     executor = ThreadPoolExecutor(workers or cores(), thread_name_prefix="jaxtl-data")
     pending: deque[tuple[Batch, list[Future]]] = deque()
@@ -164,8 +164,8 @@ def _stream(
         nonlocal shape
         real = np.flatnonzero(rows.index >= 0)
         if shape is None:
-            first = real[0] if len(real) else 0
-            shape = example(int(rows.index[first]) if len(real) else 0, int(rows.epoch[first])).shape
+            # Padding comes last; a host that has nothing else learns the shape from any example.
+            shape = example(max(int(rows.index[0]), 0), int(rows.epoch[0])).shape
         # A consumer may still hold, or share memory with, the batches before: each gets memory of its own.
         images = np.zeros((len(rows.index), *shape), np.uint8)
         mask = (rows.index >= 0).astype(np.float32)

@@ -1,6 +1,8 @@
+import io
 import itertools
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from jaxtl.data.augment import train_view
 from jaxtl.data.batches import eval_batches, train_batches
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.images import ImageError, eval_view
+from jaxtl.data.preloading import preload
 from jaxtl.data.source import open_source
 from jaxtl.weights.pixels import Pixels
 
@@ -128,6 +131,21 @@ def test_a_late_start_costs_nothing():
 @pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 7}, {"prefetch": 0}, {"prefetch": 9}])
 def test_batches_do_not_depend_on_how_they_are_made(options):
     assert_equal(train(noisy(23), 9, **options), train(noisy(23), 9))
+
+
+@pytest.mark.parametrize("min_side", [0, 30])
+def test_preloaded_images_give_the_same_batches(min_side):
+    rng = np.random.default_rng(0)
+    files = []
+    for _ in range(20):
+        file = io.BytesIO()
+        height, width = rng.integers(60, 130, size=2)
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(file, "JPEG")
+        files.append(file.getvalue())
+    dataset = replace(noisy(20), read=files.__getitem__)
+    kept = preload(dataset, budget_bytes=2**20, min_side=min_side)
+    assert kept is not dataset
+    assert_equal(train(kept, 6, min_side=min_side), train(dataset, 6, min_side=min_side))
 
 
 @pytest.mark.parametrize("hosts", [2, 4, 8])
