@@ -1,9 +1,16 @@
-"""The models that can be fine-tuned; each family is one file with a module, its variants and its rename rules."""
+"""The models that can be fine-tuned; each family is one file, and adding one touches nothing else.
+
+Such a file names its module `MODEL`, which takes images to logits and gives its `groups()`; its `VARIANTS`, the fields of
+the module by name; its native `IMAGE_SIZE`; its `NAMINGS`, the tables of what others call its arrays; and `infer(shapes)`,
+which reads fields off the shapes of its leaves. Where transformers has the family too, `from_config` and `to_config` read
+and write its config.json.
+"""
 
 import dataclasses
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -50,12 +57,8 @@ def build(
     Raises:
       UserError: the name, or a field in it, is unknown.
     """
-    base, _, replaced = name.partition(":")
-    family = next((family for family in families() if base in family.VARIANTS), None)
-    if family is None:
-        near = difflib.get_close_matches(base, names(), n=1, cutoff=0.0)[0]
-        raise UserError(f"unknown model {base!r}; did you mean {near!r}? The models are {', '.join(names())}.")
-    fields = {**family.VARIANTS[base], **_parse_fields(name, replaced, family.MODEL)}
+    family = find_family(name)
+    fields = fields_of(name)
     if image_size:
         fields["image_size"] = image_size
     if epsilon is not None:
@@ -66,6 +69,53 @@ def build(
                 raise UserError(f"model {name!r} has no {key}; leave it at 0.")
             fields[key] = rate
     return family.MODEL(num_classes=num_classes, dtype=dtype, **fields)
+
+
+def spec(family: ModuleType, fields: Mapping[str, Any]) -> str:
+    """Writes fields as a name for `build`: the nearest variant, and what differs from it.
+
+    >>> from jaxtl.models import vit
+    >>> spec(vit, {**vit.VARIANTS["vit_s16"], "patch": 8})
+    'vit_s16:patch=8'
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(family.MODEL)}
+    candidates = []
+    for name, variant in family.VARIANTS.items():
+        own = {**defaults, **variant}
+        candidates.append((name, {key: value for key, value in fields.items() if own[key] != value}))
+    name, others = min(candidates, key=lambda candidate: len(candidate[1]))
+    return name + (":" + ",".join(f"{key}={_format_value(value)}" for key, value in others.items()) if others else "")
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "-".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def find_family(name: str) -> ModuleType:
+    """Gives the family file of a model name, such as "vit_s16:patch=8".
+
+    Raises:
+      UserError: no family has that variant.
+    """
+    base = name.partition(":")[0]
+    for family in families():
+        if base in family.VARIANTS:
+            return family
+    near = difflib.get_close_matches(base, names(), n=1, cutoff=0.0)[0]
+    raise UserError(f"unknown model {base!r}; did you mean {near!r}? The models are {', '.join(names())}.")
+
+
+def fields_of(name: str) -> dict[str, Any]:
+    """Gives the fields that a model name fixes, those written in it last.
+
+    Raises:
+      UserError: the name, or a field in it, is unknown.
+    """
+    family = find_family(name)
+    base, _, replaced = name.partition(":")
+    return {**family.VARIANTS[base], **_parse_fields(name, replaced, family.MODEL)}
 
 
 def _field_names(model: type) -> set[str]:

@@ -1,5 +1,6 @@
 """The small ResNets for CIFAR of https://arxiv.org/abs/1512.03385 section 4.2, with parameter-free shortcuts."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 from jaxtl.models.batchnorm import BatchNorm
 from jaxtl.models.groups import Groups, span
 from jaxtl.models.naming import IMAGENET, Naming, PixelDefaults
-from jaxtl.models.resnet import conv
+from jaxtl.models.residual import conv
+from jaxtl.models.resnet import count_blocks
 
 
 class Block(nn.Module):
@@ -117,3 +119,8 @@ NAMINGS = (
         unused=(r".*\.num_batches_tracked",),
     ),
 )
+
+
+def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Reads the fields of the module off the shapes of its leaves."""
+    return {"blocks": count_blocks(shapes)[0], "width": shapes["params/conv1/kernel"][-1]}

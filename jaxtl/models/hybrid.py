@@ -1,0 +1,126 @@
+"""The hybrids of https://arxiv.org/abs/2010.11929: a ViT whose patches are the pixels of a ResNet's feature map."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxtl.models import vit
+from jaxtl.models.groups import Groups
+from jaxtl.models.naming import HALF, Naming, PixelDefaults
+from jaxtl.models.resnet import count_blocks
+from jaxtl.models.standardized import StandardizedConv
+from jaxtl.models.transformer import PatchEmbed, ViT
+from jaxtl.models.vit import B, L, S, sizes
+
+
+class Unit(nn.Module):
+    """A bottleneck with group normalisation, weight standardisation and TensorFlow's padding."""
+
+    features: int
+    stride: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H/stride, W/stride, 4 * features]."""
+        shortcut = x
+        if self.stride > 1 or x.shape[-1] != 4 * self.features:
+            shortcut = self._layer(x, 4 * self.features, 1, self.stride, "downsample_conv", "downsample_norm")
+        x = nn.relu(self._layer(x, self.features, 1, 1, "conv1", "norm1"))
+        x = nn.relu(self._layer(x, self.features, 3, self.stride, "conv2", "norm2"))
+        return nn.relu(shortcut + self._layer(x, 4 * self.features, 1, 1, "conv3", "norm3"))
+
+    def _layer(self, x: jax.Array, features: int, size: int, stride: int, conv: str, norm: str) -> jax.Array:
+        return normalised_conv(x, features, size, stride, conv, norm, self.dtype)
+
+
+def normalised_conv(x: jax.Array, features: int, size: int, stride: int, conv: str, norm: str, dtype: Any) -> jax.Array:
+    """Convolves [B, H, W, C] with a standardised kernel and normalises in 32 groups, in layers of these names."""
+    x = StandardizedConv(features, size, stride, "SAME", 1e-5, epsilon_on_deviation=True, dtype=dtype, name=conv)(x)
+    return nn.GroupNorm(num_groups=32, epsilon=1e-6, dtype=dtype, name=norm)(x)
+
+
+class HybridViT(ViT):
+    """A `ViT` on the feature map of a ResNet; `patch` counts the map's pixels.
+
+    Attributes:
+      stages: the number of residual blocks in each stage; the map is 2 ** (len(stages) + 1) times smaller than the
+        image.
+      stem_width: channels after the first convolution.
+    """
+
+    stages: tuple[int, ...] = ()
+    stem_width: int = 64
+
+    def groups(self) -> Groups:
+        """Gives the groups from input to head: the stem and blocks of the ResNet before those of the transformer."""
+        (_, embed), *others = super().groups()
+        units = [f"layer{stage + 1}.{i}" for stage, count in enumerate(self.stages) for i in range(count)]
+        backbone = [("stem", "conv1|norm1"), *((name, name.replace(".", r"\.")) for name in units)]
+        return (*backbone, ("embed", embed), *others)
+
+    @property
+    def grid(self) -> int:
+        """The number of patches along each side."""
+        return math.ceil(self.image_size / 2 ** (len(self.stages) + 1)) // self.patch
+
+    def _run(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        if name == "stem":
+            self._check(x)
+            x = nn.relu(normalised_conv(x, self.stem_width, 7, 2, "conv1", "norm1", self.dtype))
+            return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="SAME")
+        if name.startswith("layer"):
+            stage, index = (int(part) for part in name.removeprefix("layer").split("."))
+            stride = 2 if stage > 1 and index == 0 else 1
+            return Unit(self.stem_width * 2 ** (stage - 1), stride, self.dtype, name=name)(x)
+        if name == "embed":
+            return self._tokens(PatchEmbed(self.patch, self.width, self.dtype, name="patch_embed")(x), train)
+        return super()._run(x, name, train)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "vit_r26_s32": {**sizes(1, *S), "stages": (2, 2, 2, 2)},
+    "vit_r50_b16": {**sizes(1, *B), "stages": (3, 4, 9)},
+    "vit_r50_l32": {**sizes(1, *L), "stages": (3, 4, 6, 3)},
+}
+
+MODEL = HybridViT
+IMAGE_SIZE = 224
+
+_UNIT = "block{s}/unit{b+1}/"
+_GOOGLE = (
+    *vit.GOOGLE,
+    ("conv_root", "conv1", "conv"),
+    ("gn_root", "norm1", "norm"),
+    (_UNIT + "conv{k}", "layer{s}.{b}/conv{k}", "conv"),
+    (_UNIT + "gn{k}", "layer{s}.{b}/norm{k}", "norm"),
+    (_UNIT + "conv_proj", "layer{s}.{b}/downsample_conv", "conv"),
+    (_UNIT + "gn_proj", "layer{s}.{b}/downsample_norm", "norm"),
+)
+
+NAMINGS = (
+    Naming(
+        "google",
+        "flax",
+        _GOOGLE,
+        fields={"epsilon": 1e-6, "gelu": "tanh"},
+        pixels=PixelDefaults(HALF, "bilinear", 224 / 256),
+    ),
+)
+
+
+def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Reads the fields of the module off the shapes of its leaves, as far as shapes tell them."""
+    fields = vit.infer(shapes)
+    stages = count_blocks(shapes)
+    shrink = 2 ** (len(stages) + 1)
+    return {
+        **fields,
+        "image_size": fields["image_size"] * shrink,
+        "stages": stages,
+        "stem_width": shapes["params/conv1/kernel"][-1],
+    }

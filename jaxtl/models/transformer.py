@@ -1,0 +1,267 @@
+"""The Vision Transformer as a module, from the patch embedding to the head; its families are vit, deit and dinov2."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxtl.models.groups import Groups, span
+
+# Xavier for a square projection; written by fan-in, because the fused q, k, v kernel [D, 3D] is three of those.
+_square_init = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
+def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """Gives softmax(query key^T / sqrt(d)) value, all of them [B, N, H, d]."""
+    if jax.default_backend() != "cpu":
+        return jax.nn.dot_product_attention(query, key, value)
+    # On a CPU, plain batched matrix products take four fifths of the time of the general function.
+    query, key, value = (x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
+    scores = jax.nn.softmax((query @ key.swapaxes(2, 3)).astype(jnp.float32), axis=-1).astype(value.dtype)
+    return (scores @ value).swapaxes(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection for queries, keys and values."""
+
+    heads: int
+    qkv_bias: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps tokens [B, N, D] to tokens [B, N, D]."""
+        batch, tokens, width = x.shape
+        qkv = nn.Dense(3 * width, use_bias=self.qkv_bias, dtype=self.dtype, kernel_init=_square_init, name="qkv")(x)
+        query, key, value = jnp.moveaxis(qkv.reshape(batch, tokens, 3, self.heads, width // self.heads), 2, 0)
+        x = attend(query, key, value).reshape(batch, tokens, width)
+        return nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name="proj")(x)
+
+
+class Mlp(nn.Module):
+    """Two dense layers with a GELU between them."""
+
+    hidden: int
+    gelu: str
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps tokens [B, N, D] to tokens [B, N, D]."""
+        init = nn.initializers.xavier_uniform()
+        width = x.shape[-1]
+        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init, name="fc1")(x)
+        x = nn.gelu(x, approximate=self.gelu == "tanh")
+        x = nn.Dropout(self.dropout)(x, deterministic=not train)
+        return nn.Dense(width, dtype=self.dtype, kernel_init=init, name="fc2")(x)
+
+
+class Block(nn.Module):
+    """A pre-norm encoder block: attention, then the MLP, each on a residual branch."""
+
+    heads: int
+    hidden: int
+    qkv_bias: bool
+    layer_scale: bool
+    gelu: str
+    epsilon: float
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps tokens [B, N, D] to tokens [B, N, D]."""
+        y = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm1")(x)
+        y = Attention(self.heads, self.qkv_bias, self.dtype, name="attn")(y)
+        x = x + self._branch(y, "ls1", train)
+        y = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm2")(x)
+        y = Mlp(self.hidden, self.gelu, self.dropout, self.dtype, name="mlp")(y, train)
+        return x + self._branch(y, "ls2", train)
+
+    def _branch(self, y: jax.Array, scale: str, train: bool) -> jax.Array:
+        """The end of a residual branch: dropout, layer scale, stochastic depth."""
+        y = nn.Dropout(self.dropout)(y, deterministic=not train)
+        if self.layer_scale:
+            y = y * self.param(scale, nn.initializers.constant(1e-5), (y.shape[-1],)).astype(y.dtype)[None, None]
+        # Stochastic depth (https://arxiv.org/abs/1603.09382): one draw for all tokens of an example.
+        return nn.Dropout(self.drop_path, broadcast_dims=(1, 2))(y, deterministic=not train)
+
+
+class PatchEmbed(nn.Module):
+    """Cuts images into square patches and projects each: a convolution whose stride is its kernel size."""
+
+    patch: int
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps images [B, H, W, C] to tokens [B, H/P * W/P, D], row by row."""
+        batch, height, width, channels = images.shape
+        p = self.patch
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (p, p, channels, self.width))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        # A matrix product, since a convolution of this shape is slow on a CPU and its gradient slower.
+        x = images.astype(self.dtype).reshape(batch, height // p, p, width // p, p, channels)
+        x = x.swapaxes(2, 3).reshape(batch, (height // p) * (width // p), p * p * channels)
+        x = x @ kernel.astype(self.dtype).reshape(p * p * channels, self.width)
+        return x + bias.astype(self.dtype)[None, None]
+
+
+class ViT(nn.Module):
+    """A Vision Transformer from images [B, H, W, C] to logits [B, num_classes].
+
+    Attributes:
+      image_size: side of the square images, in pixels; a multiple of `patch`.
+      mlp: hidden width of the MLPs; 0 stands for 4 x `width`.
+      pool: what the head sees: "cls" (the class token), "mean" (of the patch tokens) or "cls+mean" (both, as DINOv2).
+      class_token: whether there is a class token; `pool="mean"` does without.
+      registers: number of register tokens after the class token (https://arxiv.org/abs/2309.16588).
+      distilled: whether there is a distillation token after the class token (https://arxiv.org/abs/2012.12877).
+      teacher_head: whether that token has a head of its own; the logits are then the mean of both.
+      embed_prefix: whether the class token has a position embedding too (not in DeiT III).
+      layer_scale: whether each branch is scaled per channel (https://arxiv.org/abs/2103.17239).
+      norm_after_pool: whether the final norm follows the pooling; it matters for "mean" only.
+      pre_logits: width of a tanh layer before the head; 0 for none.
+      gelu: "exact" or "tanh" (the approximation of Google's own code).
+    """
+
+    num_classes: int
+    image_size: int
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    mlp: int = 0
+    pool: str = "cls"
+    class_token: bool = True
+    registers: int = 0
+    distilled: bool = False
+    teacher_head: bool = False
+    embed_prefix: bool = True
+    qkv_bias: bool = True
+    layer_scale: bool = False
+    norm_after_pool: bool = False
+    pre_logits: int = 0
+    gelu: str = "exact"
+    epsilon: float = 1e-6
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    dtype: Any = jnp.float32
+
+    def groups(self) -> Groups:
+        """Gives the groups from input to head; the final norm goes with the last block."""
+        last = self.depth - 1
+        blocks = tuple((f"block{i}", f"block{i}" if i < last else f"block{i}|norm|fc_norm") for i in range(self.depth))
+        embed = ("embed", "patch_embed|cls_token|dist_token|reg_token|pos_embed")
+        return (embed, *blocks, ("head", "pre_logits|head|head_dist"))
+
+    @property
+    def prefix_tokens(self) -> int:
+        """The number of tokens before the patch tokens: class, distillation and register tokens."""
+        return self.class_token + self.distilled + self.registers
+
+    @property
+    def embedded_tokens(self) -> int:
+        """The number of prefix tokens that have position embeddings."""
+        return self.class_token + self.distilled if self.embed_prefix else 0
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
+    ) -> jax.Array:
+        """Maps normalised images [B, H, W, C] to float32 logits [B, num_classes].
+
+        Args:
+          images: the images, or with `start` what the group before it returned.
+          train: whether dropout and stochastic depth draw (from the "dropout" key).
+          start: the first group to run.
+          stop: the last group to run; blocks return tokens [B, N, D], the last one pooled features [B, D].
+
+        With `num_classes` 0 there is no head, and the pooled features are returned.
+        """
+        x = images
+        for name in span(self.groups(), start, stop):
+            x = self._run(x, name, train)
+        return x
+
+    def _run(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """Runs one group."""
+        if name == "embed":
+            self._check(x)
+            return self._tokens(PatchEmbed(self.patch, self.width, self.dtype, name="patch_embed")(x), train)
+        if name == "head":
+            return self._head(x)
+        return self._block(x, int(name.removeprefix("block")), train)
+
+    @property
+    def grid(self) -> int:
+        """The number of patches along each side."""
+        return self.image_size // self.patch
+
+    def _check(self, images: jax.Array) -> None:
+        height, width = images.shape[1:3]
+        if (height, width) != (self.image_size, self.image_size) or self.image_size % self.patch:
+            raise ValueError(
+                f"images of {height} x {width} were given to a ViT built for {self.image_size} x {self.image_size} "
+                f"in patches of {self.patch}"
+            )
+
+    def _tokens(self, x: jax.Array, train: bool) -> jax.Array:
+        """Adds the position embeddings to the patch tokens [B, N, D], and puts the prefix tokens before them."""
+        init = nn.initializers.normal(0.02)
+        names = ["cls_token"] * self.class_token + ["dist_token"] * self.distilled
+        tokens = [self.param(name, init, (1, 1, self.width)) for name in names]
+        registers = [self.param("reg_token", init, (1, self.registers, self.width))] if self.registers else []
+        embedded = self.embedded_tokens
+        pos = self.param("pos_embed", init, (1, embedded + x.shape[1], self.width)).astype(self.dtype)
+        x = x + pos[:, embedded:]
+        prefix = [token.astype(self.dtype) for token in tokens]
+        if embedded:
+            prefix = [token + pos[:, i : i + 1] for i, token in enumerate(prefix)]
+        prefix += [token.astype(self.dtype) for token in registers]
+        prefix = [jnp.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in prefix]
+        x = jnp.concatenate([*prefix, x], axis=1)
+        return nn.Dropout(self.dropout)(x, deterministic=not train)
+
+    def _block(self, x: jax.Array, index: int, train: bool) -> jax.Array:
+        x = Block(
+            heads=self.heads,
+            hidden=self.mlp or 4 * self.width,
+            qkv_bias=self.qkv_bias,
+            layer_scale=self.layer_scale,
+            gelu=self.gelu,
+            epsilon=self.epsilon,
+            dropout=self.dropout,
+            drop_path=self.drop_path * index / max(self.depth - 1, 1),
+            dtype=self.dtype,
+            name=f"block{index}",
+        )(x, train)
+        if index < self.depth - 1:
+            return x
+        # timm gives the norm after pooling a name of its own, since weights for one place do not fit the other.
+        name = "fc_norm" if self.norm_after_pool else "norm"
+        norm = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)
+        return norm(self._pool(x)) if self.norm_after_pool else self._pool(norm(x))
+
+    def _pool(self, x: jax.Array) -> jax.Array:
+        if self.pool == "cls":
+            return x[:, :2] if self.teacher_head else x[:, 0]
+        mean = x[:, self.prefix_tokens :].mean(axis=1)
+        return mean if self.pool == "mean" else jnp.concatenate([x[:, 0], mean], axis=-1)
+
+    def _head(self, x: jax.Array) -> jax.Array:
+        x = x.astype(jnp.float32)
+        if not self.num_classes:
+            return x
+        if self.pre_logits:
+            x = jnp.tanh(nn.Dense(self.pre_logits, name="pre_logits")(x))
+        # A zero head starts with a uniform prediction: the first steps do not shake what was learnt before.
+        head = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")
+        if not self.teacher_head:
+            return head(x)
+        teacher = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head_dist")
+        return (head(x[:, 0]) + teacher(x[:, 1])) / 2
