@@ -58,6 +58,12 @@ def open_both(config: ConfigDict) -> tuple[weights.Weights | None, data.Source]:
     opened = _attempt(lambda: open_weights(config), problems)
     source = _attempt(lambda: data.open_source(config.data.source, data_dir=config.data.data_dir), problems)
     if problems:
+        remote = ("tfds:", "hf:", "https:", "gs:")
+        if config.data.source.startswith(remote) or config.model.weights.startswith(remote):
+            problems += [
+                "With local files: --config.data.source=folder:DIR --config.model.weights=FILE.safetensors",
+                "With nothing at all: --config=configs/vit_flowers.py:demo",
+            ]
         raise UserError("\n".join(problems))
     assert source is not None
     return opened, source

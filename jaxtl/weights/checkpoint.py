@@ -5,7 +5,7 @@ optimizer state, key) and "host" (JSON: the loop's own numbers, and a digest of 
 """
 
 import hashlib
-import logging
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from jaxtl.errors import UserError
 _KEEP_LATEST = 2
 
 Tree = Any
-log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -31,6 +30,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, read_only: bool = False):
         """Opens the folder, and makes it unless read_only."""
+        self.problems: list[str] = []
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             item_handlers={
@@ -69,7 +69,10 @@ class Checkpoints:
           host: what the loop needs to go on, as JSON.
           score: the figure that "best" compares, higher is better; None where nothing was evaluated.
         """
-        payload = {"loop": dict(host), "digests": {"variables": digests(variables), "rest": digests(rest)}}
+        payload = {
+            "loop": dict(host),
+            "digests": {"variables": digests(variables), "rest": digests(rest), "loop": _digest_json(host)},
+        }
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -94,7 +97,8 @@ class Checkpoints:
     def restore_latest(self, variables: Tree, rest: Tree) -> tuple[int, Tree, Tree, dict[str, Any]] | None:
         """Returns (step, variables, rest, host) of the newest checkpoint that is whole, or None where there is none.
 
-        A checkpoint that cannot be read, or whose arrays differ from their digests, is reported and passed over.
+        A checkpoint that cannot be read, or whose arrays differ from their digests, is passed over, and `problems` says
+        so; it is deleted, so that its step can be saved again.
 
         Args:
           variables: arrays or shapes with shardings, like those that were saved.
@@ -103,10 +107,10 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, but none is whole.
         """
-        problems = []
+        problems = self.problems
         for step in reversed(self.steps()):
             try:
-                host = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
+                host = self._read_host(step)
                 restored = self._manager.restore(
                     step,
                     args=ocp.args.Composite(
@@ -119,15 +123,19 @@ class Checkpoints:
             # Orbax, tensorstore and JSON raise many kinds of error on broken files; each means: not whole.
             except Exception as error:
                 problems.append(f"checkpoint {step} is damaged: {str(error).strip().splitlines()[0]}")
-                log.warning("%s; trying the one before it", problems[-1])
                 continue
             for broken in [later for later in self.steps() if later > step]:
-                # The steps after this one are taken again, and must be able to write their checkpoints.
                 self._manager.delete(broken)
             return step, restored["variables"], restored["rest"], host["loop"]
         if problems:
             raise UserError("\n".join([*problems, "No checkpoint is whole: start again in another --workdir."]))
         return None
+
+    def _read_host(self, step: int) -> dict[str, Any]:
+        host = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
+        if _digest_json(host["loop"]) != host["digests"]["loop"]:
+            raise ValueError("the loop's numbers differ from what was saved")
+        return host
 
     def read_variables(self, step: int) -> Tree:
         """Returns the variables of one step as numpy arrays, whatever the devices that wrote them.
@@ -136,7 +144,7 @@ class Checkpoints:
           UserError: the files are damaged.
         """
         try:
-            host = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
+            host = self._read_host(step)
             tree = self._manager.item_metadata(step)["variables"].tree
             plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
             variables = self._manager.restore(
@@ -173,6 +181,10 @@ def digests(tree: Tree) -> dict[str, str]:
         jax.tree_util.keystr(path): hashlib.sha256(np.ascontiguousarray(jax.device_get(leaf)).data).hexdigest()
         for path, leaf in leaves
     }
+
+
+def _digest_json(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _verify(tree: Tree, expected: Mapping[str, str]) -> None:

@@ -1,0 +1,151 @@
+"""Each mistake ends with one or two lines that name it, exit status 1 (2 for wrong usage), and no traceback."""
+
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+
+def check(result, *fragments, status=1):
+    code, _, err = result
+    assert code == status, err
+    assert "Traceback" not in err
+    for fragment in fragments:
+        assert fragment in err
+    return err
+
+
+def test_unknown_key_names_the_nearest(train):
+    err = check(train("--config.optimizer.lr=1", "--config.train.epoch=2"), "config.optimizer.learning_rate")
+    assert "config.train.epochs" in err
+
+
+def test_all_problems_of_a_config_at_once(train):
+    check(
+        train(
+            "--config.model.name=vit_b17",
+            "--config.optimizer.learning_rate=-1",
+            "--config.train.batch_size=0",
+            "--config.optimizer.schedule=cosin",
+            "--config.finetune.layer_decay=0",
+        ),
+        "did you mean 'vit_b16'",
+        "optimizer.learning_rate is -1.0, but it must be positive",
+        "train.batch_size is 0",
+        "'cosine', 'linear', 'constant', 'step'",
+        "finetune.layer_decay",
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "fragment"),
+    [
+        ("--config.train.batch_size=many", "config.train.batch_size is 'many', but it must be of the kind int"),
+        ("--config.train.steps=0", "give one of them"),
+        ("--config.train.epochs=3", "give one of them"),
+        ("--config.optimizer.warmup_steps=12", "the run has 12 steps"),
+        ("--config.optimizer.name=adam --config.optimizer.weight_decay=0.1", 'use "adamw"'),
+        ("--config.train.accumulate=3", "no multiple of train.accumulate"),
+        ("--config.train.batch_size=7", "cannot be shared out evenly over 2 devices: give a multiple of 2, such as 8"),
+        ("--config.train.precision=float16", "'float32', 'bfloat16'"),
+        ("--config.finetune.unfreeze=blok1", "The groups are: embed block0 block1 head"),
+        ("--config.finetune.lr_multipliers={'x.*':1}", "'x.*' fits no group"),
+        ("--config.data.source=flowers", "tfds:NAME, folder:DIR, csv:FILE, npz:FILE"),
+        ("--config.data.train=trian", "has no split 'trian'"),
+        ("--config.data.train=train[50%:50%]", "is empty"),
+        ("--config.data.val=train[:10%]", "train"),
+    ],
+)
+def test_wrong_values(train, flag, fragment):
+    check(train(*flag.split()), fragment)
+
+
+def test_missing_weight_file(train, tmp_path):
+    check(train(f"--config.model.weights={tmp_path / 'none.safetensors'}"), "none.safetensors")
+
+
+def test_weights_of_another_architecture_list_all_misfits(train, tmp_path):
+    blocks = {"cls_token": np.zeros((1, 1, 16)), "pos_embed": np.zeros((1, 5, 16))}
+    save_file({name: array.astype(np.float32) for name, array in blocks.items()}, tmp_path / "other.safetensors")
+    err = check(train(f"--config.model.weights={tmp_path / 'other.safetensors'}"))
+    assert len(err) < 2000
+
+
+def test_a_pickle_that_is_more_than_tensors_is_not_run(train, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    (tmp_path / "model.pth").write_bytes(pickle.dumps(Payload()))
+    check(train(f"--config.model.weights={tmp_path / 'model.pth'}"), "model.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_empty_folder(train, tmp_path):
+    (tmp_path / "empty").mkdir()
+    check(train(source=f"folder:{tmp_path / 'empty'}"), "empty")
+
+
+def test_a_class_without_images(train, pictures):
+    (pictures / "train" / "yellow").mkdir()
+    check(train(), "yellow")
+
+
+def test_one_class_only(train, pictures):
+    for split in ("train", "test"):
+        for name in ("red", "green"):
+            shutil.rmtree(pictures / split / name)
+    check(train(), "one class only, blue")
+
+
+@pytest.mark.parametrize("broken", [b"no image", b""])
+def test_a_corrupt_image_is_named_before_the_first_step(train, pictures, tmp_path, broken):
+    (pictures / "train" / "red" / "007.png").write_bytes(broken)
+    check(train(), "007.png")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_truncated_image_is_named_before_the_first_step(train, pictures):
+    path = pictures / "test" / "blue" / "103.png"
+    path.write_bytes(path.read_bytes()[:-400])
+    check(train(), "103.png")
+
+
+def test_workdir_that_cannot_be_written(train, tmp_path):
+    (tmp_path / "file").write_text("")
+    check(train(workdir="file"), "--workdir", "give another folder")
+    check(train(workdir="file/below"), "--workdir", "give another folder")
+
+
+def test_missing_config_file(jaxtl):
+    check(jaxtl("train", "--config=nothing.py", "--workdir=w"), "there is no file nothing.py")
+
+
+def test_unknown_variant(jaxtl, request):
+    config = request.config.rootpath / "configs" / "vit_flowers.py"
+    check(jaxtl("train", f"--config={config}:b64", "--workdir=w"), "has no variant 'b64'", "'demo'")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["trian"], [], ["--config=x.py"], ["train", "--workdir=w"], ["--config=x", "--workdir=w", "--lr=1"]]
+)
+def test_wrong_usage_has_status_2(jaxtl, arguments):
+    check(jaxtl(*arguments), "usage:", status=2)
+
+
+def test_predict_and_export_need_a_run(jaxtl, tmp_path):
+    check(jaxtl("predict", f"--workdir={tmp_path}", "a.png"), "give the --workdir of a run")
+    check(jaxtl("export", f"--workdir={tmp_path}", "--output=a.safetensors"), "give the --workdir of a run")
+
+
+def test_the_real_process_exits_with_1_and_no_traceback(tmp_path):
+    command = [sys.executable, "-m", "jaxtl.main", "--config=nothing.py", f"--workdir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: --config=nothing.py: there is no file nothing.py. Those that come with jaxtl are in configs/.\n"
+    )

@@ -1,0 +1,124 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+from jaxtl import models, weights
+from jaxtl.weights.checkpoint import read_best
+
+
+@pytest.fixture
+def run(train, tmp_path):
+    train("--config.model.mean=0.3,0.4,0.5", "--config.model.std=0.2,0.2,0.2", "--config.train.steps=8")
+    return tmp_path / "run"
+
+
+def predictions(result):
+    return [json.loads(line) for line in result[1].splitlines()]
+
+
+def test_one_line_an_image_with_the_pixels_of_the_run(jaxtl, run, pictures):
+    result = jaxtl("predict", f"--workdir={run}", "--batch_size=4", pictures / "test")
+    assert result[0] == 0
+    lines = predictions(result)
+    files = sorted(str(path) for path in (pictures / "test").rglob("*.png"))
+    assert [line["file"] for line in lines] == files
+
+    # By hand: Pillow, the numbers of the config, the model, softmax.
+    _, variables = read_best(run)
+    model = models.build("vit_petals:depth=2,width=16,heads=2,patch=8", num_classes=3, image_size=16)
+    image = Image.open(files[0]).resize((19, 16), Image.Resampling.BICUBIC).crop((2, 0, 18, 16))
+    x = (np.asarray(image) / 255 - np.array([0.3, 0.4, 0.5])) / 0.2
+    expected = jax.nn.softmax(model.apply(variables, jnp.asarray(x[None], jnp.float32)))[0]
+    first = lines[0]
+    assert first["class"] == ("blue", "green", "red")[int(expected.argmax())]
+    assert first["probability"] == pytest.approx(float(expected.max()), abs=1e-5)
+    assert [entry["class"] for entry in first["top5"]] == [("blue", "green", "red")[i] for i in np.argsort(-expected)]
+    assert sum(entry["probability"] for entry in first["top5"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_an_unreadable_file_gives_an_error_line_and_the_others_are_predicted(jaxtl, run, pictures, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    good = pictures / "test" / "red" / "100.png"
+    status, out, err = jaxtl("predict", f"--workdir={run}", good, tmp_path / "bad.jpg", tmp_path / "absent.png", good)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert (status, err) == (1, "")
+    assert ["error" in line for line in lines] == [False, True, True, False]
+    assert lines[0] == lines[3]
+
+
+def test_a_folder_without_images(jaxtl, run, tmp_path):
+    (tmp_path / "none").mkdir()
+    status, _, err = jaxtl("predict", f"--workdir={run}", tmp_path / "none")
+    assert status == 1
+    assert "there is no image file in" in err
+
+
+def test_eval_of_a_run_gives_the_test_figures_of_its_results(jaxtl, run, pictures, config_file, tmp_path):
+    flags = (f"--config={config_file}", f"--config.model.weights=run:{run}", f"--config.data.source=folder:{pictures}")
+    status, out, err = jaxtl("eval", *flags, f"--workdir={tmp_path / 'eval'}")
+    assert (status, err) == (0, "")
+    assert "evaluates test" in out
+    ours = json.loads((tmp_path / "eval" / "results.json").read_text())
+    theirs = json.loads((run / "results.json").read_text())
+    assert ours["test"] == theirs["test"]
+    status, _, err = jaxtl("eval", *flags, f"--workdir={run}")
+    assert status == 1
+    assert "is that of a run" in err
+
+
+def test_eval_measures_a_source_without_splits_as_a_whole(jaxtl, run, pictures, config_file, tmp_path):
+    # Two of the three classes, named by the class names of the run: the labels go by name.
+    rows = ["image,label"] + [f"test/{name}/100.png,{name}" for name in ("red", "blue")]
+    (pictures / "labels.csv").write_text("\n".join(rows))
+    flags = (f"--config={config_file}", f"--config.model.weights=run:{run}")
+    status, _, err = jaxtl(
+        "eval", *flags, f"--config.data.source=csv:{pictures / 'labels.csv'}", f"--workdir={tmp_path / 'eval'}"
+    )
+    assert (status, err) == (0, "")
+    test = json.loads((tmp_path / "eval" / "results.json").read_text())["test"]
+    assert test["count"] == 2
+    assert {name: values["count"] for name, values in test["per_class"].items()} == {"blue": 1, "green": 0, "red": 1}
+
+
+def test_export_holds_the_best_checkpoint_and_opens_as_weights(jaxtl, run, tmp_path):
+    output = tmp_path / "out" / "model.safetensors"
+    status, out, _ = jaxtl("export", f"--workdir={run}", f"--output={output}")
+    assert status == 0
+    assert "3 classes" in out
+    step, variables = read_best(run)
+    assert f"step {step}" in out
+    with safe_open(output, "np") as file:
+        np.testing.assert_array_equal(file.get_tensor("params/head/kernel"), variables["params"]["head"]["kernel"])
+    opened = weights.open_weights(str(output))
+    assert opened.classes == ("blue", "green", "red")
+    assert opened.pixels.mean == (0.3, 0.4, 0.5)
+    status, _, err = jaxtl("export", f"--workdir={run}", "--output=model.bin")
+    assert status == 1
+    assert ".safetensors" in err
+
+
+def test_describe_needs_neither_data_nor_compiling(jaxtl, config_file, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("describe compiled something")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    status, out, err = jaxtl(
+        "describe",
+        f"--config={config_file}",
+        "--config.data.source=folder:nowhere",
+        "--config.finetune.unfreeze=1",
+        "--config.finetune.layer_decay=0.5",
+        "--config.model.weights=nowhere.safetensors",
+    )
+    assert (status, err) == (0, "")
+    rows = {line.split()[0]: line.split() for line in out.splitlines()}
+    # patch_embed 8*8*3*16 + 16, cls 16, positions 5*16
+    assert rows["embed"][:3] == ["embed", "3,184", "frozen"]
+    assert rows["block0"][2] == "frozen"
+    assert rows["block1"][3] == "0.005"
+    assert rows["head"][3] == "0.01"

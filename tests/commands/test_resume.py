@@ -1,0 +1,105 @@
+"""A run that is killed and started again ends as one that was never stopped."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from jaxtl.train.groups import flatten
+from jaxtl.weights.checkpoint import Checkpoints, read_best
+
+FLAGS = (
+    "--config.train.steps=30",
+    "--config.train.eval_every=5",
+    "--config.model.dropout=0.1",  # The keys must continue too.
+    "--config.augment.color_jitter=0.2",
+)
+
+
+def start(config_file, pictures, workdir):
+    command = [
+        sys.executable,
+        "-m",
+        "jaxtl.main",
+        f"--config={config_file}",
+        f"--workdir={workdir}",
+        f"--config.data.source=folder:{pictures}",
+        *FLAGS,
+    ]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process):
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    return out
+
+
+def latest(workdir):
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        step = checkpoints.steps()[-1]
+        return step, flatten(checkpoints.read_variables(step))
+
+
+@pytest.mark.slow
+def test_killed_at_random_and_continued_it_is_bit_for_bit_the_same(config_file, pictures, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(start(config_file, pictures, whole))
+    rng, kills = random.Random(0), 0
+    while kills < 4:
+        process = start(config_file, pictures, broken)
+        # Past the start-up, which writes nothing: the interesting moments are steps, evaluations and saves.
+        lines = broken / "metrics.jsonl"
+        before = lines.stat().st_size if lines.exists() else 0
+        while process.poll() is None and (not lines.exists() or lines.stat().st_size <= before):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.3))
+        ended = process.poll() is not None
+        if not ended:
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        if ended:
+            break
+        kills += 1
+    assert kills >= 1
+    out = finish(start(config_file, pictures, broken))
+    assert "continues at step" in out or "finished already" in out
+
+    assert (broken / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    (step, ours), (other, theirs) = latest(broken), latest(whole)
+    assert step == other == 30
+    assert ours.keys() == theirs.keys()
+    for path in ours:
+        np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
+    one, two = (json.loads((workdir / "results.json").read_text()) for workdir in (broken, whole))
+    assert one["test"] == two["test"]
+    assert one["best_step"] == two["best_step"]
+    assert one["train"]["loss"] == two["train"]["loss"]
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_taken_again(train, tmp_path):
+    train(workdir="whole")
+    train(workdir="broken")
+    broken = tmp_path / "broken"
+    (broken / "results.json").unlink()
+    newest = broken / "checkpoints" / "12" / "variables"
+    largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+    status, out, _ = train(workdir="broken")
+    assert status == 0
+    assert "checkpoint 12 is damaged" in out
+    assert "continues at step 8" in out
+    assert (broken / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    step, variables = read_best(broken)
+    expected, theirs = read_best(tmp_path / "whole")
+    assert step == expected
+    for path, leaf in flatten(variables).items():
+        np.testing.assert_array_equal(leaf, flatten(theirs)[path], err_msg=path)

@@ -1,0 +1,137 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxtl.train.groups import flatten
+from jaxtl.weights.checkpoint import Checkpoints, read_best
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_what_the_interface_promises(train, tmp_path):
+    status, out, err = train()
+    assert (status, err) == (0, "")
+    assert "6 examples of train (train[90%:]) serve as one" in out
+    run = tmp_path / "run"
+    assert {path.name for path in run.iterdir()} == {
+        "checkpoints",
+        "config.json",
+        "events",
+        "metrics.jsonl",
+        "model.json",
+        "results.json",
+    }
+    results = json.loads((run / "results.json").read_text())
+    assert results["classes"] == ["blue", "green", "red"]
+    assert results["parameters"]["total"] == results["parameters"]["trainable"]
+    assert results["steps"] == 12
+    assert results["best_step"] in (4, 8, 12)
+    assert set(results["seconds"]) == {"total", "compile", "train", "evaluate"}
+    assert results["train"]["images_per_second"] > 0
+    test = results["test"]
+    assert test["count"] == 18
+    assert np.sum(test["confusion_matrix"]) == 18
+    assert test["accuracy"] == np.trace(test["confusion_matrix"]) / 18
+    assert [test["per_class"][name]["count"] for name in ("blue", "green", "red")] == [6, 6, 6]
+
+    val = {line["step"]: line["accuracy"] for line in lines(run) if line["split"] == "val"}
+    assert sorted(val) == [4, 8, 12]
+    assert results["val"]["accuracy"] == max(val.values()) == val[results["best_step"]]
+    # Lines every 3 steps, and one before each checkpoint.
+    assert [line["step"] for line in lines(run) if line["split"] == "train"] == [3, 4, 6, 8, 9, 12]
+    with Checkpoints(run / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() == sorted({results["best_step"], 8, 12})
+        assert checkpoints.best() == results["best_step"]
+
+
+def test_started_again_a_finished_run_says_so_and_changes_nothing(train, tmp_path):
+    train()
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes(), (tmp_path / "run" / "results.json").read_bytes()
+    status, out, _ = train()
+    assert status == 0
+    assert "finished already" in out
+    assert before == (
+        (tmp_path / "run" / "metrics.jsonl").read_bytes(),
+        (tmp_path / "run" / "results.json").read_bytes(),
+    )
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(train, tmp_path):
+    train(workdir="a")
+    train(workdir="b")
+    train("--config.train.seed=1", workdir="c")
+    a, b, c = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_head_only_moves_the_head_only(train, tmp_path, parallel):
+    first = train("--config.train.steps=4", workdir="first")
+    assert first[0] == 0
+    status, out, err = train(
+        f"--config.model.weights=run:{tmp_path / 'first'}",
+        "--config.finetune.unfreeze=head",
+        f"--config.train.parallel={parallel}",
+        "--config.train.label_smoothing=0.1",
+        "--config.optimizer.clip_norm=1.0",
+    )
+    assert (status, err) == (0, "")
+    assert "kept: 3 classes" in out
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["parameters"]["trainable"] == 16 * 3 + 3
+    before = flatten(read_best(tmp_path / "first")[1]["params"])
+    after = flatten(read_best(tmp_path / "run")[1]["params"])
+    changed = [path for path in before if not np.array_equal(before[path], after[path])]
+    assert sorted(changed) == ["head/bias", "head/kernel"]
+
+
+def test_a_new_head_trains_even_if_it_was_not_named(train):
+    status, out, _ = train("--config.finetune.unfreeze=bias")
+    assert status == 0
+    assert "leaves out the head, which is new: it trains too" in out
+
+
+def test_patience_stops_early(train, tmp_path):
+    # A rate that changes nothing: the first evaluation stays the best.
+    flags = ("--config.optimizer.learning_rate=1e-30", "--config.train.monitor=loss", "--config.train.patience=2")
+    train(*flags, "--config.train.steps=40")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (results["steps"], results["best_step"]) == (12, 4)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(train, tmp_path):
+    status, _, err = train("--config.optimizer.name=sgd", "--config.optimizer.learning_rate=1e25")
+    assert status == 1
+    assert err.startswith("error: the loss is nan at step ")
+    assert "optimizer.learning_rate" in err
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "run"))
+
+
+def test_it_keeps_the_last_good_checkpoint_when_the_loss_diverges_later(train, tmp_path):
+    # A schedule that jumps up after the first checkpoint.
+    status, _, err = train(
+        "--config.optimizer.name=sgd",
+        "--config.optimizer.learning_rate=1e-3",
+        "--config.optimizer.schedule=step",
+        "--config.optimizer.boundaries=0.5",
+        "--config.optimizer.factor=1e30",
+    )
+    assert status == 1
+    assert "the last good checkpoint is step 4" in err
+    step, variables = read_best(tmp_path / "run")
+    assert step == 4
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
+
+
+def test_changed_config_on_the_same_workdir_is_refused(train):
+    train()
+    status, _, err = train("--config.train.seed=1", "--config.data.workers=1")
+    assert status == 1
+    assert "train.seed: 0 -> 1" in err
+    assert "workers" not in err

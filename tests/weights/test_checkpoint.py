@@ -1,0 +1,104 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxtl.errors import UserError
+from jaxtl.weights.checkpoint import Checkpoints, digests, read_best
+
+VARIABLES = {"params": {"a": {"kernel": jnp.arange(6.0).reshape(2, 3)}}, "batch_stats": {"b": {"mean": jnp.ones(3)}}}
+REST = {"step": jnp.zeros((), jnp.int32), "opt_state": optax.adam(1.0).init(VARIABLES["params"])}
+
+
+def save(folder, scores):
+    with Checkpoints(folder) as checkpoints:
+        for step, score in scores.items():
+            variables = jax.tree.map(lambda x, step=step: x + step, VARIABLES)
+            checkpoints.save(step, variables, REST, {"note": step / 3}, score)
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_what_was_saved_comes_back(tmp_path):
+    save(tmp_path, {3: 0.5})
+    with Checkpoints(tmp_path) as checkpoints:
+        step, variables, rest, host = checkpoints.restore_latest(VARIABLES, REST)
+    assert (step, host) == (3, {"note": 1.0})
+    same(variables, jax.tree.map(lambda x: x + 3, VARIABLES))
+    same(rest, REST)
+    assert type(rest["opt_state"]) is type(REST["opt_state"])
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept", "best"),
+    [
+        ({1: 0.5, 2: 0.9, 3: 0.9, 4: 0.6, 5: 0.1}, [2, 4, 5], 2),  # Of equal scores the earliest.
+        ({1: 0.1, 2: 0.2, 3: 0.3}, [2, 3], 3),
+        ({1: 0.9, 2: 0.2, 3: None}, [1, 2, 3], 1),  # One without a score, as a stop between evaluations leaves.
+        ({1: -2.0, 2: -1.0, 3: -3.0, 4: -4.0}, [2, 3, 4], 2),
+    ],
+)
+def test_the_latest_two_and_the_best_are_kept(tmp_path, scores, kept, best):
+    save(tmp_path / "checkpoints", scores)
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() == kept
+        assert checkpoints.best() == best
+    step, variables = read_best(tmp_path)
+    assert step == best
+    same(variables, jax.tree.map(lambda x: np.asarray(x) + best, VARIABLES))
+
+
+def flip(folder, step, item):
+    files = [path for path in (folder / str(step) / item).rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+
+
+def truncate(folder, step, item):
+    for path in (folder / str(step) / item).rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [flip, truncate])
+@pytest.mark.parametrize("item", ["variables", "rest", "host"])
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_taken(tmp_path, damage, item):
+    save(tmp_path, {1: 0.5, 2: 0.6})
+    damage(tmp_path, 2, item)
+    with Checkpoints(tmp_path) as checkpoints:
+        step, variables, _, _ = checkpoints.restore_latest(VARIABLES, REST)
+        assert step == 1
+        assert len(checkpoints.problems) == 1
+        assert checkpoints.problems[0].startswith("checkpoint 2 is damaged: ")
+        assert checkpoints.steps() == [1]  # The damaged one has gone, so that its step can be saved again.
+    same(variables, jax.tree.map(lambda x: x + 1, VARIABLES))
+
+
+def test_no_whole_checkpoint_is_an_error(tmp_path):
+    save(tmp_path / "checkpoints", {1: 0.5})
+    truncate(tmp_path / "checkpoints", 1, "variables")
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints, pytest.raises(UserError, match="No checkpoint is whole"):
+        checkpoints.restore_latest(VARIABLES, REST)
+    with pytest.raises(UserError, match="checkpoint 1 cannot be read"):
+        read_best(tmp_path)
+
+
+def test_an_empty_or_missing_folder(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.restore_latest(VARIABLES, REST) is None
+        assert checkpoints.best() is None
+    with pytest.raises(UserError, match="is empty"):
+        read_best(tmp_path)
+    with pytest.raises(UserError, match="holds no checkpoints"):
+        read_best(tmp_path / "nowhere")
+
+
+def test_digests_tell_which_array_differs():
+    before = digests(VARIABLES)
+    changed = {**VARIABLES, "batch_stats": {"b": {"mean": jnp.array([1.0, 1.0, 1.0000001])}}}
+    assert [path for path in before if before[path] != digests(changed)[path]] == ["['batch_stats']['b']['mean']"]
