@@ -1,9 +1,9 @@
 """The models that can be fine-tuned; each family is one file, and adding one touches nothing else.
 
-Such a file names its module `MODEL`, which takes images to logits and gives its `groups()`; its `VARIANTS`, the fields of
-the module by name; its native `IMAGE_SIZE`; its `NAMINGS`, the tables of what others call its arrays; and `infer(shapes)`,
-which reads fields off the shapes of its leaves. Where transformers has the family too, `from_config` and `to_config` read
-and write its config.json.
+Such a file names its module `MODEL`, which takes images to logits and gives its `groups()`; its `VARIANTS`, the fields
+of the module by name; its native `IMAGE_SIZE`; its `NAMINGS`, the tables of what others call its arrays; and
+`infer(shapes)`, which reads fields off the shapes of its leaves. Where transformers has the family too, `from_config`
+and `to_config` read and write its config.json.
 """
 
 import dataclasses
@@ -71,18 +71,19 @@ def build(
     return family.MODEL(num_classes=num_classes, dtype=dtype, **fields)
 
 
-def spec(family: ModuleType, fields: Mapping[str, Any]) -> str:
-    """Writes fields as a name for `build`: the nearest variant, and what differs from it.
+def spec(model: type[nn.Module], fields: Mapping[str, Any]) -> str:
+    """Writes fields of a module as a name for `build`: the nearest variant, and what differs from it.
 
-    >>> from jaxtl.models import vit
-    >>> spec(vit, {**vit.VARIANTS["vit_s16"], "patch": 8})
+    >>> from jaxtl.models.vit import VARIANTS, ViT
+    >>> spec(ViT, {**VARIANTS["vit_s16"], "patch": 8})
     'vit_s16:patch=8'
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(family.MODEL)}
+    defaults = {field.name: field.default for field in dataclasses.fields(model)}
     candidates = []
-    for name, variant in family.VARIANTS.items():
-        own = {**defaults, **variant}
-        candidates.append((name, {key: value for key, value in fields.items() if own[key] != value}))
+    for family in families():
+        for name, variant in family.VARIANTS.items() if family.MODEL is model else ():
+            own = {**defaults, **variant}
+            candidates.append((name, {key: value for key, value in {**own, **fields}.items() if own[key] != value}))
     name, others = min(candidates, key=lambda candidate: len(candidate[1]))
     return name + (":" + ",".join(f"{key}={_format_value(value)}" for key, value in others.items()) if others else "")
 

@@ -141,23 +141,21 @@ NAMINGS = (
 def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Reads the fields of the module off the shapes of its leaves, as far as shapes tell them.
 
-    The number of heads is taken from the variant of that width and depth, or as width / 64.
+    The number of heads leaves no trace in them: it is that of the variants of this width, and absent for other widths.
     """
     patch, _, _, width = shapes["params/patch_embed/kernel"]
     depth = sum(path.startswith("params/block") and path.endswith("/attn/qkv/kernel") for path in shapes)
-    known = next((v for v in VARIANTS.values() if (v["width"], v["depth"]) == (width, depth)), {})
     hidden = shapes["params/block0/mlp/fc1/kernel"][-1]
     registers = shapes.get("params/reg_token", (1, 0, width))[1]
     tokens = ("params/cls_token" in shapes) + ("params/dist_token" in shapes)
     positions = shapes["params/pos_embed"][1]
     embed_prefix = math.isqrt(positions - tokens) ** 2 == positions - tokens
     doubled = shapes.get("params/head/kernel", (width, 0))[0] == 2 * width
-    return {
+    fields = {
         "image_size": patch * math.isqrt(positions - (tokens if embed_prefix else 0)),
         "patch": patch,
         "width": width,
         "depth": depth,
-        "heads": known.get("heads", max(1, width // 64)),
         "mlp": 0 if hidden == 4 * width else hidden,
         "pool": "cls+mean" if doubled else "cls" if "params/cls_token" in shapes else "mean",
         "class_token": "params/cls_token" in shapes,
@@ -169,7 +167,11 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         "layer_scale": "params/block0/ls1" in shapes,
         "norm_after_pool": "params/fc_norm/scale" in shapes,
         "pre_logits": shapes.get("params/pre_logits/kernel", (0, 0))[1],
-    } | ({"pool": "mean"} if "params/fc_norm/scale" in shapes else {})
+    }
+    if "params/fc_norm/scale" in shapes:
+        fields["pool"] = "mean"
+    heads = {variant["width"]: variant["heads"] for variant in VARIANTS.values()}
+    return {**fields, "heads": heads[width]} if width in heads else fields
 
 
 _ACTIVATIONS = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh"}

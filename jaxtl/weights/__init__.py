@@ -4,6 +4,7 @@ from jaxtl.weights.adopt import adopt, initialise
 from jaxtl.weights.native import native_facts, save_native
 from jaxtl.weights.passport import Passport
 from jaxtl.weights.pixels import Pixels, resolve_pixels
+from jaxtl.weights.resolve import resolve_model
 from jaxtl.weights.source import Weights, from_native, open_weights
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "initialise",
     "native_facts",
     "open_weights",
+    "resolve_model",
     "resolve_pixels",
     "save_native",
 ]

@@ -1,7 +1,8 @@
 """Fills a model with opened weights, leaf by leaf, and accounts for every array on both sides."""
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtl.errors import UserError
 from jaxtl.weights import rename
 from jaxtl.weights.passport import Passport
+from jaxtl.weights.resize import remap_channels, resize_positions
 from jaxtl.weights.source import Weights
 
 Variables = dict[str, Any]
@@ -82,38 +84,69 @@ def adopt(
       UserError: lists every array that found no place, every leaf that stayed empty, and every shape that differs.
     """
     leaves = abstract_variables(model, image_size, channels)
-    head_paths = {path for path in leaves if _in_head(path, model)}
     keep_head, reason = _decide_head(weights, model, head, classes)
-    filled: dict[str, Any] = {}
     passport = Passport.begin(weights, head=reason)
+    passport.contradicted = _contradictions(weights, model)
+    sources = {path: parts for path, parts in weights.plan.parts.items() if keep_head or not _in_head(path, model)}
+    fits = {path: _fit(weights, path, leaves[path].shape, model, channels) for path in sources if path in leaves}
     problems = [f"{name}: no rule names this array" for name in weights.plan.unknown]
-    for path, parts in weights.plan.parts.items():
-        if _in_head(path, model) and not keep_head:
-            passport.dropped.extend(part.source for part in parts)
-        elif path not in leaves:
-            problems.append(f"{', '.join(part.source for part in parts)}: the model has no {path}")
-        elif weights.shapes[path] != leaves[path].shape:
-            problems.append(f"{path}: the weights have {weights.shapes[path]}, the model {leaves[path].shape}")
-        else:
-            filled[path] = _load(weights, path)
-            passport.loaded[path] = list(leaves[path].shape)
-    passport.dropped.extend(weights.plan.unused)
-    allowed = set() if keep_head else head_paths
-    empty = [path for path in leaves if path not in weights.plan.parts and path not in allowed]
-    problems += [f"{path}: the weights have nothing for it" for path in empty]
+    problems += [
+        f"{', '.join(part.source for part in parts)}: the model has no {path}"
+        for path, parts in sources.items()
+        if path not in leaves
+    ]
+    problems += [
+        f"{path}: the weights have {weights.shapes[path]}, the model {leaves[path].shape}"
+        for path, fit in fits.items()
+        if fit is None
+    ]
+    fresh = [path for path in leaves if path not in sources]
+    problems += [f"{path}: the weights have nothing for it" for path in fresh if keep_head or not _in_head(path, model)]
     if problems:
         raise UserError(_misfit(weights, problems))
-    missing = set(leaves) - set(filled)
-    passport.initialised.extend(sorted(missing))
-    if missing:
-        filled |= _initialise_leaves(model, rng, image_size, channels, missing)
+    passport.dropped.extend(weights.plan.unused)
+    passport.dropped.extend(
+        part.source for path, parts in weights.plan.parts.items() if path not in sources for part in parts
+    )
+    passport.initialised.extend(fresh)
+    filled = _initialise_leaves(model, rng, image_size, channels, set(fresh)) if fresh else {}
+    for path, fit in fits.items():
+        assert fit is not None
+        passport.loaded[path] = list(leaves[path].shape)
+        if weights.shapes[path] != leaves[path].shape:
+            passport.resized[path] = f"{list(weights.shapes[path])} -> {list(leaves[path].shape)}"
+        array = fit(rename.fill(sources[path], weights.arrays))
+        # A copy: a buffer shared with numpy must not be donated to a training step.
+        filled[path] = jnp.array(array.astype(np.float32, copy=False), copy=True)
     return nest({path: filled[path] for path in leaves}), passport
 
 
-def _load(weights: Weights, path: str) -> jax.Array:
-    array = rename.fill(weights.plan.parts[path], weights.arrays)
-    # A copy: a buffer shared with numpy must not be donated to a training step.
-    return jnp.array(array.astype(np.float32, copy=False), copy=True)
+Fit = Callable[[np.ndarray], np.ndarray]
+
+
+def _fit(weights: Weights, path: str, shape: tuple[int, ...], model: Any, channels: int) -> Fit | None:
+    """Gives what brings an array into the shape of its leaf; None if nothing may."""
+    before = weights.shapes[path]
+    if before == shape:
+        return lambda array: array
+    if path.endswith("/pos_embed") and (before[:1], before[2:]) == (shape[:1], shape[2:]):
+        prefix = model.embedded_tokens
+        if all(math.isqrt(count - prefix) ** 2 == count - prefix for count in (before[1], shape[1])):
+            antialias = weights.naming.positions == "antialiased"
+            return lambda array: resize_positions(array, shape[1], prefix=prefix, antialias=antialias)
+    first_layer = len(shape) == 4 and shape[2] == channels
+    if first_layer and len(before) == 4 and (before[:2], before[3]) == (shape[:2], shape[3]):
+        return lambda array: remap_channels(array, channels)
+    return None
+
+
+def _contradictions(weights: Weights, model: Any) -> dict[str, str]:
+    """Compares the model with the fields that shapes do not show."""
+    return {
+        key: f"the weights imply {value}, the model has {getattr(model, key)}"
+        for key, value in weights.unseen.items()
+        if hasattr(model, key) and getattr(model, key) != value
+    }
 
 
 def _in_head(path: str, model: nn.Module) -> bool:
@@ -155,4 +188,6 @@ def _plain(name: str) -> str:
 
 def _misfit(weights: Weights, problems: list[str]) -> str:
     shown = problems[:8] + ([f"... and {len(problems) - 8} more"] if len(problems) > 8 else [])
-    return f"{weights.location} ({weights.naming.name} names) does not fit the model:\n  " + "\n  ".join(shown)
+    lines = [f"{weights.location} ({weights.naming.name} names) does not fit the model:", *shown]
+    advice = f'These are weights of {weights.model}: set config.model.name to that, or to "auto".'
+    return "\n  ".join(lines) + (f"\n{advice}" if weights.model else "")

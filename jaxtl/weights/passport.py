@@ -29,6 +29,7 @@ class Passport:
       resized: leaves that were fitted, with the shapes before and after.
       dropped: arrays of the source that were left out.
       initialised: our leaves that got a fresh value.
+      contradicted: fields in which the model was asked to differ from what its weights imply.
     """
 
     location: str
@@ -49,6 +50,7 @@ class Passport:
     resized: dict[str, str] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     initialised: list[str] = field(default_factory=list)
+    contradicted: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, weights: Weights, *, head: str) -> "Passport":
@@ -96,8 +98,9 @@ class Passport:
             "resized": "; ".join(f"{path} {how}" for path, how in self.resized.items()),
             "dropped": _some(self.dropped),
             "initialised": _some(self.initialised),
+            "contradicted": "; ".join(f"{name}: {what}" for name, what in self.contradicted.items()),
         }
-        return "\n".join(f"{name:<12}{value}" for name, value in rows.items() if value)
+        return "\n".join(f"{name:<14}{value}" for name, value in rows.items() if value)
 
 
 def _some(names: list[str]) -> str:

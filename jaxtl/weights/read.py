@@ -13,7 +13,6 @@ import numpy as np
 
 from jaxtl.errors import UserError
 
-
 Loader = Callable[[], np.ndarray]
 
 

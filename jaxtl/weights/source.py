@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxtl.errors import UserError
-from jaxtl.models import families
+from jaxtl.models import fields_of, find_family, spec
 from jaxtl.models.naming import HALF, IMAGENET, Naming, PixelDefaults
 from jaxtl.weights import rename
 from jaxtl.weights.facts import Facts, facts_from_config
@@ -23,6 +23,9 @@ from jaxtl.weights.read import Arrays, Loader, read
 
 NATIVE = Naming("jaxtl", "native", ())
 """Our own names: the paths of the variables themselves."""
+
+UNSEEN = ("epsilon", "gelu", "heads", "stride_first", "momentum", "unbiased", "norm_groups", "pool")
+"""Fields that change what a model computes, but not the shape of any array."""
 
 _KNOWN_FILES = (
     (re.compile(r"deit3?_.*"), PixelDefaults(IMAGENET, "bicubic", 224 / 256)),
@@ -41,8 +44,8 @@ class Weights:
       arrays: the arrays by the names of the source, read lazily.
       family: the model file that knows these names.
       naming: the convention of the names.
-      model: the name of the model these weights are of; empty if the source does not say.
-      epsilon: of the normalisations; None if neither the source nor its convention says.
+      model: the full name of the model these weights are of; empty if the source does not say.
+      unseen: fields of the module that leave no trace in the shapes, as the source or its convention implies them.
       num_classes: the width of the head; 0 for weights without one.
       classes: the class names; None if unknown.
       pixels: how pixels must be prepared; None if unknown.
@@ -57,7 +60,7 @@ class Weights:
     family: ModuleType
     naming: Naming
     model: str = ""
-    epsilon: float | None = None
+    unseen: Mapping[str, Any] = field(default_factory=dict)
     num_classes: int = 0
     classes: tuple[str, ...] | None = None
     pixels: Pixels | None = None
@@ -65,6 +68,11 @@ class Weights:
     revision: str = ""
     license: str = ""
     plan: rename.Plan = field(repr=False, default_factory=lambda: rename.Plan({}, (), ()))
+
+    @property
+    def epsilon(self) -> float | None:
+        """The epsilon of the normalisations; None for the family's own."""
+        return self.unseen.get("epsilon")
 
     @property
     def format(self) -> str:
@@ -91,7 +99,7 @@ def open_weights(location: str, *, model: str = "", cache_dir: str = "") -> Weig
 
     Args:
       location: hf:org/name[@revision], https://..., gs://..., a path to a file or folder, or run:WORKDIR.
-      model: the name of the model if the user gave one; the source's own word otherwise.
+      model: the name of the model to assume where the source does not say.
       cache_dir: the folder for downloads; empty for the cache of huggingface_hub.
 
     Raises:
@@ -113,16 +121,16 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     family, naming = recognised
     plan = rename.plan(arrays, naming)
     facts = facts_from_config(found.config, found.preprocessor)
-    pixels, pixels_from = _pixels(found.path, facts, naming, family)
     shapes = plan.shapes(arrays.shapes)
+    pixels, pixels_from = _pixels(found.path, facts, naming, family)
     return Weights(
         location=location,
         files=_files(found.path),
         arrays=arrays,
         family=family,
         naming=naming,
-        model=facts.model or model,
-        epsilon=facts.epsilon if facts.epsilon is not None else naming.fields.get("epsilon"),
+        model=facts.model or _infer(family, shapes, naming) or model,
+        unseen={**naming.fields, **{key: facts.fields[key] for key in UNSEEN if key in facts.fields}},
         num_classes=next((shape[-1] for path, shape in shapes.items() if path == "params/head/kernel" and shape), 0),
         classes=facts.classes,
         pixels=pixels,
@@ -131,6 +139,17 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
         license=found.license,
         plan=plan,
     )
+
+
+def _infer(family: ModuleType, shapes: Mapping[str, tuple[int, ...]], naming: Naming) -> str:
+    """Names the model that arrays of these shapes are of; empty if they are incomplete or leave it open."""
+    try:
+        fields = family.infer(shapes)
+    except (KeyError, ValueError, IndexError):
+        return ""
+    # The number of heads is the one size that shapes do not show.
+    heads_known = "heads" in fields or "heads" not in next(iter(family.VARIANTS.values()))
+    return spec(family.MODEL, {**fields, **naming.fields}) if heads_known else ""
 
 
 def _files(path: Path) -> tuple[Path, ...]:
@@ -168,10 +187,7 @@ def from_native(
         shapes = {path: tuple(array.shape) for path, array in arrays.items()}
         loaders: dict[str, Loader] = {path: partial(np.asarray, array) for path, array in arrays.items()}
         arrays = Arrays("orbax", shapes, loaders)
-    base = str(facts["model"]).partition(":")[0]
-    family = next((family for family in families() if base in family.VARIANTS), None)
-    if family is None:
-        raise UserError(f"{location}: it is of a model {facts['model']!r}, which is not known here.")
+    family = find_family(facts["model"])
     parts: dict[str, tuple[rename.Part, ...]] = {path: (rename.Part(path, rename.SAME),) for path in arrays}
     return Weights(
         location=location,
@@ -180,13 +196,19 @@ def from_native(
         family=family,
         naming=NATIVE,
         model=facts["model"],
-        epsilon=facts.get("epsilon"),
+        unseen=_native_unseen(facts),
         num_classes=int(facts["num_classes"]),
         classes=tuple(facts["classes"]) if facts.get("classes") else None,
         pixels=Pixels.from_json(facts["pixels"]) if facts.get("pixels") else None,
         pixels_from="the file itself",
         plan=rename.Plan(parts, (), ()),
     )
+
+
+def _native_unseen(facts: Mapping[str, Any]) -> dict[str, Any]:
+    fields = fields_of(facts["model"])
+    unseen = {key: fields[key] for key in UNSEEN if key in fields}
+    return unseen if facts.get("epsilon") is None else {**unseen, "epsilon": facts["epsilon"]}
 
 
 def _open_run(workdir: Path) -> Weights:
