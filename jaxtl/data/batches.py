@@ -27,11 +27,44 @@ _ORDER, _VIEW = 0, 1
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """The rows of one batch on this host: which example each row shows, in which epoch; index -1 is padding."""
 
     index: np.ndarray
     epoch: np.ndarray
+
+
+def train_rows(
+    count: int, *, batch_size: int, seed: int, start_step: int = 0, shard: tuple[int, int] = (0, 1)
+) -> Iterator[Rows]:
+    """Returns an endless iterator over which of `count` examples each row of each training batch shows."""
+    host, hosts = _check_shard(count, batch_size, shard)
+    rows = batch_size // hosts
+
+    def plans() -> Iterator[Rows]:
+        orders: dict[int, np.ndarray] = {}
+        first = start_step * batch_size + host * rows
+        while True:
+            epoch, place = np.divmod(np.arange(first, first + rows), count)
+            epochs = range(int(epoch[0]), int(epoch[-1]) + 1)
+            orders = {e: orders[e] if e in orders else _order(seed, e, count) for e in epochs}
+            yield Rows(index=np.concatenate([orders[e][place[epoch == e]] for e in epochs]), epoch=epoch)
+            first += batch_size
+
+    return plans()
+
+
+def rows_in_order(count: int, *, batch_size: int, epoch: int = 0, shard: tuple[int, int] = (0, 1)) -> Iterator[Rows]:
+    """Returns an iterator over `count` examples, each once and in order; the last batch is filled up with index -1."""
+    host, hosts = _check_shard(count, batch_size, shard)
+    rows = batch_size // hosts
+
+    def plans() -> Iterator[Rows]:
+        for first in range(0, count, batch_size):
+            index = np.arange(first + host * rows, first + (host + 1) * rows)
+            yield Rows(index=np.where(index < count, index, -1), epoch=np.full_like(index, epoch))
+
+    return plans()
 
 
 def train_batches(
@@ -68,25 +101,36 @@ def train_batches(
     Raises:
       ImageError: an image is broken; raised when its batch is due.
     """
-    host, hosts = _check_shard(dataset, batch_size, shard)
-    rows = batch_size // hosts
-    count = len(dataset)
+    plans = train_rows(len(dataset), batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
+    return _stream(dataset, plans, _drawn(dataset, seed, view, min_side), workers, prefetch)
 
-    def plans() -> Iterator[_Rows]:
-        orders: dict[int, np.ndarray] = {}
-        first = start_step * batch_size + host * rows
-        while True:
-            epoch, place = np.divmod(np.arange(first, first + rows), count)
-            epochs = range(int(epoch[0]), int(epoch[-1]) + 1)
-            orders = {e: orders[e] if e in orders else _order(seed, e, count) for e in epochs}
-            yield _Rows(index=np.concatenate([orders[e][place[epoch == e]] for e in epochs]), epoch=epoch)
-            first += batch_size
 
+def view_batches(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    view: TrainView,
+    shard: tuple[int, int] = (0, 1),
+    workers: int = 0,
+    min_side: int = 0,
+    prefetch: int = 2,
+) -> Generator[Batch, None, None]:
+    """Yields every example once, in order, in the view that `train_batches` draws of it in that epoch.
+
+    The arguments are those of `train_batches`, and the batches are filled up as those of `eval_batches`.
+    """
+    plans = rows_in_order(len(dataset), batch_size=batch_size, epoch=epoch, shard=shard)
+    return _stream(dataset, plans, _drawn(dataset, seed, view, min_side), workers, prefetch)
+
+
+def _drawn(dataset: Dataset, seed: int, view: TrainView, min_side: int) -> Callable[[int, int], np.ndarray]:
     def example(index: int, epoch: int) -> np.ndarray:
         image = decode(dataset.read(index), dataset.names[index], min_side=min_side)
         return view(image, np.random.default_rng([seed, _VIEW, epoch, index]))
 
-    return _stream(dataset, plans(), example, workers, prefetch)
+    return example
 
 
 def eval_batches(
@@ -114,24 +158,18 @@ def eval_batches(
     Raises:
       ImageError: an image is broken; raised when its batch is due.
     """
-    host, hosts = _check_shard(dataset, batch_size, shard)
-    rows = batch_size // hosts
-
-    def plans() -> Iterator[_Rows]:
-        for first in range(0, len(dataset), batch_size):
-            index = np.arange(first + host * rows, first + (host + 1) * rows)
-            yield _Rows(index=np.where(index < len(dataset), index, -1), epoch=np.zeros_like(index))
+    plans = rows_in_order(len(dataset), batch_size=batch_size, shard=shard)
 
     def example(index: int, epoch: int) -> np.ndarray:
         del epoch
         return view(decode(dataset.read(index), dataset.names[index]))
 
-    return _stream(dataset, plans(), example, workers, prefetch)
+    return _stream(dataset, plans, example, workers, prefetch)
 
 
-def _check_shard(dataset: Dataset, batch_size: int, shard: tuple[int, int]) -> tuple[int, int]:
+def _check_shard(count: int, batch_size: int, shard: tuple[int, int]) -> tuple[int, int]:
     host, hosts = shard
-    if not len(dataset):
+    if not count:
         raise ValueError("the data set has no examples")
     if not 0 <= host < hosts:
         raise ValueError(f"shard={shard}: the host must be in [0, {hosts})")
@@ -146,7 +184,7 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 def _stream(
     dataset: Dataset,
-    plans: Iterator[_Rows],
+    plans: Iterator[Rows],
     example: Callable[[int, int], np.ndarray],
     workers: int,
     prefetch: int,
@@ -156,11 +194,11 @@ def _stream(
     pending: deque[tuple[Batch, list[Future]]] = deque()
     shape = None
 
-    def fill(images: np.ndarray, rows: _Rows, places: np.ndarray) -> None:
+    def fill(images: np.ndarray, rows: Rows, places: np.ndarray) -> None:
         for place in places:
             images[place] = example(int(rows.index[place]), int(rows.epoch[place]))
 
-    def start(rows: _Rows) -> None:
+    def start(rows: Rows) -> None:
         nonlocal shape
         real = np.flatnonzero(rows.index >= 0)
         if shape is None:

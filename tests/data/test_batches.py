@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxtl.data.augment import train_view
-from jaxtl.data.batches import eval_batches, train_batches
+from jaxtl.data.batches import eval_batches, train_batches, view_batches
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.images import ImageError, eval_view
 from jaxtl.data.preloading import preload
@@ -247,3 +247,18 @@ def test_photographs_arrive_as_pillow_decodes_them(shared):
         expected = np.asarray(Image.open(shared / "datasets/oxford_flowers12" / name).convert("RGB"))
         np.testing.assert_array_equal(batch["image"][row], expected)
     np.testing.assert_array_equal(batch["label"], flowers.labels)
+
+
+def test_views_in_order_are_those_that_training_draws():
+    dataset = numbered(10)
+
+    def view(image, rng):
+        return np.stack([np.asarray(image)[:2, :2, 0], rng.integers(0, 256, (2, 2)), np.zeros((2, 2))], -1)
+
+    shown = np.concatenate([batch["image"] for batch in train(dataset, 4, batch_size=5, view=view)])
+    for epoch in (0, 1):
+        batches = list(view_batches(dataset, batch_size=4, seed=5, epoch=epoch, view=view))
+        assert [batch["mask"].sum() for batch in batches] == [4, 4, 2]
+        images = np.concatenate([batch["image"] for batch in batches])[:10]
+        drawn = shown[10 * epoch : 10 * (epoch + 1)]
+        np.testing.assert_array_equal(images, drawn[np.argsort(drawn[:, 0, 0, 0])])
