@@ -54,6 +54,11 @@ def default() -> ConfigDict:
     c.finetune.unfreeze = "all"  # "all" | "head" | k (the head and the last k groups) | names or regexes, with commas
     c.finetune.layer_decay = 1.0  # Factor on the rate per group, counted down from the head.
     c.finetune.lr_multipliers = {}  # {regex: factor} on the rates of matching groups or parameters.
+    # What the frozen groups at the input make of an image is computed once: "auto" | "on" | "off". "auto" does so where
+    # it changes nothing but the time: without augmentation, or with cache_views, and where the results find room.
+    c.finetune.cache_features = "auto"
+    c.finetune.cache_views = 1  # 1: each image as evaluation sees it; above: so many views of it, drawn as augment says.
+    c.finetune.cache_dir = ""  # Where features lie on disk, for other runs too; "": in memory, if they fit, or WORKDIR.
 
     c.optimizer = ConfigDict(type_safe=False)
     c.optimizer.name = "adamw"  # "adamw" | "adam" | "sgd" | "rmsprop"
@@ -196,6 +201,8 @@ def _training_problems(c: ConfigDict, check, choice) -> list[str]:
         "finetune.lr_multipliers",
         "{regex: factor} with factors of 0 or more",
     )
+    choice("finetune.cache_features", ("auto", "on", "off"))
+    check(c.finetune.cache_views > 0, "finetune.cache_views", "1 or more")
     choice("optimizer.name", optimizer.NAMES)
     choice("optimizer.schedule", schedules.NAMES)
     check(c.optimizer.learning_rate > 0, "optimizer.learning_rate", "positive")
