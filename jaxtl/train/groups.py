@@ -2,7 +2,8 @@
 
 Parameters are addressed by path ("block3/attn/qkv/kernel"). A rule is a regular expression that fits a leaf when it
 matches, in full, the name of the leaf's group, one component of its path, or the whole path: "block1[01]", "bias",
-"norm.*".
+"head/kernel". Two rules have names: "biases" (all biases, as in BitFit, https://arxiv.org/abs/2106.10199) and "norms"
+(scales and biases of all normalisations, as in https://arxiv.org/abs/2003.00152).
 """
 
 import re
@@ -14,6 +15,7 @@ import flax.traverse_util
 from jaxtl.errors import UserError
 
 FROZEN = "frozen"
+KINDS = {"biases": "bias", "norms": r".*[Nn]orm(_?\d+)?|(.*_)?bn[\d_]*"}
 
 Params = Mapping[str, Any]
 Table = Sequence[tuple[str, str]]  # (name, pattern) from input to head
@@ -49,7 +51,7 @@ def assign(params: Params, table: Table) -> dict[str, str]:
 
 def matches(rule: str, path: str, group: str) -> bool:
     """Tells whether a rule fits the group, one component of the path, or the whole path."""
-    return any(re.fullmatch(rule, text) for text in (group, path, *path.split("/")))
+    return any(re.fullmatch(KINDS.get(rule, rule), text) for text in (group, path, *path.split("/")))
 
 
 def select(assignment: Mapping[str, str], unfreeze: str | int) -> dict[str, str]:
@@ -76,7 +78,7 @@ def select(assignment: Mapping[str, str], unfreeze: str | int) -> dict[str, str]
         chosen = set(order[len(order) - 1 - k :])
         return {path: group if group in chosen else FROZEN for path, group in assignment.items()}
     rules = _split(text)
-    _check_rules(rules, assignment, "finetune.unfreeze")
+    check_rules(rules, assignment, "finetune.unfreeze")
     return {
         path: group if any(matches(rule, path, group) for rule in rules) else FROZEN
         for path, group in assignment.items()
@@ -95,7 +97,7 @@ def multipliers(
       UserError: a rule fits nothing.
     """
     rules = dict(rules or {})
-    _check_rules(rules, assignment, "finetune.lr_multipliers")
+    check_rules(rules, assignment, "finetune.lr_multipliers")
     order = _order(assignment)
     depth = {group: len(order) - 1 - index for index, group in enumerate(order)}
     factors = {}
@@ -121,15 +123,12 @@ def partition(params: Params, labels: Mapping[str, str]) -> tuple[dict[str, Any]
     return trainable, {path: leaf for path, leaf in leaves.items() if path not in trainable}
 
 
-def _order(assignment: Mapping[str, str]) -> list[str]:
-    return list(dict.fromkeys(assignment.values()))
+def check_rules(rules: Sequence[str] | Mapping[str, Any], assignment: Mapping[str, str], key: str) -> None:
+    """Sees that every rule fits something.
 
-
-def _split(text: str) -> list[str]:
-    return [rule.strip() for rule in text.split(",") if rule.strip()]
-
-
-def _check_rules(rules: Sequence[str] | Mapping[str, float], assignment: Mapping[str, str], key: str) -> None:
+    Raises:
+      UserError: lists the rules that fit nothing or are no regular expressions, and the groups.
+    """
     problems = []
     for rule in rules:
         try:
@@ -141,3 +140,11 @@ def _check_rules(rules: Sequence[str] | Mapping[str, float], assignment: Mapping
         problems.append(f'{key} is empty: give "all", "head", a number, or names')
     if problems:
         raise UserError("\n".join([*problems, f"The groups are: {' '.join(_order(assignment))}."]))
+
+
+def _order(assignment: Mapping[str, str]) -> list[str]:
+    return list(dict.fromkeys(assignment.values()))
+
+
+def _split(text: str) -> list[str]:
+    return [rule.strip() for rule in text.split(",") if rule.strip()]

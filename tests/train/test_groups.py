@@ -56,6 +56,8 @@ def test_assign_lists_every_misfit_at_once():
         ("block1,head", ["block1/bias", "block1/kernel", "head/bias", "head/kernel"]),
         ("bias", ["block1/bias", "block10/bias", "bn1/bias", "head/bias"]),
         ("norm.*|bn.*", ["bn1/bias", "bn1/scale", "norm/scale"]),
+        ("biases", ["block1/bias", "block10/bias", "bn1/bias", "head/bias"]),
+        ("norms,head", ["bn1/bias", "bn1/scale", "head/bias", "head/kernel", "norm/scale"]),
     ],
 )
 def test_select(unfreeze, expected):
@@ -111,5 +113,10 @@ def test_every_model_covers_its_parameters_exactly_once(name):
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, size, size, 3), np.float32))
     assignment = groups.assign(shapes["params"], model.groups())
     names = [name for name, _ in model.groups()]
+    norms = groups.select(assignment, "norms")
+    scales = {path.removesuffix("scale") for path in assignment if path.endswith("scale")}
+    assert {path for path, label in norms.items() if label != groups.FROZEN} == {
+        path for path in assignment if path.removesuffix(path.split("/")[-1]) in scales
+    }
     assert names[-1] == "head"
     assert list(dict.fromkeys(groups.sort(assignment, model.groups()).values())) == names
