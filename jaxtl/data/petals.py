@@ -14,6 +14,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -55,12 +56,12 @@ class Petals(tfds.core.GeneratorBasedBuilder):
     """Flowers drawn with numpy; see the module's docstring."""
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = [
+    BUILDER_CONFIGS: ClassVar[list[PetalsConfig]] = [
         PetalsConfig(
             name="pretrain",
             description="49 species to pretrain a small network on.",
             species=PRETRAIN,
-            train=320,
+            train=600,
             validation=20,
             test=20,
         ),

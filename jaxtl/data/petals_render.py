@@ -68,7 +68,7 @@ COLOURS = {
 SHAPES = {
     "round": Outline(gap=0.45, width=1.0, flat=3.0, blunt=0.5),
     "pointed": Outline(gap=0.35, width=1.0, flat=1.0, blunt=0.9),
-    "heart": Outline(gap=0.35, width=1.0, flat=4.0, blunt=0.6, notch=0.30),
+    "heart": Outline(gap=0.35, width=1.0, flat=4.0, blunt=0.6, notch=0.20),
     "narrow": Outline(gap=0.15, width=0.62, flat=2.5, blunt=0.5),
     "trumpet": Outline(gap=0.82, width=1.0, flat=2.0, blunt=1.0),
     "ruffled": Outline(gap=0.55, width=1.0, flat=3.0, blunt=0.6, ruffle=0.09),
@@ -169,18 +169,18 @@ def _reach(outline: Outline, t: np.ndarray) -> np.ndarray:
     """The radius at which a petal ends, [H, W], 1 at its tip."""
     body = np.maximum(1 - (t / outline.width) ** outline.flat, 0) ** outline.blunt
     radius = outline.gap + (1 - outline.gap) * body
-    radius -= outline.notch * np.exp(-((t / 0.28) ** 2))
+    radius -= outline.notch * np.exp(-((t / 0.24) ** 2))
     return radius * (1 + outline.ruffle * np.cos(5.5 * np.pi * t))
 
 
 def _pose(rng: Generator) -> tuple[np.ndarray, np.ndarray]:
     """The picture's coordinates seen from a flower somewhere in it: turned, tilted away, near or far."""
-    radius = rng.uniform(0.42, 0.85)
+    radius = rng.uniform(0.50, 0.88)
     slack = max(0.0, 1.05 - radius)
     x, y = _X - rng.uniform(-slack, slack) * 0.8, _Y - rng.uniform(-slack, slack) * 0.8
     axis = rng.uniform(0, np.pi)
     along, over = np.cos(axis) * x + np.sin(axis) * y, np.cos(axis) * y - np.sin(axis) * x
-    over = over / rng.uniform(0.6, 1.0)
+    over = over / rng.uniform(0.65, 1.0)
     turn = rng.uniform(0, 2 * np.pi)
     return (np.cos(turn) * along - np.sin(turn) * over) / radius, (np.sin(turn) * along + np.cos(turn) * over) / radius
 
@@ -232,11 +232,11 @@ def _expose(canvas: np.ndarray, rng: Generator) -> np.ndarray:
     """Light from one side, a tint, softness and noise of the camera; uint8 [H, W, 3]."""
     angle = rng.uniform(0, 2 * np.pi)
     light = 1 + rng.uniform(0, 0.35) * (np.cos(angle) * _X + np.sin(angle) * _Y)
-    canvas = canvas * light[..., None] * rng.uniform(0.6, 1.2) * rng.uniform(0.88, 1.12, 3)
+    canvas = canvas * light[..., None] * rng.uniform(0.7, 1.2) * rng.uniform(0.9, 1.1, 3)
     blur = rng.uniform(0, 0.22)
     for axis in (0, 1):
         canvas = (1 - 2 * blur) * canvas + blur * (np.roll(canvas, 1, axis) + np.roll(canvas, -1, axis))
-    canvas += rng.uniform(0.01, 0.06) * rng.standard_normal(canvas.shape)
+    canvas += rng.uniform(0.01, 0.045) * rng.standard_normal(canvas.shape)
     return np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
 
 
