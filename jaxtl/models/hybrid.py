@@ -107,6 +107,7 @@ NAMINGS = (
         "google",
         "flax",
         _GOOGLE,
+        prefixes=("", "opt/target/"),
         fields={"epsilon": 1e-6, "gelu": "tanh"},
         pixels=PixelDefaults(HALF, "bilinear", 224 / 256),
     ),

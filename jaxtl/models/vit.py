@@ -27,7 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vit_l16": sizes(16, *L),
     "vit_l32": sizes(32, *L),
     "vit_h14": sizes(14, *H),
-    "vit_petals": sizes(8, 80, 6, 5, image_size=64),
+    "vit_petals": sizes(8, 64, 6, 4, image_size=64),
 }
 
 MODEL = ViT
@@ -131,6 +131,7 @@ NAMINGS = (
         "google",
         "flax",
         GOOGLE,
+        prefixes=("", "opt/target/"),
         # Flax' own gelu is the approximation, and the weights were trained with it.
         fields={"epsilon": 1e-6, "gelu": "tanh"},
         pixels=PixelDefaults(HALF, "bilinear", 224 / 256),

@@ -44,7 +44,7 @@ def _numbered(file: Any, path: Path) -> Iterator[Entry]:
     """Walks "layers/conv2d_1/vars/0"; the layer's own name is an attribute beside its arrays."""
     for key, layer in file["layers"].items():
         arrays = layer.get("vars")
-        if not arrays:
+        if arrays is None or len(arrays) == 0:
             continue
         name, variables = arrays.attrs.get("name"), _BY_COUNT.get(len(arrays))
         if name is None or variables is None:

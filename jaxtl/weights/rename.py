@@ -57,7 +57,8 @@ def _layer(kernel: str, bias: str, transform: Transform, bias_transform: Transfo
 
 
 _TORCH_BATCHNORM = _leaves(".weight", ".bias", ".running_mean", ".running_var")
-_FLAX_NORM = _leaves("/scale", "/bias", "/mean", "/var")
+# Some of Google's files keep the scale of an image normalisation as [1, 1, 1, C].
+_FLAX_NORM: Leaves = (("/scale", "params/{}/scale", _FLAT), ("/bias", "params/{}/bias", _FLAT))
 _KERAS_BATCHNORM = _leaves("/gamma", "/beta", "/moving_mean", "/moving_variance")
 _ARRAY: Leaves = (("", "params/{}", SAME),)
 
@@ -75,7 +76,7 @@ LEAVES: dict[str, dict[str, Leaves]] = {
         "split": _layer("/kernel", "/bias", _HEADS_LAST, _FLAT),
         "merge": _layer("/kernel", "/bias", _HEADS_FIRST),
         "conv": _layer("/kernel", "/bias", SAME),
-        "norm": _FLAX_NORM[:2],
+        "norm": _FLAX_NORM,
         "groupnorm": _KERAS_BATCHNORM[:2],
         "array": _ARRAY,
     },
@@ -197,15 +198,20 @@ def plan(names: Iterable[str], naming: Naming) -> Plan:
 
 def _prefix(names: Iterable[str], naming: Naming) -> str:
     names = tuple(names)
-    return next((prefix for prefix in naming.prefixes if any(name.startswith(prefix) for name in names)), "")
+    # The empty one fits always, so it is tried last.
+    prefixes = sorted(naming.prefixes, key=len, reverse=True)
+    return next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in names)), "")
 
 
 def recognise(names: Iterable[str]) -> tuple[ModuleType, Naming] | None:
     """Finds the family and the convention whose table names the most of these arrays; None if none names any."""
     names = tuple(names)
     candidates = [(family, naming) for family in families() for naming in family.NAMINGS]
-    best = max(candidates, key=lambda candidate: len(names) - len(plan(names, candidate[1]).unknown))
-    return best if len(plan(names, best[1]).unknown) < len(names) else None
+    # Of two tables that name all of them, the smaller one is of the simpler family.
+    unknown, _, best = min(
+        (len(plan(names, naming).unknown), len(naming.rows), index) for index, (_, naming) in enumerate(candidates)
+    )
+    return candidates[best] if unknown < len(names) else None
 
 
 def to_theirs(leaves: Mapping[str, np.ndarray], naming: Naming) -> dict[str, np.ndarray]:
