@@ -1,6 +1,7 @@
 """One optax transformation for the whole model: zero updates for what is frozen, an own rate for each other group."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ def make_optimizer(
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> optax.GradientTransformation:
     """Returns `optax.multi_transform` over the groups; the label "frozen" gets `optax.set_to_zero`.
 
@@ -38,29 +40,31 @@ def make_optimizer(
       b1: decay of the first moment of "adam" and "adamw".
       b2: decay of the second moment of "adam" and "adamw", and of "rmsprop".
       eps: the denominator's floor.
+      overrides: path -> what replaces any of name, learning_rate, weight_decay, momentum, b1, b2 and eps there.
 
     Raises:
-      ValueError: the name is none of NAMES.
+      ValueError: a name is none of NAMES.
     """
-    if name not in NAMES:
-        raise ValueError(f"unknown optimizer {name!r}; the optimizers are {', '.join(NAMES)}")
-    factors = {path: 1.0 if multipliers is None else multipliers.get(path, 1.0) for path in groups}
-    labels = {path: FROZEN if group == FROZEN else f"{group} x {factors[path]:.6g}" for path, group in groups.items()}
-    rules = {label: factors[path] for path, label in labels.items() if label != FROZEN}
-
-    def one(factor: float) -> optax.GradientTransformation:
-        core = {
-            "adamw": lambda: optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
-            "adam": lambda: optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
-            "sgd": lambda: optax.trace(decay=momentum) if momentum else optax.identity(),
-            "rmsprop": lambda: optax.chain(
-                optax.scale_by_rms(decay=b2, eps=eps), optax.trace(decay=momentum) if momentum else optax.identity()
-            ),
-        }[name]()
-        decay = optax.add_decayed_weights(weight_decay, mask=decays) if weight_decay else optax.identity()
-        return optax.chain(core, decay, optax.scale_by_learning_rate(_scaled(learning_rate, factor)))
-
-    transforms = {FROZEN: optax.set_to_zero()} | {label: one(factor) for label, factor in rules.items()}
+    base = {
+        "name": name,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "momentum": momentum,
+        "b1": b1,
+        "b2": b2,
+        "eps": eps,
+    }
+    labels, transforms = {}, {FROZEN: optax.set_to_zero()}
+    numbers: dict[int, int] = {}
+    for path, group in groups.items():
+        other = (overrides or {}).get(path)
+        # Counted over frozen leaves too: a label is then the same in every stage of a run.
+        number = numbers.setdefault(id(other), len(numbers) + 1) if other else 0
+        factor = 1.0 if multipliers is None else multipliers.get(path, 1.0)
+        label = f"{group} x {factor:.6g}" + (f" by rule {number}" if number else "")
+        labels[path] = FROZEN if group == FROZEN else label
+        if group != FROZEN and label not in transforms:
+            transforms[label] = _transform(factor, **{**base, **(other or {})})
     return optax.multi_transform(transforms, lambda params: unflatten({path: labels[path] for path in flatten(params)}))
 
 
@@ -69,7 +73,42 @@ def decays(params: optax.Params) -> optax.Params:
     return jax.tree.map(lambda leaf: sum(size > 1 for size in jnp.shape(leaf)) > 1, params)
 
 
-def _scaled(learning_rate: Schedule, factor: float) -> Schedule:
-    if callable(learning_rate):
-        return lambda step: factor * learning_rate(step)
-    return factor * learning_rate
+def _transform(
+    factor: float,
+    *,
+    name: str,
+    learning_rate: Schedule,
+    weight_decay: float,
+    momentum: float,
+    b1: float,
+    b2: float,
+    eps: float,
+) -> optax.GradientTransformation:
+    """Returns the transformation of one group."""
+    if name not in NAMES:
+        raise ValueError(f"unknown optimizer {name!r}; the optimizers are {', '.join(NAMES)}")
+    velocity = optax.trace(decay=momentum) if momentum else optax.identity()
+    core = {
+        "adamw": optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        "adam": optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        "sgd": velocity,
+        "rmsprop": optax.chain(optax.scale_by_rms(decay=b2, eps=eps), velocity),
+    }[name]
+    decay = optax.add_decayed_weights(weight_decay, mask=decays) if weight_decay else optax.identity()
+    return optax.chain(core, decay, _scale_by_rate(learning_rate, factor))
+
+
+def _scale_by_rate(learning_rate: Schedule, factor: float) -> optax.GradientTransformation:
+    """Returns the transformation to -factor * rate * update; the rate is that of `step`, or of an own count."""
+    if not callable(learning_rate):
+        return optax.scale(-factor * learning_rate)
+
+    def update(updates, state, params=None, *, step=None, **_):
+        del params
+        scale = -factor * learning_rate(state.count if step is None else step)
+        updates = jax.tree.map(lambda u: scale.astype(u.dtype) * u, updates)
+        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformationExtraArgs(
+        lambda params: optax.ScaleByScheduleState(jnp.zeros((), jnp.int32)), update
+    )

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.train.scaling import start
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -18,6 +20,8 @@ class TrainState:
       model_state: every collection other than params: {"batch_stats": ...} for ResNet, {} for ViT.
       opt_state: what the optimizer keeps; nothing for a frozen leaf.
       rng: the key that all randomness of step s derives from by fold_in(rng, s).
+      ema: averages of what trains (see `ema.trained_leaves`), or {}.
+      scaling: of the loss (see `scaling.start`), or {}.
     """
 
     step: jax.Array
@@ -25,13 +29,32 @@ class TrainState:
     model_state: Any
     opt_state: Any
     rng: jax.Array
+    ema: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
+    scaling: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
 
     @classmethod
-    def create(cls, variables: Any, optimizer: optax.GradientTransformation, rng: jax.Array) -> "TrainState":
-        """Returns the state before the first step, from the variables that `model.init` or `adopt` gave."""
+    def create(
+        cls,
+        variables: Any,
+        optimizer: optax.GradientTransformation,
+        rng: jax.Array,
+        *,
+        ema: dict[str, jax.Array] | None = None,
+        loss_scale: float = 0.0,
+    ) -> "TrainState":
+        """Returns the state before the first step.
+
+        Args:
+          variables: what `model.init` or `adopt` gave.
+          optimizer: whose state to begin.
+          rng: the key of the run.
+          ema: what `ema.trained_leaves` gave, to keep a moving average of it; None for none.
+          loss_scale: the first factor of dynamic loss scaling; 0 for none.
+        """
         model_state = {name: tree for name, tree in variables.items() if name != "params"}
         params = variables["params"]
-        return cls(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params), rng)
+        scaling = start(loss_scale) if loss_scale else {}
+        return cls(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params), rng, dict(ema or {}), scaling)
 
     @property
     def variables(self) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""Gradients of a batch with respect to the trainable leaves alone: in parts, over devices, scaled, with penalties."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtl.train.freeze import frozen_modules
+from jaxtl.train.groups import unflatten
+
+Batch = Mapping[str, jax.Array]
+Leaves = dict[str, jax.Array]
+
+
+def gradients(
+    trainable: Leaves,
+    frozen: Leaves,
+    model_state: Mapping[str, Any],
+    batch: Batch,
+    key: jax.Array,
+    *,
+    model: nn.Module,
+    groups: Mapping[str, str],
+    loss_fn: Callable[[jax.Array, jax.Array], jax.Array],
+    penalty: Callable[[Leaves], jax.Array] | None = None,
+    accumulate: int = 1,
+    scale: jax.Array | None = None,
+    axis_name: str | None = None,
+) -> tuple[Leaves, dict[str, Any], dict[str, jax.Array]]:
+    """Returns the gradients by path, the next model state, and the scalars of the global batch.
+
+    Args:
+      trainable: leaves by path, to be differentiated.
+      frozen: the other leaves.
+      model_state: the collections other than params.
+      batch: "image", "label" and "mask", ready for the model.
+      key: of dropout.
+      model: as in `train_step`.
+      groups: as in `train_step`.
+      loss_fn: as in `train_step`.
+      penalty: leaves -> scalar, added to the mean loss of the batch.
+      accumulate: number of parts the batch is computed in.
+      scale: factor on the loss while it is differentiated; the gradients are divided by it again.
+      axis_name: the pmap axis to sum over, or None.
+    """
+    count = _sum(batch["mask"].sum(), axis_name)
+
+    def loss_of(leaves, model_state, part, part_key):
+        params = unflatten({**leaves, **frozen})
+        with frozen_modules(groups, axis_name):
+            logits, model_state = model.apply(
+                {"params": params, **model_state},
+                part["image"],
+                train=True,
+                mutable=list(model_state),
+                rngs={"dropout": part_key},
+            )
+        # Divided by the global count here, sums over parts and devices are the mean over the global batch.
+        loss = (loss_fn(logits, part["label"]) * part["mask"]).sum() / count
+        hits = (_hits(logits, part["label"]) * part["mask"]).sum() / count
+        return loss if scale is None else loss * scale, (model_state, {"loss": loss, "accuracy": hits})
+
+    gradient = jax.grad(loss_of, has_aux=True)
+    if accumulate == 1:
+        grads, (model_state, scalars) = gradient(trainable, model_state, batch, key)
+    else:
+        grads, model_state, scalars = _accumulated(gradient, trainable, model_state, batch, key, accumulate)
+    grads, scalars = jax.tree.map(lambda x: _sum(x, axis_name), (grads, scalars))
+    if scale is not None:
+        grads = jax.tree.map(lambda g: g / scale.astype(g.dtype), grads)
+    if penalty is not None:
+        # Once for the batch, not once a part or a device.
+        scalars["penalty"], slopes = jax.value_and_grad(penalty)(trainable)
+        grads = jax.tree.map(jnp.add, grads, slopes)
+    return grads, dict(model_state), scalars
+
+
+def ascend(leaves: Leaves, grads: Leaves, radius: float) -> Leaves:
+    """Returns the leaves moved uphill by a vector of length `radius`: the first half of a step of SAM.
+
+    The gradient there leads to flat minima (https://arxiv.org/abs/2010.01412).
+    """
+    length = radius / jnp.maximum(optax.tree.norm(grads), 1e-12)
+    return {path: leaf + length.astype(leaf.dtype) * grads[path] for path, leaf in leaves.items()}
+
+
+def _accumulated(gradient, trainable, model_state, batch, key, parts):
+    """Sums gradients and scalars over equal parts of the batch, one after another."""
+    # Every parts-th row goes to the same part: on a batch sharded by rows each part stays spread over all devices.
+    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), dict(batch))
+
+    def body(carry, inputs):
+        grads, model_state, scalars = carry
+        part_grads, (model_state, part_scalars) = gradient(trainable, model_state, *inputs)
+        return (
+            jax.tree.map(jnp.add, grads, part_grads),
+            dict(model_state),
+            jax.tree.map(jnp.add, scalars, part_scalars),
+        ), None
+
+    zeros = jax.tree.map(jnp.zeros_like, trainable)
+    start = (zeros, dict(model_state), {"loss": jnp.zeros(()), "accuracy": jnp.zeros(())})
+    return jax.lax.scan(body, start, (split, jax.random.split(key, parts)))[0]
+
+
+def _hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    targets = labels if labels.ndim == 1 else labels.argmax(-1)
+    return (logits.argmax(-1) == targets).astype(jnp.float32)
+
+
+def _sum(x: jax.Array, axis_name: str | None) -> jax.Array:
+    return x if axis_name is None else jax.lax.psum(x, axis_name)
