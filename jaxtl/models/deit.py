@@ -26,26 +26,28 @@ VARIANTS: dict[str, dict[str, Any]] = {
 MODEL = ViT
 IMAGE_SIZE = 224
 
-_HUGGINGFACE = (
-    *vit.HUGGINGFACE,
-    ("embeddings.distillation_token", "dist_token", "array"),
+_STUDENT = (*vit.HUGGINGFACE, ("embeddings.distillation_token", "dist_token", "array"))
+_WITH_TEACHER = (
+    *(row for row in _STUDENT if row[0] != "classifier"),
     ("cls_classifier", "head", "dense"),
     ("distillation_classifier", "head_dist", "dense"),
 )
 
-NAMINGS = (
+NAMINGS = tuple(
     Naming(
         "huggingface",
         "torch",
-        _HUGGINGFACE,
+        rows,
         prefixes=("deit.", ""),
         fields={"epsilon": 1e-12},
         unused=vit.HUGGINGFACE_UNUSED,
         positions="bicubic",
-    ),
+    )
+    for rows in (_STUDENT, _WITH_TEACHER)
 )
 
 infer = vit.infer
+to_timm = vit.to_timm
 
 
 def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:

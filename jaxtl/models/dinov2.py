@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxtl.errors import UserError
 from jaxtl.models import vit
 from jaxtl.models.naming import IMAGENET, Naming, PixelDefaults
@@ -57,6 +59,7 @@ def _naming(prefix: str, positions: str) -> Naming:
 NAMINGS = (_naming("dinov2_with_registers.", "antialiased"), _naming("dinov2.", "bicubic"))
 
 infer = vit.infer
+to_timm = vit.to_timm
 
 
 def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -95,3 +98,9 @@ def to_config(model: ViT, *, channels: int) -> dict[str, Any] | None:
         "use_swiglu_ffn": False,
         **({"num_register_tokens": model.registers} if model.registers else {}),
     }
+
+
+def extras(model: ViT) -> dict[str, np.ndarray]:
+    """Gives the arrays that transformers wants in a file and that no classifier uses: the mask of pretraining."""
+    kind = "dinov2_with_registers" if model.registers else "dinov2"
+    return {f"{kind}.embeddings.mask_token": np.zeros((1, model.width), np.float32)}

@@ -154,3 +154,15 @@ def to_config(model: ResNet, *, channels: int) -> dict[str, Any] | None:
         "downsample_in_first_stage": False,
         "downsample_in_bottleneck": model.stride_first,
     }
+
+
+def to_timm(model: ResNet) -> tuple[str, dict[str, Any]]:
+    """Writes the architecture by which timm's create_model makes the model.
+
+    Raises:
+      UserError: timm has no ResNet of these sizes.
+    """
+    for name, fields in VARIANTS.items():
+        if ResNet(num_classes=model.num_classes, dtype=model.dtype, **fields) == model.clone(image_size=224):
+            return name, {}
+    raise UserError(f"timm has no such ResNet; it has {', '.join(VARIANTS)}. Export to transformers instead.")

@@ -239,3 +239,36 @@ def to_config(model: ViT, *, channels: int) -> dict[str, Any] | None:
         **config_from_fields(model, channels=channels),
         "intermediate_size": model.mlp or 4 * model.width,
     }
+
+
+def to_timm(model: ViT) -> tuple[str, dict[str, Any]]:
+    """Writes the architecture and the arguments by which timm's create_model makes the model.
+
+    Raises:
+      UserError: timm's epsilon of 1e-6 is not that of the model.
+    """
+    if model.epsilon != 1e-6:
+        raise UserError(
+            f"timm's ViT has an epsilon of 1e-6, this one {model.epsilon:g}: export to transformers instead."
+        )
+    arguments = {
+        "img_size": model.image_size,
+        "patch_size": model.patch,
+        "embed_dim": model.width,
+        "depth": model.depth,
+        "num_heads": model.heads,
+        "mlp_ratio": (model.mlp or 4 * model.width) / model.width,
+        "qkv_bias": model.qkv_bias,
+        "init_values": 1e-5 if model.layer_scale else None,
+        "act_layer": "gelu" if model.gelu == "exact" else "gelu_tanh",
+    }
+    if model.teacher_head:
+        return "deit_base_distilled_patch16_224", arguments
+    arguments |= {
+        "global_pool": "token" if model.pool == "cls" else "avg",
+        "class_token": model.class_token,
+        "no_embed_class": not model.embed_prefix,
+        "reg_tokens": model.registers,
+        "fc_norm": model.norm_after_pool,
+    }
+    return "vit_base_patch16_224", arguments

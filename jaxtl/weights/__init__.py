@@ -1,6 +1,7 @@
 """Pretrained weights: locate, read, rename, adopt, with an account of every array."""
 
 from jaxtl.weights.adopt import adopt, initialise
+from jaxtl.weights.export import save_huggingface, save_timm
 from jaxtl.weights.native import native_facts, save_native
 from jaxtl.weights.passport import Passport
 from jaxtl.weights.pixels import Pixels, resolve_pixels
@@ -18,5 +19,7 @@ __all__ = [
     "open_weights",
     "resolve_model",
     "resolve_pixels",
+    "save_huggingface",
     "save_native",
+    "save_timm",
 ]

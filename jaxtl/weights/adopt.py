@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +15,7 @@ from jaxtl.weights import rename
 from jaxtl.weights.passport import Passport
 from jaxtl.weights.resize import remap_channels, resize_positions
 from jaxtl.weights.source import Weights
+from jaxtl.weights.tree import flatten, nest
 
 Variables = dict[str, Any]
 
@@ -23,7 +24,7 @@ def abstract_variables(model: nn.Module, image_size: int, channels: int = 3) -> 
     """Gives shape and type of every leaf, by path, without computing anything."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
     tree = jax.eval_shape(model.init, jax.random.key(0), images)
-    return {"/".join(str(key.key) for key in path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+    return flatten(tree)
 
 
 def initialise(model: nn.Module, rng: jax.Array, image_size: int, *, channels: int = 3) -> Variables:
@@ -35,24 +36,11 @@ def _initialise_leaves(
     model: nn.Module, rng: jax.Array, image_size: int, channels: int, paths: set[str] | None
 ) -> dict[str, Any]:
     def init(rng: jax.Array) -> dict[str, jax.Array]:
-        tree = model.init(rng, jnp.zeros((1, image_size, image_size, channels)))
-        leaves = {"/".join(str(key.key) for key in path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+        leaves = flatten(model.init(rng, jnp.zeros((1, image_size, image_size, channels))))
         # What is not returned is not computed either: the compiler drops it.
         return {path: leaf for path, leaf in leaves.items() if paths is None or path in paths}
 
     return jax.jit(init)(rng)
-
-
-def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns {"a/b": leaf} into {"a": {"b": leaf}}."""
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        *folders, name = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[name] = leaf
-    return tree
 
 
 def adopt(

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from jaxtl.weights.pixels import Pixels
-from jaxtl.weights.source import _flatten
+from jaxtl.weights.tree import flatten
 
 
 def native_facts(
@@ -44,7 +44,7 @@ def save_native(
       classes: its class names.
       epsilon: of its normalisations, if it is not the family's own.
     """
-    leaves = {name: np.ascontiguousarray(leaf) for name, leaf in _flatten(variables).items()}
+    leaves = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(variables).items()}
     head = leaves.get("params/head/kernel")
     num_classes = 0 if head is None else head.shape[-1]
     facts = native_facts(model, num_classes=num_classes, epsilon=epsilon, pixels=pixels, classes=classes)

@@ -20,6 +20,7 @@ from jaxtl.weights.facts import Facts, facts_from_config
 from jaxtl.weights.locate import Found, locate
 from jaxtl.weights.pixels import Pixels
 from jaxtl.weights.read import Arrays, Loader, read
+from jaxtl.weights.tree import flatten
 
 NATIVE = Naming("jaxtl", "native", ())
 """Our own names: the paths of the variables themselves."""
@@ -218,14 +219,8 @@ def _open_run(workdir: Path) -> Weights:
         facts = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"run:{workdir} is no run: it has no model.json; give the workdir of a training run.") from None
+    # Imported here, since Orbax takes a second and only runs need it.
     from jaxtl.weights.checkpoint import read_best
 
     _, variables = read_best(workdir)
-    return from_native(f"run:{workdir}", _flatten(variables), facts, ())
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    flat: dict[str, np.ndarray] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}/") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+    return from_native(f"run:{workdir}", flatten(variables), facts, ())
