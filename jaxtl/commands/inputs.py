@@ -1,0 +1,181 @@
+"""What the steps of a run read: images, or the features that its frozen prefix makes of them."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxtl import data
+from jaxtl.commands import setup
+from jaxtl.commands.prefix import Prefix, min_side, shard, stored_features, train_view
+from jaxtl.data.batches import Batch
+from jaxtl.errors import UserError
+from jaxtl.evaluate.sums import add_up, eval_step
+from jaxtl.parallel import Placement
+from jaxtl.train import feature_store, features
+
+Evaluate = Callable[[Any, data.Dataset], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the steps read.
+
+    Attributes:
+      model: what the steps apply: the module, or the part of it that follows the frozen prefix.
+      cached: whether "image" holds features; images are normalised by the step, features are not.
+      blank: an empty batch of this host.
+      batches: step -> this host's batches from that step on, without end.
+      compile_evaluation: variables -> (variables on the devices, data set) -> sums.
+    """
+
+    model: Any
+    cached: bool
+    blank: Mapping[str, np.ndarray]
+    batches: Callable[[int], Iterator[Batch]]
+    compile_evaluation: Callable[[Any], Evaluate]
+
+
+def make_inputs(
+    config: ConfigDict,
+    workdir: Path,
+    model: setup.Model,
+    splits: data.Splits,
+    placement: Placement,
+    *,
+    variables: Mapping[str, Any],
+    assignment: Mapping[str, str],
+    labels: Sequence[Mapping[str, str]],
+    epochs: float,
+) -> Inputs:
+    """Decides whether the run reads images or features, says so, and in the second case computes them.
+
+    Args:
+      config: the config.
+      workdir: of the run.
+      model: the model.
+      splits: train and val are computed at once, another data set when it is evaluated.
+      placement: of the steps.
+      variables: of the whole model.
+      assignment: path of each parameter -> its group.
+      labels: path -> group or "frozen", for each stage of the run.
+      epochs: length of the run.
+
+    Raises:
+      UserError: finetune.cache_features is "on", but there is nothing to cache or no room for it.
+    """
+    f = config.finetune
+    stop, start = features.find_cut(model.module.groups(), assignment, labels)
+    prefix = Prefix.make(model, variables, stop, config.eval.batch_size or config.train.batch_size) if stop else None
+    rows = f.cache_views * len(splits.train) + len(splits.val)
+    decision = features.decide(
+        f.cache_features,
+        stop=stop,
+        exact=_is_plain(config) or f.cache_views > 1,
+        passes=epochs / f.cache_views,
+        needed=rows * prefix.bytes_per_image if prefix else 0,
+        memory=int(config.data.cache_gib * 2**30),
+        disk=feature_store.free_bytes(Path(f.cache_dir or workdir).absolute()),
+        on_disk=bool(f.cache_dir),
+    )
+    if f.cache_features == "on" and not decision.cache:
+        raise UserError(
+            f'finetune.cache_features is "on", but {decision.reason}: freeze a prefix (finetune.unfreeze=head), make '
+            'room (data.cache_gib, finetune.cache_dir), or give "auto".'
+        )
+    if prefix is None or not decision.cache:
+        if stop and f.cache_features != "off":
+            print(f"{_range(model, stop)} are frozen, but computed in every step: {decision.reason}")
+        return _images(config, model, splits, placement)
+    views = "" if f.cache_views == 1 else f" in {f.cache_views} views"
+    print(f"{_range(model, stop)} are frozen and computed once for each image{views}: {decision.reason}")
+    begun = time.perf_counter()
+    stored = stored_features(config, workdir, model, splits, prefix, in_memory=decision.where == "memory")
+    print(f"features of {len(splits.train) + len(splits.val):,} images: {time.perf_counter() - begun:.1f} s")
+    return _features(config, model, splits, placement, prefix, stored, start)
+
+
+def _is_plain(config: ConfigDict) -> bool:
+    augment = config.augment
+    return augment.crop == "none" and not augment.flip and not augment.color_jitter
+
+
+def _range(model: setup.Model, stop: str) -> str:
+    return f"the groups {model.module.groups()[0][0]} to {stop}"
+
+
+def _images(config: ConfigDict, model: setup.Model, splits: data.Splits, placement: Placement) -> Inputs:
+    def batches(start_step: int) -> Iterator[Batch]:
+        return data.train_batches(
+            splits.train,
+            batch_size=config.train.batch_size,
+            seed=config.train.seed,
+            view=train_view(config, model),
+            start_step=start_step,
+            shard=shard(),
+            workers=config.data.workers,
+            min_side=min_side(config, model),
+        )
+
+    size = config.eval.batch_size or config.train.batch_size
+    return Inputs(
+        model=model.module,
+        cached=False,
+        blank=setup.blank_batch(model.pixels.size, config.train.batch_size),
+        batches=batches,
+        compile_evaluation=lambda variables: setup.compile_evaluation(model, variables, placement, size),
+    )
+
+
+def _features(
+    config: ConfigDict,
+    model: setup.Model,
+    splits: data.Splits,
+    placement: Placement,
+    prefix: Prefix,
+    stored: features.FeatureRows,
+    start: str,
+) -> Inputs:
+    suffix: Any = features.Suffix(model.module, start)
+    views = config.finetune.cache_views
+
+    def batches(start_step: int) -> Iterator[Batch]:
+        return features.train_batches(
+            stored,
+            splits.train.labels,
+            views=views,
+            batch_size=config.train.batch_size,
+            seed=config.train.seed,
+            start_step=start_step,
+            shard=shard(),
+        )
+
+    def evaluation_batches(dataset: data.Dataset) -> Iterator[Batch]:
+        if dataset is not splits.val:
+            return prefix.batches(dataset)
+        first = views * len(splits.train)
+        return features.eval_batches(stored, dataset.labels, batch_size=prefix.batch_size, first=first, shard=shard())
+
+    def blank(batch_size: int) -> dict[str, np.ndarray]:
+        images = setup.blank_batch(model.pixels.size, batch_size)
+        return {**images, "image": np.zeros((len(images["label"]), *prefix.shape), prefix.dtype)}
+
+    def compile_evaluation(variables: Any) -> Evaluate:
+        step = functools.partial(eval_step, model=suffix)
+        compiled = placement.compile(step, variables, placement.put_batch(blank(prefix.batch_size)))
+
+        def evaluate(variables: Any, dataset: data.Dataset) -> dict[str, np.ndarray]:
+            return add_up(
+                lambda *arguments: placement.get(compiled(*arguments)),
+                variables,
+                map(placement.put_batch, evaluation_batches(dataset)),
+            )
+
+        return evaluate
+
+    return Inputs(suffix, True, blank(config.train.batch_size), batches, compile_evaluation)
