@@ -13,7 +13,7 @@ from jaxtl.models.groups import Groups
 from jaxtl.models.naming import HALF, Naming, PixelDefaults
 from jaxtl.models.resnet import count_blocks
 from jaxtl.models.standardized import StandardizedConv
-from jaxtl.models.transformer import PatchEmbed, ViT
+from jaxtl.models.transformer import ViT
 from jaxtl.models.vit import B, L, S, sizes
 
 
@@ -78,7 +78,7 @@ class HybridViT(ViT):
             stride = 2 if stage > 1 and index == 0 else 1
             return Unit(self.stem_width * 2 ** (stage - 1), stride, self.dtype, name=name)(x)
         if name == "embed":
-            return self._tokens(PatchEmbed(self.patch, self.width, self.dtype, name="patch_embed")(x), train)
+            return self._embed(x, train)
         return super()._run(x, name, train)
 
 

@@ -22,20 +22,41 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     return (scores @ value).swapaxes(1, 2)
 
 
+class QueryKeyValue(nn.Module):
+    """One fused projection to queries, keys and values; queries may be asked of the first tokens only."""
+
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, queries: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Maps tokens [B, N, D] to queries [B, queries, D], keys [B, N, D] and values [B, N, D]."""
+        width = x.shape[-1]
+        x = x.astype(self.dtype)
+        kernel = self.param("kernel", _square_init, (width, 3 * width)).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (3 * width,)) if self.use_bias else jnp.zeros(3 * width)
+        bias = bias.astype(self.dtype)[None, None]
+        # One product where all are asked for: a CPU takes longer over three.
+        first = 3 * width if queries == x.shape[1] else width
+        query = x[:, :queries] @ kernel[:, :first] + bias[..., :first]
+        rest = query[..., width:] if first > width else x @ kernel[:, first:] + bias[..., first:]
+        return query[..., :width], rest[..., :width], rest[..., width:]
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention with one fused projection for queries, keys and values."""
+    """Multi-head self-attention."""
 
     heads: int
     qkv_bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps tokens [B, N, D] to tokens [B, N, D]."""
-        batch, tokens, width = x.shape
-        qkv = nn.Dense(3 * width, use_bias=self.qkv_bias, dtype=self.dtype, kernel_init=_square_init, name="qkv")(x)
-        query, key, value = jnp.moveaxis(qkv.reshape(batch, tokens, 3, self.heads, width // self.heads), 2, 0)
-        x = attend(query, key, value).reshape(batch, tokens, width)
+    def __call__(self, x: jax.Array, outputs: int) -> jax.Array:
+        """Maps tokens [B, N, D] to what the first of them attend to, [B, outputs, D]."""
+        batch, _, width = x.shape
+        parts = QueryKeyValue(self.qkv_bias, self.dtype, name="qkv")(x, outputs)
+        query, key, value = (part.reshape(batch, -1, self.heads, width // self.heads) for part in parts)
+        x = attend(query, key, value).reshape(batch, outputs, width)
         return nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name="proj")(x)
 
 
@@ -72,11 +93,11 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps tokens [B, N, D] to tokens [B, N, D]."""
+    def __call__(self, x: jax.Array, train: bool, outputs: int) -> jax.Array:
+        """Maps tokens [B, N, D] to the first of them, [B, outputs, D]."""
         y = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm1")(x)
-        y = Attention(self.heads, self.qkv_bias, self.dtype, name="attn")(y)
-        x = x + self._branch(y, "ls1", train)
+        y = Attention(self.heads, self.qkv_bias, self.dtype, name="attn")(y, outputs)
+        x = x[:, :outputs] + self._branch(y, "ls1", train)
         y = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm2")(x)
         y = Mlp(self.hidden, self.gelu, self.dropout, self.dtype, name="mlp")(y, train)
         return x + self._branch(y, "ls2", train)
@@ -95,7 +116,12 @@ class PatchEmbed(nn.Module):
 
     patch: int
     width: int
+    dropout: float = 0.0
     dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        """Makes the dropout a part of this module, so that it is off where the embedding is frozen."""
+        self.drop = nn.Dropout(self.dropout)
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -192,7 +218,7 @@ class ViT(nn.Module):
         """Runs one group."""
         if name == "embed":
             self._check(x)
-            return self._tokens(PatchEmbed(self.patch, self.width, self.dtype, name="patch_embed")(x), train)
+            return self._embed(x, train)
         if name == "head":
             return self._head(x)
         return self._block(x, int(name.removeprefix("block")), train)
@@ -210,7 +236,11 @@ class ViT(nn.Module):
                 f"in patches of {self.patch}"
             )
 
-    def _tokens(self, x: jax.Array, train: bool) -> jax.Array:
+    def _embed(self, x: jax.Array, train: bool) -> jax.Array:
+        embed = PatchEmbed(self.patch, self.width, self.dropout, self.dtype, name="patch_embed")
+        return embed.drop(self._tokens(embed(x)), deterministic=not train)
+
+    def _tokens(self, x: jax.Array) -> jax.Array:
         """Adds the position embeddings to the patch tokens [B, N, D], and puts the prefix tokens before them."""
         init = nn.initializers.normal(0.02)
         names = ["cls_token"] * self.class_token + ["dist_token"] * self.distilled
@@ -224,10 +254,12 @@ class ViT(nn.Module):
             prefix = [token + pos[:, i : i + 1] for i, token in enumerate(prefix)]
         prefix += [token.astype(self.dtype) for token in registers]
         prefix = [jnp.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in prefix]
-        x = jnp.concatenate([*prefix, x], axis=1)
-        return nn.Dropout(self.dropout)(x, deterministic=not train)
+        return jnp.concatenate([*prefix, x], axis=1)
 
     def _block(self, x: jax.Array, index: int, train: bool) -> jax.Array:
+        outputs = x.shape[1]
+        if index == self.depth - 1 and self.pool == "cls":
+            outputs = 2 if self.teacher_head else 1  # Nothing reads the other tokens: a sixth of the block remains.
         x = Block(
             heads=self.heads,
             hidden=self.mlp or 4 * self.width,
@@ -239,7 +271,7 @@ class ViT(nn.Module):
             drop_path=self.drop_path * index / max(self.depth - 1, 1),
             dtype=self.dtype,
             name=f"block{index}",
-        )(x, train)
+        )(x, train, outputs)
         if index < self.depth - 1:
             return x
         # timm gives the norm after pooling a name of its own, since weights for one place do not fit the other.
