@@ -3,16 +3,15 @@
 import ast
 import difflib
 import importlib.util
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxtl import models, parallel
+from jaxtl import validation
 from jaxtl.errors import UserError
-from jaxtl.train import optimizer, schedules
+from jaxtl.validation import is_number
 
 
 def default() -> ConfigDict:
@@ -49,15 +48,28 @@ def default() -> ConfigDict:
     c.augment.pad = 4  # Pixels around the image before "pad_crop".
     c.augment.flip = 0.5  # Probability of a mirrored image.
     c.augment.color_jitter = 0.0  # Brightness, contrast and saturation change by a factor in 1 +- this.
+    c.augment.mixup = 0.0  # Alpha of the Beta distribution of shares; 0: no blending. With cutmix: one of them a row.
+    c.augment.cutmix = 0.0  # Likewise, of areas.
 
     c.finetune = ConfigDict(type_safe=False, convert_dict=False)  # The keys of a dict may hold dots.
-    c.finetune.unfreeze = "all"  # "all" | "head" | k (the head and the last k groups) | names or regexes, with commas
+    # "all" | "head" | k (the head and the last k groups) | names or regexes, with commas; or "biases", "norms"
+    c.finetune.unfreeze = "all"
     c.finetune.layer_decay = 1.0  # Factor on the rate per group, counted down from the head.
     c.finetune.lr_multipliers = {}  # {regex: factor} on the rates of matching groups or parameters.
+    # {regex: {key of optimizer: value}}: what replaces the keys of optimizer for matching groups or parameters, such as
+    # {"block.*": {"name": "sgd", "learning_rate": 0.01}}; the first rule that fits counts. All keys but clip_norm and
+    # sam_rho, which concern all gradients together.
+    c.finetune.groups = {}
+    c.finetune.l1 = {}  # {regex: factor}: factor * |w| is added to the loss.
+    c.finetune.l2 = {}  # {regex: factor}: factor * w ** 2 is added to the loss.
+    # One after the other, such as ({"epochs": 2, "unfreeze": "head"}, {"epochs": 3, "unfreeze": "all", "rate": 0.1}):
+    # "epochs" or "steps", "unfreeze", and a factor "rate" on all rates. In place of unfreeze, train.steps and .epochs.
+    c.finetune.stages = ()
+    c.finetune.restart_schedule = True  # Each stage has the schedule anew, warm-up too; else it spans the whole run.
     # What the frozen groups at the input make of an image is computed once: "auto" | "on" | "off". "auto" does so where
     # it changes nothing but the time: without augmentation, or with cache_views, and where the results find room.
     c.finetune.cache_features = "auto"
-    c.finetune.cache_views = 1  # 1: each image as evaluation sees it; above: so many views of it, drawn as augment says.
+    c.finetune.cache_views = 1  # 1: each image as evaluation sees it; above: so many views, drawn as augment says.
     c.finetune.cache_dir = ""  # Where features lie on disk, for other runs too; "": in memory, if they fit, or WORKDIR.
 
     c.optimizer = ConfigDict(type_safe=False)
@@ -69,6 +81,7 @@ def default() -> ConfigDict:
     c.optimizer.b2 = 0.999
     c.optimizer.eps = 1e-8
     c.optimizer.clip_norm = 0.0  # Largest global norm of the trainable gradients; 0: no clipping.
+    c.optimizer.sam_rho = 0.0  # Radius of sharpness-aware minimisation, at twice the time; 0: none.
     c.optimizer.schedule = "cosine"  # "cosine" | "linear" | "constant" | "step"
     c.optimizer.warmup_steps = 0
     c.optimizer.end_factor = 0.0  # Last rate by highest rate, of cosine and linear.
@@ -81,9 +94,16 @@ def default() -> ConfigDict:
     c.train.batch_size = 32  # Of all devices and hosts together.
     c.train.accumulate = 1  # The batch is computed in this many parts, one after another, to save memory.
     c.train.seed = 0
-    c.train.precision = "float32"  # "float32" | "bfloat16": what is computed in; parameters are float32.
+    c.train.precision = "float32"  # "float32" | "bfloat16" | "float16": what is computed in; parameters are float32.
+    # First factor of dynamic loss scaling; 0: none, but 2 ** 15 for float16. bfloat16 has float32's range: no need.
+    c.train.loss_scale = 0.0
+    c.train.skip_nonfinite = False  # Leave out and count steps whose gradient is not finite; loss scaling always does.
     c.train.parallel = "jit"  # "jit" | "pmap"
+    c.train.loss = "softmax"  # "softmax" | "binary" | "focal" | "module:function" (logits, labels) -> one an example
     c.train.label_smoothing = 0.0
+    c.train.focal_gamma = 2.0
+    c.train.class_weights = ""  # "" | "balanced" (by the counts in train) | one number a class, with commas
+    c.train.ema_decay = 0.0  # Of the moving average of weights, evaluated beside them; 0: none.
     c.train.log_every = 10  # Steps.
     c.train.eval_every = 0  # Steps; 0: at the end of each epoch.
     c.train.monitor = "accuracy"  # The validation figure that decides which checkpoint is best.
@@ -153,88 +173,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def validate(config: ConfigDict) -> list[str]:
     """Returns one line for each problem that can be seen without opening data or weights."""
-    problems = _unknown_keys(config) or _wrong_types(config)
-    if problems:
-        return problems
-    c = config
-
-    def check(ok: bool, key: str, allowed: str) -> None:
-        if not ok:
-            problems.append(f"{key} is {dict(_leaves(c))[key]!r}, but it must be {allowed}.")
-
-    def choice(key: str, names: tuple[str, ...]) -> None:
-        check(dict(_leaves(c))[key] in names, key, f"one of: {', '.join(repr(name) for name in names)}")
-
-    try:
-        if c.model.name != "auto":
-            models.build(c.model.name, num_classes=1)
-    except UserError as error:
-        problems.append(f"model.name: {error}")
-    choice("model.head", ("auto", "keep", "new"))
-    choice("model.interpolation", ("", "nearest", "bilinear", "bicubic", "lanczos"))
-    for key in ("mean", "std"):
-        check(len(c.model[key]) in (0, 1, 3, 4), f"model.{key}", "one number a channel, for images in [0, 1]")
-    check(all(value > 0 for value in c.model.std), "model.std", "positive")
-    for key in ("model.image_size", "model.resize", "data.workers", "data.cache_gib", "augment.resize", "augment.pad"):
-        check(dict(_leaves(c))[key] >= 0, key, "0 or more")
-    for key in ("model.dropout", "model.drop_path", "train.label_smoothing"):
-        check(0 <= dict(_leaves(c))[key] < 1, key, "at least 0 and below 1")
-    check(
-        c.data.source.split(":")[0] in ("tfds", "folder", "csv", "npz") and ":" in c.data.source,
-        "data.source",
-        "one of: tfds:NAME, folder:DIR, csv:FILE, npz:FILE",
-    )
-    problems += _training_problems(c, check, choice)
-    return problems
-
-
-def _training_problems(c: ConfigDict, check, choice) -> list[str]:
-    choice("augment.crop", ("random_resized", "resize_crop", "pad_crop", "none"))
-    for key in ("scale", "ratio"):
-        low_high = tuple(c.augment[key])
-        check(len(low_high) == 2 and 0 < low_high[0] <= low_high[1], f"augment.{key}", "(low, high), both positive")
-    check(0 <= c.augment.flip <= 1, "augment.flip", "a probability")
-    check(0 <= c.augment.color_jitter <= 1, "augment.color_jitter", "between 0 and 1")
-    check(0 < c.finetune.layer_decay <= 1, "finetune.layer_decay", "above 0 and at most 1")
-    check(
-        all(_is_number(value) and value >= 0 for value in c.finetune.lr_multipliers.values()),
-        "finetune.lr_multipliers",
-        "{regex: factor} with factors of 0 or more",
-    )
-    choice("finetune.cache_features", ("auto", "on", "off"))
-    check(c.finetune.cache_views > 0, "finetune.cache_views", "1 or more")
-    choice("optimizer.name", optimizer.NAMES)
-    choice("optimizer.schedule", schedules.NAMES)
-    check(c.optimizer.learning_rate > 0, "optimizer.learning_rate", "positive")
-    for key in ("weight_decay", "clip_norm", "warmup_steps", "end_factor", "factor"):
-        check(c.optimizer[key] >= 0, f"optimizer.{key}", "0 or more")
-    for key in ("momentum", "b1", "b2"):
-        check(0 <= c.optimizer[key] < 1, f"optimizer.{key}", "at least 0 and below 1")
-    check(c.optimizer.eps > 0, "optimizer.eps", "positive")
-    for key in ("steps", "epochs", "eval_every", "patience", "seed"):
-        check(c.train[key] >= 0, f"train.{key}", "0 or more")
-    for key in ("batch_size", "accumulate", "log_every"):
-        check(c.train[key] > 0, f"train.{key}", "1 or more")
-    check(c.eval.batch_size >= 0, "eval.batch_size", "0 or more")
-    choice("train.precision", ("float32", "bfloat16"))
-    choice("train.parallel", parallel.NAMES)
-    choice("train.monitor", ("accuracy", "top5", "loss", "precision", "recall", "f1"))
-    problems = []
-    if c.optimizer.name == "adam" and c.optimizer.weight_decay > 0:
-        problems.append('optimizer.name is "adam", which has no weight decay: use "adamw", or weight_decay 0.')
-    if (c.train.steps > 0) == (c.train.epochs > 0):
-        problems.append(
-            f"train.steps is {c.train.steps} and train.epochs {c.train.epochs}: give one of them, and 0 for the other."
-        )
-    if c.train.steps > 0 and c.optimizer.warmup_steps >= c.train.steps:
-        problems.append(
-            f"optimizer.warmup_steps is {c.optimizer.warmup_steps}, but the run has {c.train.steps} steps: give fewer."
-        )
-    if c.train.accumulate > 0 and c.train.batch_size % c.train.accumulate:
-        problems.append(
-            f"train.batch_size {c.train.batch_size} is no multiple of train.accumulate {c.train.accumulate}."
-        )
-    return problems
+    return _unknown_keys(config) or _wrong_types(config) or validation.problems(dict(_leaves(config)))
 
 
 def _read(path: str) -> ConfigDict:
@@ -266,7 +205,7 @@ def choose_variant(variant: str, variants: Mapping[str, Any]) -> Any:
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         # {regex: factor} is one value, however many entries it has.
-        if isinstance(value, (ConfigDict, dict)) and f"{prefix}{key}" != "finetune.lr_multipliers":
+        if isinstance(value, (ConfigDict, dict)) and f"{prefix}{key}" not in validation.RULES:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", dict(value) if isinstance(value, (ConfigDict, dict)) else value
@@ -310,14 +249,12 @@ def _fits(value: Any, expected: Any, key: str) -> bool:
     if isinstance(expected, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(expected, bool)
     if isinstance(expected, float):
-        return _is_number(value)
+        return is_number(value)
+    if key == "finetune.stages":
+        return isinstance(value, (tuple, list)) and all(isinstance(item, (dict, ConfigDict)) for item in value)
     if isinstance(expected, tuple):
-        return isinstance(value, (tuple, list)) and all(_is_number(item) for item in value)
+        return isinstance(value, (tuple, list)) and all(is_number(item) for item in value)
     return isinstance(value, type(expected))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _parse(text: str, expected: Any, key: str) -> Any:

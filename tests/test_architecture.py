@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "jaxtl"
 ORDER = ("models", "weights", "data", "evaluate", "train", "deploy")
 LEAVES = ("errors", "parallel")
 # These see a config: they come after all folders.
-LAST = ("config", "commands", "main")
+LAST = ("validation", "config", "commands", "main")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

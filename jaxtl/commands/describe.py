@@ -1,18 +1,23 @@
-"""The describe command: what a config would train, without data and without compiling."""
+"""The describe command: what a config would train, without data, and without compiling unless asked to."""
 
 import argparse
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from jaxtl import data, weights
 from jaxtl.commands import arguments as flags
-from jaxtl.commands import setup
+from jaxtl.commands import recipe, setup
 from jaxtl.commands.plan import Plan, make_plan
 from jaxtl.errors import UserError
+from jaxtl.train.cost import step_cost
 from jaxtl.train.groups import FROZEN
+from jaxtl.train.losses import softmax_cross_entropy
+from jaxtl.train.stages import Stage
 from jaxtl.weights.adopt import abstract_variables, nest
 
 
@@ -20,16 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
     flags.add_config(parser)
     parser.add_argument("--workdir", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--compile", action="store_true", help="compile the step, and tell what it costs")
     parser.add_argument("--leaves", action="store_true", help="list every parameter, not only the groups")
 
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
-    run(flags.load_config(arguments, overrides), leaves=arguments.leaves)
+    run(flags.load_config(arguments, overrides), leaves=arguments.leaves, cost=arguments.compile)
 
 
-def run(config: ConfigDict, *, leaves: bool = False) -> None:
-    """Prints the weights' passport, and the groups with shapes, counts, what trains, and each one's rate."""
+def run(config: ConfigDict, *, leaves: bool = False, cost: bool = False) -> None:
+    """Prints the weights' passport, the groups with shapes, counts, what trains and its rate, and the step's cost."""
     notes = []
     try:
         opened = setup.open_weights(config)
@@ -41,13 +47,33 @@ def run(config: ConfigDict, *, leaves: bool = False) -> None:
     model = setup.make_model(config, opened, classes)
     shapes = abstract_variables(model.module, model.pixels.size)
     new_head = opened is None or opened.num_classes != len(classes) or config.model.head == "new"
-    params = nest({path: leaf for path, leaf in shapes.items() if path.startswith("params/")})["params"]
-    # The rate shown is the highest one, so the length of the run does not matter.
-    plan = make_plan(config, model.module, params, total_steps=config.train.steps or 1, new_head=new_head)
+    variables = nest(shapes)
+    # The rates shown are the highest, so the length of an epoch does not matter where nothing is known of the data.
+    plan = make_plan(config, model.module, variables["params"], steps_per_epoch=1e6, new_head=new_head)
     if opened is not None:
         print(weights.Passport.begin(opened, head="new" if new_head else "kept").table())
     print("\n".join([*notes, *plan.notes]))
     print(table(plan, config.optimizer.learning_rate, leaves=leaves))
+    for number, stage in enumerate(plan.stages, start=1):
+        if len(plan.stages) > 1:
+            spec = config.finetune.stages[number - 1]
+            length = f"{spec['steps']} steps" if "steps" in spec else f"{spec['epochs']:g} epochs"
+            print(f"stage {number}: {length}, {plan.count(stage.since):,} parameters train, rates x {stage.rate:g}")
+        if cost:
+            print(_cost(config, model, plan, stage, variables))
+
+
+def _cost(config: ConfigDict, model: setup.Model, plan: Plan, stage: Stage, variables: dict[str, Any]) -> str:
+    """Compiles the step of a stage for one device, from shapes alone, and tells what it costs."""
+    optimizer = plan.make_optimizer(stage)
+    state = jax.eval_shape(lambda tree: recipe.make_state(config, tree, stage, optimizer), variables)
+    # Class weights need data to count, and cost nothing.
+    step = recipe.make_step(config, model, plan, stage, optimizer=optimizer, loss=softmax_cross_entropy)
+    blank = setup.blank_batch(model.pixels.size, config.train.batch_size)
+    reference = recipe.begin_reference_cost(config, model, plan, variables)
+    compiled = jax.jit(step, donate_argnums=0).lower(state, blank).compile()
+    cost = step_cost(compiled, state, parts=config.train.accumulate)
+    return recipe.cost_line({**cost, **reference.result()}, plan, stage)
 
 
 def table(plan: Plan, learning_rate: float, *, leaves: bool = False) -> str:
@@ -56,7 +82,7 @@ def table(plan: Plan, learning_rate: float, *, leaves: bool = False) -> str:
     for group in dict.fromkeys(plan.assignment.values()):
         paths = [path for path, owner in plan.assignment.items() if owner == group]
         trained = [path for path in paths if plan.labels[path] != FROZEN]
-        rates = sorted({learning_rate * plan.multipliers[path] for path in trained})
+        rates = sorted({plan.peak(path, learning_rate) for path in trained})
         largest = max(paths, key=lambda path: math.prod(plan.shapes[path]))
         total, trains = (sum(math.prod(plan.shapes[path]) for path in chosen) for chosen in (paths, trained))
         shown = f"{largest} {list(plan.shapes[largest])}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
@@ -64,7 +90,7 @@ def table(plan: Plan, learning_rate: float, *, leaves: bool = False) -> str:
         if leaves:
             for path in paths:
                 frozen = plan.labels[path] == FROZEN
-                rate = "" if frozen else f"{learning_rate * plan.multipliers[path]:.3g}"
+                rate = "" if frozen else f"{plan.peak(path, learning_rate):.3g}"
                 size = math.prod(plan.shapes[path])
                 rows.append(
                     (f"  {path}", f"{size:,}", "frozen" if frozen else f"{size:,}", rate, str(list(plan.shapes[path])))

@@ -76,7 +76,8 @@ def make_inputs(
     decision = features.decide(
         f.cache_features,
         stop=stop,
-        exact=_is_plain(config) or f.cache_views > 1,
+        # Mixing blends images: blending their features instead would be something else.
+        exact=(_is_plain(config) or f.cache_views > 1) and not (config.augment.mixup or config.augment.cutmix),
         passes=epochs / f.cache_views,
         needed=rows * prefix.bytes_per_image if prefix else 0,
         memory=int(config.data.cache_gib * 2**30),

@@ -104,7 +104,7 @@ def make_model(config: ConfigDict, opened: weights.Weights | None, classes: tupl
         name,
         num_classes=len(classes),
         image_size=size,
-        dtype=jnp.bfloat16 if config.train.precision == "bfloat16" else jnp.float32,
+        dtype=jnp.dtype(config.train.precision),
         dropout=config.model.dropout,
         drop_path=config.model.drop_path,
         epsilon=epsilon,

@@ -1,32 +1,32 @@
 """The train command: fine-tunes, keeps the best checkpoint on val, and evaluates it once on test."""
 
 import argparse
-import functools
-import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from jaxtl import data
 from jaxtl.commands import arguments as flags
-from jaxtl.commands import setup
+from jaxtl.commands import recipe, setup
 from jaxtl.commands import workdir as files
+from jaxtl.commands.inputs import Inputs, make_inputs
 from jaxtl.commands.plan import Plan, make_plan
-from jaxtl.data.normalize import normalize
+from jaxtl.commands.prefix import min_side
 from jaxtl.evaluate.figures import figures, headline, summary
 from jaxtl.parallel import Placement, make_placement
 from jaxtl.train import loop
+from jaxtl.train.cost import Cost, step_cost
 from jaxtl.train.log import MetricsLog, Screen
-from jaxtl.train.losses import softmax_cross_entropy
+from jaxtl.train.losses import Loss
+from jaxtl.train.stages import Stage, carry_over, stage_of
 from jaxtl.train.state import TrainState
-from jaxtl.train.step import train_step
 from jaxtl.weights.checkpoint import Checkpoints, read_best
 
 
@@ -39,9 +39,8 @@ class Run:
     model: setup.Model
     splits: data.Splits
     plan: Plan
-    optimizer: optax.GradientTransformation
+    loss: Loss
     placement: Placement
-    total_steps: int
     steps_per_epoch: float
 
 
@@ -64,8 +63,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         files.claim(workdir, config)
         print(f"{workdir} is finished already; its results:")
         return _report(files.read_json(workdir / "results.json"), workdir)
-    prepared, state = _prepare(config, workdir)
-    step, progress, compiled, evaluate = _train(prepared, state)
+    prepared, variables = _prepare(config, workdir)
+    step, progress, compiled, evaluate = _train(prepared, variables)
     results = _results(prepared, step, progress)
     if prepared.splits.test is not None:
         begun = time.perf_counter()
@@ -75,10 +74,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         progress.seconds["evaluate"] += time.perf_counter() - begun
     results["seconds"] = {"total": time.perf_counter() - started, "compile": compiled, **progress.seconds}
     files.write_json(workdir / "results.json", results)
+    shutil.rmtree(workdir / "features", ignore_errors=True)  # Only this run could have used them.
     return _report(results, workdir)
 
 
-def _prepare(config: ConfigDict, workdir: Path) -> tuple[Run, TrainState]:
+def _prepare(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     """Opens and checks everything; whatever the user can mend is reported here, before anything is compiled."""
     placement = make_placement(config.train.parallel)
     setup.check_devices(config.train.batch_size, placement, "train.batch_size")
@@ -89,9 +89,9 @@ def _prepare(config: ConfigDict, workdir: Path) -> tuple[Run, TrainState]:
     variables, passport = setup.variables_for(config, opened, model)
     new_head = passport is None or "params/head/kernel" in passport.initialised
     steps_per_epoch = len(splits.train) / config.train.batch_size
-    total_steps = config.train.steps or math.ceil(config.train.epochs * steps_per_epoch)
-    plan = make_plan(config, model.module, variables["params"], total_steps=total_steps, new_head=new_head)
-    splits = _into_memory(config, splits, _min_side(config, model))
+    plan = make_plan(config, model.module, variables["params"], steps_per_epoch=steps_per_epoch, new_head=new_head)
+    loss = recipe.choose_loss(config, len(model.classes), splits.train.labels)
+    splits = _into_memory(config, splits, min_side(config, model))
 
     files.claim(workdir, config)
     files.write_json(workdir / "model.json", model.facts())
@@ -102,12 +102,13 @@ def _prepare(config: ConfigDict, workdir: Path) -> tuple[Run, TrainState]:
     for note in (*splits.notes, *plan.notes):
         print(note)
     print(
-        f"{model.name}: {counts['trainable']:,} of {counts['total']:,} parameters train in {total_steps} steps, "
+        f"{model.name}: {counts['trainable']:,} of {counts['total']:,} parameters train in {plan.total_steps} steps, "
         f"on {len(splits.train):,} images; {len(splits.val):,} images to validate"
     )
-    optimizer = plan.make_optimizer()
-    state = TrainState.create(variables, optimizer, jax.random.key(config.train.seed))
-    return Run(config, workdir, model, splits, plan, optimizer, placement, total_steps, steps_per_epoch), state
+    first = plan.stages[0]
+    # Penalties are made here once, for what is wrong with their rules to be said now.
+    recipe.make_step(config, model, plan, first, optimizer=plan.make_optimizer(first), loss=loss)
+    return Run(config, workdir, model, splits, plan, loss, placement, steps_per_epoch), variables
 
 
 def _into_memory(config: ConfigDict, splits: data.Splits, min_side: int) -> data.Splits:
@@ -125,94 +126,135 @@ def _into_memory(config: ConfigDict, splits: data.Splits, min_side: int) -> data
 
 
 def _train(
-    run: Run, state: TrainState
+    run: Run, variables: Mapping[str, Any]
 ) -> tuple[int, loop.Progress, float, Callable[[Any, data.Dataset], dict[str, np.ndarray]]]:
     """Trains to the end; returns the last step, the progress, the seconds of compiling, and the evaluation."""
-    config, placement = run.config, run.placement
+    config, placement, plan = run.config, run.placement, run.plan
+
+    def fresh(step: int) -> TrainState:
+        stage = stage_of(plan.stages, step)
+        return recipe.make_state(config, variables, stage, plan.make_optimizer(stage))
+
     with Checkpoints(run.workdir / "checkpoints") as checkpoints:
-        state, progress = loop.restore(checkpoints, state) or (state, loop.Progress())
+        state, progress = loop.restore(checkpoints, fresh) or (fresh(0), loop.Progress())
         done = int(state.step)
         for problem in checkpoints.problems:
             print(f"{problem}; the one before it is taken")
         if done:
-            print(f"continues at step {done} of {run.total_steps}")
+            print(f"continues at step {done} of {plan.total_steps}")
+        inputs = make_inputs(
+            config,
+            run.workdir,
+            run.model,
+            run.splits,
+            placement,
+            variables=state.variables,
+            assignment=plan.assignment,
+            labels=[stage.labels for stage in plan.stages],
+            epochs=plan.total_steps / run.steps_per_epoch,
+        )
         state = placement.put_state(state)
+        reference = recipe.begin_reference_cost(config, run.model, plan, variables)
         begun = time.perf_counter()
-        step = _compile_step(run, state)
-        batch_size = config.eval.batch_size or config.train.batch_size
-        evaluate = setup.compile_evaluation(run.model, state.variables, placement, batch_size)
+        evaluate = inputs.compile_evaluation(state.variables)
         compiled = time.perf_counter() - begun
         with (
             MetricsLog(run.workdir, from_step=done) as log,
-            Screen(run.total_steps, start=done, batch_size=config.train.batch_size) as screen,
+            Screen(plan.total_steps, start=done, batch_size=config.train.batch_size) as screen,
         ):
-            state, progress = loop.fit(
-                state,
-                step=step,
-                batches=_batches(run, done),
-                evaluate=lambda state: summary(figures(evaluate(state.variables, run.splits.val), run.model.classes)),
-                total_steps=run.total_steps,
-                eval_at=loop.eval_steps(
-                    run.total_steps, every=config.train.eval_every, steps_per_epoch=run.steps_per_epoch
-                ),
-                batch_size=config.train.batch_size,
-                placement=placement,
-                checkpoints=checkpoints,
-                log=log,
-                screen=screen,
-                progress=progress,
-                learning_rate=lambda step: float(run.plan.schedule(step)),
-                log_every=config.train.log_every,
-                monitor=config.train.monitor,
-                patience=config.train.patience,
-            )
+            batches = inputs.batches(done)
+            for stage in plan.stages:
+                if done >= stage.stop or progress.finished:
+                    continue
+                state, step, seconds = _begin_stage(run, stage, inputs, state, progress, reference)
+                compiled += seconds
+                state, progress = _fit(
+                    run,
+                    stage,
+                    state,
+                    progress,
+                    step,
+                    batches,
+                    evaluate,
+                    checkpoints=checkpoints,
+                    log=log,
+                    screen=screen,
+                )
+                done = stage.stop
         return int(placement.get(state.step)), progress, compiled, evaluate
 
 
-def _compile_step(run: Run, state: TrainState) -> Callable[..., Any]:
-    config, pixels = run.config, run.model.pixels
-    step = functools.partial(
-        train_step,
-        model=run.model.module,
-        optimizer=run.optimizer,
-        groups=run.plan.labels,
-        loss_fn=functools.partial(softmax_cross_entropy, label_smoothing=config.train.label_smoothing),
-        prepare=lambda batch, key: {**batch, "image": normalize(batch["image"], pixels)},
-        clip_norm=config.optimizer.clip_norm,
-        accumulate=config.train.accumulate,
+def _begin_stage(
+    run: Run, stage: Stage, inputs: Inputs, state: TrainState, progress: loop.Progress, reference: Future[Cost]
+) -> tuple[TrainState, Callable[..., Any], float]:
+    """Returns the state at the stage's start, or further on in it, its compiled step, and the seconds of compiling."""
+    plan, placement = run.plan, run.placement
+    optimizer = plan.make_optimizer(stage)
+    if len(plan.stages) > 1:
+        number = plan.stages.index(stage) + 1
+        print(f"stage {number} of {len(plan.stages)}: steps {stage.start + 1} to {stage.stop}, rates x {stage.rate:g}")
+    if stage.start and int(placement.get(state.step)) == stage.start:
+        state = placement.put_state(carry_over(placement.get(state), stage, optimizer))
+        # What came before cannot count against what has not begun.
+        progress.waited = 0
+    begun = time.perf_counter()
+    step = recipe.make_step(
+        run.config,
+        run.model,
+        plan,
+        stage,
+        optimizer=optimizer,
+        loss=run.loss,
+        module=inputs.model,
+        cached=inputs.cached,
     )
-    blank = run.placement.put_batch(setup.blank_batch(pixels.size, config.train.batch_size))
-    return run.placement.compile(step, state, blank, donate=True)
-
-
-def _min_side(config: ConfigDict, model: setup.Model) -> int:
-    # A large photograph is decoded down to twice the side that a random view needs: a third of the time, and nothing
-    # that the view could show is lost. Evaluation always decodes in full.
-    return 2 * max(model.pixels.resize, config.augment.resize)
-
-
-def _batches(run: Run, done: int):
-    augment = run.config.augment
-    view = functools.partial(
-        data.train_view,
-        pixels=run.model.pixels,
-        crop=augment.crop,
-        scale=tuple(augment.scale),
-        ratio=tuple(augment.ratio),
-        resize=augment.resize,
-        pad=augment.pad,
-        flip=augment.flip,
-        color_jitter=augment.color_jitter,
+    compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
+    seconds = time.perf_counter() - begun
+    cost = (
+        step_cost(compiled, placement.get(state), devices=placement.devices, parts=run.config.train.accumulate)
+        | reference.result()
     )
-    return data.train_batches(
-        run.splits.train,
-        batch_size=run.config.train.batch_size,
-        seed=run.config.train.seed,
-        view=lambda image, rng: view(image, rng=rng),
-        start_step=done,
-        shard=(jax.process_index(), jax.process_count()),
-        workers=run.config.data.workers,
-        min_side=_min_side(run.config, run.model),
+    progress.costs[str(stage.start)] = {"parameters": plan.count(stage.since), **cost}
+    print(recipe.cost_line(cost, plan, stage))
+    return state, compiled, seconds
+
+
+def _fit(
+    run: Run,
+    stage: Stage,
+    state: TrainState,
+    progress: loop.Progress,
+    step,
+    batches,
+    evaluate,
+    *,
+    checkpoints,
+    log,
+    screen,
+) -> tuple[TrainState, loop.Progress]:
+    """Trains one stage to its end."""
+    train, stages = run.config.train, run.plan.stages
+    marks = loop.eval_steps(run.plan.total_steps, every=train.eval_every, steps_per_epoch=run.steps_per_epoch)
+    return loop.fit(
+        state,
+        step=step,
+        batches=batches,
+        evaluate=lambda variables: summary(figures(evaluate(variables, run.splits.val), run.model.classes)),
+        total_steps=run.plan.total_steps,
+        stop_at=stage.stop,
+        # Each border has a checkpoint, so that a state between two stages need never be made twice.
+        eval_at=sorted({*marks, *(stage.stop for stage in stages)}),
+        batch_size=train.batch_size,
+        placement=run.placement,
+        checkpoints=checkpoints,
+        log=log,
+        screen=screen,
+        progress=progress,
+        learning_rate=lambda step: float(run.plan.schedule(step)),
+        log_every=train.log_every,
+        monitor=train.monitor,
+        # An earlier stage that stands still is no reason never to begin the next.
+        patience=train.patience if stage is stages[-1] else 0,
     )
 
 
@@ -229,9 +271,17 @@ def _results(run: Run, step: int, progress: loop.Progress) -> dict[str, Any]:
         "train": {
             "images_per_second": progress.images / max(progress.seconds["train"], 1e-9),
             "loss": progress.train.get("loss"),
+            "skipped": progress.skipped,
         },
+        "cost": _costs(run.plan, progress),
         "val": {**progress.val, "count": len(run.splits.val)},
-    }
+    } | ({"ema": {"decay": run.config.train.ema_decay, **progress.both}} if progress.both else {})
+
+
+def _costs(plan: Plan, progress: loop.Progress) -> dict[str, Any]:
+    """Returns the cost of the last stage's step, and where there are several stages, of each."""
+    stages = [progress.costs[str(stage.start)] for stage in plan.stages if str(stage.start) in progress.costs]
+    return {**stages[-1], **({"stages": stages} if len(plan.stages) > 1 else {})} if stages else {}
 
 
 def _report(results: dict[str, Any], workdir: Path) -> dict[str, Any]:

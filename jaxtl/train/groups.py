@@ -54,12 +54,13 @@ def matches(rule: str, path: str, group: str) -> bool:
     return any(re.fullmatch(KINDS.get(rule, rule), text) for text in (group, path, *path.split("/")))
 
 
-def select(assignment: Mapping[str, str], unfreeze: str | int) -> dict[str, str]:
+def select(assignment: Mapping[str, str], unfreeze: str | int, *, key: str = "finetune.unfreeze") -> dict[str, str]:
     """Labels each path with its group, or with "frozen" where it is not to train.
 
     Args:
       assignment: path -> group, in the order of the groups from input to head.
       unfreeze: "all"; "head"; a number k (the head and the k groups before it); or rules separated by commas.
+      key: what errors call it.
 
     Raises:
       UserError: k is larger than the number of groups, or a rule fits nothing.
@@ -72,13 +73,15 @@ def select(assignment: Mapping[str, str], unfreeze: str | int) -> dict[str, str]
         k = int(text)
         if not 0 <= k < len(order):
             raise UserError(
-                f"finetune.unfreeze is {k}, but this model has {len(order) - 1} groups before its head: "
+                f"{key} is {k}, but this model has {len(order) - 1} groups before its head: "
                 f'give 0 to {len(order) - 1}, or "all".'
             )
         chosen = set(order[len(order) - 1 - k :])
         return {path: group if group in chosen else FROZEN for path, group in assignment.items()}
     rules = _split(text)
-    check_rules(rules, assignment, "finetune.unfreeze")
+    if not rules:
+        raise UserError(f'{key} is empty: give "all", "head", a number, or names.')
+    check_rules(rules, assignment, key)
     return {
         path: group if any(matches(rule, path, group) for rule in rules) else FROZEN
         for path, group in assignment.items()
@@ -136,8 +139,6 @@ def check_rules(rules: Sequence[str] | Mapping[str, Any], assignment: Mapping[st
                 problems.append(f"{key}: {rule!r} fits no group and no parameter")
         except re.error as error:
             problems.append(f"{key}: {rule!r} is not a regular expression ({error})")
-    if not rules and key == "finetune.unfreeze":
-        problems.append(f'{key} is empty: give "all", "head", a number, or names')
     if problems:
         raise UserError("\n".join([*problems, f"The groups are: {' '.join(_order(assignment))}."]))
 

@@ -10,9 +10,15 @@ import jax
 
 from jaxtl.errors import UserError
 from jaxtl.parallel import Placement
+from jaxtl.train import ema
+from jaxtl.train.groups import flatten
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.state import TrainState
 from jaxtl.weights.checkpoint import Checkpoints
+
+# So many steps without a finite gradient are no accident that the next batch mends, nor a loss scale that is too large:
+# that takes at most 15 halvings.
+_MAX_SKIPPED = 50
 
 
 @dataclasses.dataclass
@@ -22,22 +28,32 @@ class Progress:
     Attributes:
       window: sums of the training figures since the last line, and under "steps" how many steps they cover.
       train: the last training line.
-      val: the figures of the best evaluation.
+      val: the figures of the best evaluation, of whichever weights were better.
+      both: the figures of the best evaluation for the "raw" and the "ema" weights, and which "won".
+      averaged: whether the last evaluation was won by the averages; its checkpoint then holds them as its variables.
       best_step: the step of the best evaluation; 0 before the first.
       waited: evaluations since the best one.
       finished: whether the last step was taken or patience ran out.
       seconds: spent in steps ("train") and in evaluations ("evaluate"), over all processes of this run.
       images: number of images the steps saw, for the speed.
+      costs: start of each stage -> the cost of its step.
+      skipped: number of steps that were left out because their gradient was not finite.
+      skipped_in_a_row: how many of them came last.
     """
 
     window: dict[str, float] = dataclasses.field(default_factory=dict)
     train: dict[str, float] = dataclasses.field(default_factory=dict)
     val: dict[str, float] = dataclasses.field(default_factory=dict)
+    both: dict[str, Any] = dataclasses.field(default_factory=dict)
+    averaged: bool = False
     best_step: int = 0
     waited: int = 0
     finished: bool = False
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0})
     images: int = 0
+    costs: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    skipped: int = 0
+    skipped_in_a_row: int = 0
 
 
 def eval_steps(total_steps: int, *, every: int = 0, steps_per_epoch: float = 0.0) -> list[int]:
@@ -55,8 +71,9 @@ def fit(
     *,
     step: Callable[[TrainState, Any], tuple[TrainState, Mapping[str, jax.Array]]],
     batches: Iterator[Mapping[str, Any]],
-    evaluate: Callable[[TrainState], Mapping[str, float]],
+    evaluate: Callable[[Any], Mapping[str, float]],
     total_steps: int,
+    stop_at: int = 0,
     eval_at: list[int],
     batch_size: int,
     placement: Placement,
@@ -69,14 +86,15 @@ def fit(
     monitor: str = "accuracy",
     patience: int = 0,
 ) -> tuple[TrainState, Progress]:
-    """Trains from the state's step to `total_steps`, or until `patience` evaluations brought nothing better.
+    """Trains from the state's step to `stop_at`, or until `patience` evaluations brought nothing better.
 
     Args:
       state: on the devices; its buffers are given away.
       step: compiled train step.
       batches: this host's rows of the global batches, from the one after the state's step on.
-      evaluate: state -> figures of the validation split.
-      total_steps: the last step.
+      evaluate: variables -> figures of the validation split; called for the averages too, where the state has some.
+      total_steps: the last step of the run.
+      stop_at: the step to stop at, for a run in stages; 0 for the last.
       eval_at: steps after which to evaluate and write a checkpoint.
       batch_size: rows of the global batch.
       placement: how batches get to the devices.
@@ -105,7 +123,7 @@ def fit(
             at, scalars = pending.pop(0)
             _collect(progress, at, jax.device_get(placement.get(scalars)), checkpoints)
 
-    while done < total_steps and not progress.finished:
+    while done < (stop_at or total_steps) and not progress.finished:
         state, scalars = step(state, placement.put_batch(next(batches)))
         done += 1
         counted += batch_size
@@ -120,10 +138,11 @@ def fit(
             progress.seconds["train"] += time.perf_counter() - started
             progress.images += counted
             figures = _evaluate(progress, evaluate, state)
-            log.write(done, "val", figures)
-            screen.line(done, "val", figures)
-            score = -figures[monitor] if monitor == "loss" else figures[monitor]
-            _judge(progress, done, figures, monitor, patience)
+            for kind, values in figures.items():
+                split = "val" if kind == "raw" else f"val_{kind}"
+                log.write(done, split, values)
+                screen.line(done, split, values)
+            score = _judge(progress, done, figures, monitor, patience)
             progress.finished |= done == total_steps
             log.sync()
             save(checkpoints, done, placement.get(state), progress, score)
@@ -132,29 +151,59 @@ def fit(
 
 
 def save(checkpoints: Checkpoints, step: int, state: TrainState, progress: Progress, score: float | None) -> None:
-    """Starts writing a checkpoint of the state and the loop's progress."""
+    """Starts writing a checkpoint of the state and the loop's progress; its variables are those that were better."""
+    if progress.averaged:
+        state = exchanged(state)
     checkpoints.save(step, state.variables, rest_of(state), dataclasses.asdict(progress), score)
 
 
-def restore(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, Progress] | None:
-    """Returns the newest checkpoint that is whole, or None; `state` tells shapes and structure."""
-    found = checkpoints.restore_latest(state.variables, rest_of(state))
+def restore(checkpoints: Checkpoints, like: Callable[[int], TrainState]) -> tuple[TrainState, Progress] | None:
+    """Returns the newest checkpoint that is whole, or None; `like` tells shapes and structure at a step."""
+
+    def parts(step: int):
+        state = like(step)
+        return state.variables, rest_of(state)
+
+    found = checkpoints.restore_latest(parts)
     if found is None:
         return None
     _, variables, rest, host = found
+    progress = Progress(**host)
     model_state = {name: tree for name, tree in variables.items() if name != "params"}
     rng = jax.random.wrap_key_data(rest["rng"])
-    restored = TrainState(rest["step"], variables["params"], model_state, rest["opt_state"], rng)
-    return restored, Progress(**host)
+    state = TrainState(
+        rest["step"],
+        variables["params"],
+        model_state,
+        rest["opt_state"],
+        rng,
+        rest.get("ema", {}),
+        rest.get("scaling", {}),
+    )
+    return (exchanged(state) if progress.averaged else state), progress
 
 
 def rest_of(state: TrainState) -> dict[str, Any]:
     """Returns what of a state is not variables, as arrays that a file can hold."""
-    return {"step": state.step, "opt_state": state.opt_state, "rng": jax.random.key_data(state.rng)}
+    rest = {"step": state.step, "opt_state": state.opt_state, "rng": jax.random.key_data(state.rng)}
+    optional = {"ema": state.ema, "scaling": state.scaling}
+    return rest | {key: tree for key, tree in optional.items() if tree}
+
+
+def exchanged(state: TrainState) -> TrainState:
+    """Returns the state with what trains and its averages in each other's place."""
+    variables = flatten(state.variables)
+    average = {path: variables[path] for path in state.ema}
+    collections = ema.averaged(state.variables, state.ema)
+    params = collections.pop("params")
+    return dataclasses.replace(state, params=params, model_state=collections, ema=average)
 
 
 def _collect(progress: Progress, step: int, scalars: Mapping[str, Any], checkpoints: Checkpoints) -> None:
     values = {key: float(value) for key, value in scalars.items()}
+    if values.pop("skipped", 0.0):
+        return _skip(progress, step)
+    progress.skipped_in_a_row = 0
     if not math.isfinite(values["loss"]):
         kept = checkpoints.steps()
         last = f"the last good checkpoint is step {kept[-1]}" if kept else "there was no checkpoint yet"
@@ -167,28 +216,49 @@ def _collect(progress: Progress, step: int, scalars: Mapping[str, Any], checkpoi
     progress.window["steps"] = progress.window.get("steps", 0) + 1
 
 
+def _skip(progress: Progress, step: int) -> None:
+    progress.skipped += 1
+    progress.skipped_in_a_row += 1
+    progress.window["skipped"] = progress.window.get("skipped", 0) + 1
+    if progress.skipped_in_a_row >= _MAX_SKIPPED:
+        raise UserError(
+            f"{_MAX_SKIPPED} steps one after the other, up to step {step}, had a gradient that is not finite. "
+            "Lower optimizer.learning_rate, or set optimizer.clip_norm or a longer optimizer.warmup_steps."
+        )
+
+
 def _train_line(progress, step, rate, speed, log: MetricsLog, screen: Screen) -> None:
     window, progress.window = progress.window, {}
-    steps = window.pop("steps", 0)
+    steps, skipped = window.pop("steps", 0), window.pop("skipped", None)
     if not steps:
         return
     progress.train = {key: value / steps for key, value in window.items()} | {"learning_rate": rate}
+    if skipped is not None:
+        progress.train["skipped"] = skipped
     log.write(step, "train", progress.train, {"images_per_second": speed})
     screen.line(step, "train", progress.train | {"images_per_second": speed})
 
 
-def _evaluate(progress: Progress, evaluate, state: TrainState) -> dict[str, float]:
+def _evaluate(progress: Progress, evaluate, state: TrainState) -> dict[str, dict[str, float]]:
     started = time.perf_counter()
-    figures = dict(evaluate(state))
+    figures = {"raw": dict(evaluate(state.variables))}
+    if state.ema:
+        figures["ema"] = dict(evaluate(ema.averaged(state.variables, state.ema)))
     progress.seconds["evaluate"] += time.perf_counter() - started
     return figures
 
 
-def _judge(progress: Progress, step: int, figures: dict[str, float], monitor: str, patience: int) -> None:
+def _judge(progress: Progress, step: int, figures: dict[str, dict[str, float]], monitor: str, patience: int) -> float:
+    """Takes note of which weights won, and whether they are the best so far; returns their score."""
+    sign = -1 if monitor == "loss" else 1
+    winner = max(figures, key=lambda kind: sign * figures[kind][monitor])
+    score = sign * figures[winner][monitor]
+    progress.averaged = winner == "ema"
     best = progress.val.get(monitor)
-    better = best is None or (figures[monitor] < best if monitor == "loss" else figures[monitor] > best)
-    if better:
-        progress.val, progress.best_step, progress.waited = figures, step, 0
+    if best is None or score > sign * best:
+        progress.val, progress.best_step, progress.waited = figures[winner], step, 0
+        progress.both = {**figures, "won": winner} if len(figures) > 1 else {}
     else:
         progress.waited += 1
         progress.finished |= 0 < patience <= progress.waited
+    return score

@@ -6,7 +6,7 @@ optimizer state, key) and "host" (JSON: the loop's own numbers, and a digest of 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +94,14 @@ class Checkpoints:
         ranked = {step: _rank(metrics) for step, metrics in scores.items() if metrics}
         return max(ranked, key=lambda step: ranked[step]) if ranked else None
 
-    def restore_latest(self, variables: Tree, rest: Tree) -> tuple[int, Tree, Tree, dict[str, Any]] | None:
+    def restore_latest(self, like: Callable[[int], tuple[Tree, Tree]]) -> tuple[int, Tree, Tree, dict[str, Any]] | None:
         """Returns (step, variables, rest, host) of the newest checkpoint that is whole, or None where there is none.
 
         A checkpoint that cannot be read, or whose arrays differ from their digests, is passed over, and `problems` says
         so; it is deleted, so that its step can be saved again.
 
         Args:
-          variables: arrays or shapes with shardings, like those that were saved.
-          rest: likewise.
+          like: step -> (variables, rest) as they were saved there, as arrays or as shapes with shardings.
 
         Raises:
           UserError: there are checkpoints, but none is whole.
@@ -111,6 +110,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 host = self._read_host(step)
+                variables, rest = like(step)
                 restored = self._manager.restore(
                     step,
                     args=ocp.args.Composite(

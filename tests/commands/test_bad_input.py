@@ -51,7 +51,7 @@ def test_all_problems_of_a_config_at_once(train):
         ("--config.optimizer.name=adam --config.optimizer.weight_decay=0.1", 'use "adamw"'),
         ("--config.train.accumulate=3", "no multiple of train.accumulate"),
         ("--config.train.batch_size=7", "cannot be shared out evenly over 2 devices: give a multiple of 2, such as 8"),
-        ("--config.train.precision=float16", "'float32', 'bfloat16'"),
+        ("--config.train.precision=float8", "'float32', 'bfloat16', 'float16'"),
         ("--config.finetune.unfreeze=blok1", "The groups are: embed block0 block1 head"),
         ("--config.finetune.lr_multipliers={'x.*':1}", "'x.*' fits no group"),
         ("--config.data.source=flowers", "tfds:NAME, folder:DIR, csv:FILE, npz:FILE"),

@@ -25,7 +25,7 @@ def same(a, b):
 def test_what_was_saved_comes_back(tmp_path):
     save(tmp_path, {3: 0.5})
     with Checkpoints(tmp_path) as checkpoints:
-        step, variables, rest, host = checkpoints.restore_latest(VARIABLES, REST)
+        step, variables, rest, host = checkpoints.restore_latest(lambda step: (VARIABLES, REST))
     assert (step, host) == (3, {"note": 1.0})
     same(variables, jax.tree.map(lambda x: x + 3, VARIABLES))
     same(rest, REST)
@@ -71,7 +71,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_taken(tmp_path, dam
     save(tmp_path, {1: 0.5, 2: 0.6})
     damage(tmp_path, 2, item)
     with Checkpoints(tmp_path) as checkpoints:
-        step, variables, _, _ = checkpoints.restore_latest(VARIABLES, REST)
+        step, variables, _, _ = checkpoints.restore_latest(lambda step: (VARIABLES, REST))
         assert step == 1
         assert len(checkpoints.problems) == 1
         assert checkpoints.problems[0].startswith("checkpoint 2 is damaged: ")
@@ -83,14 +83,14 @@ def test_no_whole_checkpoint_is_an_error(tmp_path):
     save(tmp_path / "checkpoints", {1: 0.5})
     truncate(tmp_path / "checkpoints", 1, "variables")
     with Checkpoints(tmp_path / "checkpoints") as checkpoints, pytest.raises(UserError, match="No checkpoint is whole"):
-        checkpoints.restore_latest(VARIABLES, REST)
+        checkpoints.restore_latest(lambda step: (VARIABLES, REST))
     with pytest.raises(UserError, match="checkpoint 1 cannot be read"):
         read_best(tmp_path)
 
 
 def test_an_empty_or_missing_folder(tmp_path):
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        assert checkpoints.restore_latest(VARIABLES, REST) is None
+        assert checkpoints.restore_latest(lambda step: (VARIABLES, REST)) is None
         assert checkpoints.best() is None
     with pytest.raises(UserError, match="is empty"):
         read_best(tmp_path)

@@ -1,0 +1,137 @@
+"""From a config to the parts of a step: its loss, what prepares a batch, and its options."""
+
+import functools
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from jaxtl.commands import setup
+from jaxtl.commands.plan import Plan
+from jaxtl.data.normalize import normalize
+from jaxtl.errors import UserError
+from jaxtl.train import ema, scaling
+from jaxtl.train.cost import Cost, reference_cost
+from jaxtl.train.losses import Loss, balanced_weights, make_loss
+from jaxtl.train.mixing import mix
+from jaxtl.train.penalties import make_penalty
+from jaxtl.train.stages import Stage
+from jaxtl.train.state import TrainState
+from jaxtl.train.step import train_step
+
+
+def make_step(
+    config: ConfigDict,
+    model: setup.Model,
+    plan: Plan,
+    stage: Stage,
+    *,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    module: Any = None,
+    cached: bool = False,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns the train step of a stage: (state, batch) -> (state, scalars).
+
+    Args:
+      config: the config.
+      model: with its pixel facts.
+      plan: of the run.
+      stage: one of its stages.
+      optimizer: of the stage.
+      loss: from `choose_loss`.
+      module: what to apply; the model's own by default.
+      cached: whether batches hold features, which are neither normalised nor mixed.
+    """
+    augment = config.augment
+
+    def prepare(batch, key):
+        batch = {**batch, "image": normalize(batch["image"], model.pixels)}
+        return mix(batch, key, mixup_alpha=augment.mixup, cutmix_alpha=augment.cutmix, num_classes=len(model.classes))
+
+    return functools.partial(
+        train_step,
+        model=module or model.module,
+        optimizer=optimizer,
+        groups=stage.labels,
+        loss_fn=loss,
+        prepare=None if cached else prepare,
+        penalty=make_penalty(stage.labels, plan.assignment, l1=config.finetune.l1, l2=config.finetune.l2),
+        clip_norm=config.optimizer.clip_norm,
+        accumulate=config.train.accumulate,
+        sam_rho=config.optimizer.sam_rho,
+        skip_nonfinite=config.train.skip_nonfinite,
+        ema_decay=config.train.ema_decay,
+        ema_since=stage.since,
+    )
+
+
+def make_state(
+    config: ConfigDict, variables: Mapping[str, Any], stage: Stage, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """Returns the state that a stage would start from if it were the first."""
+    average = ema.trained_leaves(variables, stage.labels) if config.train.ema_decay else None
+    loss_scale = config.train.loss_scale or (scaling.FLOAT16_SCALE if config.train.precision == "float16" else 0.0)
+    return TrainState.create(
+        variables, optimizer, jax.random.key(config.train.seed), ema=average, loss_scale=loss_scale
+    )
+
+
+def choose_loss(config: ConfigDict, classes: int, labels: np.ndarray) -> Loss:
+    """Returns the loss that the config describes.
+
+    Args:
+      config: the config.
+      classes: number of classes.
+      labels: of the training split, to count the classes.
+
+    Raises:
+      UserError: there are more or fewer weights than classes, or the loss is no such function.
+    """
+    text = config.train.class_weights
+    weights = None
+    if text == "balanced":
+        weights = balanced_weights(np.bincount(labels, minlength=classes))
+    elif text:
+        weights = np.asarray([float(number) for number in text.split(",")], np.float32)
+        if len(weights) != classes:
+            raise UserError(
+                f"train.class_weights has {len(weights)} numbers, but there are {classes} classes: give one a class."
+            )
+    return make_loss(
+        config.train.loss,
+        num_classes=classes,
+        label_smoothing=config.train.label_smoothing,
+        gamma=config.train.focal_gamma,
+        weights=weights,
+    )
+
+
+def begin_reference_cost(config: ConfigDict, model: setup.Model, plan: Plan, variables: Any) -> Future[Cost]:
+    """Starts counting what evaluation and full fine-tuning would cost, while the compiler works on the step."""
+    size = model.pixels.size
+    image = jax.ShapeDtypeStruct((config.train.batch_size, size, size, 3), jnp.float32)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="jaxtl-cost")
+    future = pool.submit(reference_cost, model.module, variables, plan.assignment, image)
+    pool.shutdown(wait=False)
+    return future
+
+
+def cost_line(cost: Mapping[str, float], plan: Plan, stage: Stage) -> str:
+    """Returns the cost of a stage's step beside that of full fine-tuning and of evaluation, in one line."""
+    trained = plan.count(stage.since)
+    frozen = plan.counts["total"] - trained
+    return (
+        f"{trained:,} parameters train, {frozen:,} are frozen; a step takes {_short(cost['step_gflop'])} GFLOP "
+        f"(training everything {_short(cost['full_gflop'])}, forward alone {_short(cost['forward_gflop'])}), "
+        f"{cost['optimizer_bytes'] / 2**20:.1f} MiB for the optimizer and {cost['temp_bytes'] / 2**20:.0f} MiB at work"
+    )
+
+
+def _short(gflop: float) -> str:
+    return f"{gflop:.3g}" if gflop < 100 else f"{gflop:,.0f}"

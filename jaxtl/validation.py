@@ -1,0 +1,215 @@
+"""What the values of a config must be: everything that can be told without opening data or weights."""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jaxtl import models, parallel
+from jaxtl.errors import UserError
+from jaxtl.train import losses, optimizer, schedules
+
+# Keys whose value is a dict by regular expression.
+RULES = ("finetune.lr_multipliers", "finetune.groups", "finetune.l1", "finetune.l2")
+# The keys of optimizer that cannot differ between groups: they concern all gradients together.
+_SHARED = ("clip_norm", "sam_rho")
+_STAGE_KEYS = ("epochs", "steps", "unfreeze", "rate")
+
+
+def problems(values: Mapping[str, Any]) -> list[str]:
+    """Returns one line for each problem; all problems at once.
+
+    Args:
+      values: of every key, "train.steps" -> 0, each of the right kind.
+    """
+    return [
+        *_model_problems(values),
+        *_data_problems(values),
+        *_optimizer_problems(values),
+        *_finetune_problems(values),
+        *_train_problems(values),
+    ]
+
+
+def is_number(value: Any) -> bool:
+    """Tells whether a value is a finite number, and no truth value."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+class _Checks(list[str]):
+    """The problems found so far."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        super().__init__()
+        self.values = values
+
+    def check(self, key: str, test: Callable[[Any], bool], allowed: str) -> None:
+        if not test(self.values[key]):
+            self.append(f"{key} is {self.values[key]!r}, but it must be {allowed}.")
+
+    def choice(self, key: str, names: Sequence[str]) -> None:
+        self.check(key, lambda value: value in names, f"one of: {', '.join(repr(name) for name in names)}")
+
+    def not_negative(self, *keys: str) -> None:
+        for key in keys:
+            self.check(key, lambda value: value >= 0, "0 or more")
+
+    def share(self, *keys: str) -> None:
+        for key in keys:
+            self.check(key, lambda value: 0 <= value < 1, "at least 0 and below 1")
+
+
+def _model_problems(values: Mapping[str, Any]) -> list[str]:
+    found = _Checks(values)
+    try:
+        if values["model.name"] != "auto":
+            models.build(values["model.name"], num_classes=1)
+    except UserError as error:
+        found.append(f"model.name: {error}")
+    found.choice("model.head", ("auto", "keep", "new"))
+    found.choice("model.interpolation", ("", "nearest", "bilinear", "bicubic", "lanczos"))
+    for key in ("model.mean", "model.std"):
+        found.check(key, lambda value: len(value) in (0, 1, 3, 4), "one number a channel, for images in [0, 1]")
+    found.check("model.std", lambda value: all(number > 0 for number in value), "positive")
+    found.not_negative("model.image_size", "model.resize")
+    found.share("model.dropout", "model.drop_path")
+    return found
+
+
+def _data_problems(values: Mapping[str, Any]) -> list[str]:
+    found = _Checks(values)
+    found.check(
+        "data.source",
+        lambda value: value.split(":")[0] in ("tfds", "folder", "csv", "npz") and ":" in value,
+        "one of: tfds:NAME, folder:DIR, csv:FILE, npz:FILE",
+    )
+    found.not_negative("data.workers", "data.cache_gib", "augment.resize", "augment.pad")
+    found.not_negative("augment.mixup", "augment.cutmix", "eval.batch_size")
+    found.choice("augment.crop", ("random_resized", "resize_crop", "pad_crop", "none"))
+    for key in ("augment.scale", "augment.ratio"):
+        found.check(key, lambda value: len(value) == 2 and 0 < value[0] <= value[1], "(low, high), both positive")
+    found.check("augment.flip", lambda value: 0 <= value <= 1, "a probability")
+    found.check("augment.color_jitter", lambda value: 0 <= value <= 1, "between 0 and 1")
+    return found
+
+
+def _optimizer_problems(values: Mapping[str, Any], prefix: str = "optimizer.") -> list[str]:
+    """Checks the keys of optimizer, or of a rule of finetune.groups put over them."""
+    found = _Checks(values)
+    found.choice(f"{prefix}name", optimizer.NAMES)
+    found.choice(f"{prefix}schedule", schedules.NAMES)
+    for key in ("learning_rate", "eps"):
+        found.check(f"{prefix}{key}", lambda value: value > 0, "positive")
+    for key in ("weight_decay", "warmup_steps", "end_factor", "factor", *_SHARED):
+        if f"{prefix}{key}" in values:
+            found.not_negative(f"{prefix}{key}")
+    found.share(*(f"{prefix}{key}" for key in ("momentum", "b1", "b2")))
+    if values[f"{prefix}name"] == "adam" and values[f"{prefix}weight_decay"] > 0:
+        found.append(f'{prefix}name is "adam", which has no weight decay: use "adamw", or weight_decay 0.')
+    steps, warmup = values.get("train.steps", 0), values[f"{prefix}warmup_steps"]
+    if steps > 0 and warmup >= steps:
+        found.append(f"{prefix}warmup_steps is {warmup}, but the run has {steps} steps: give fewer.")
+    return found
+
+
+def _finetune_problems(values: Mapping[str, Any]) -> list[str]:
+    found = _Checks(values)
+    found.check("finetune.layer_decay", lambda value: 0 < value <= 1, "above 0 and at most 1")
+    for key in ("finetune.lr_multipliers", "finetune.l1", "finetune.l2"):
+        found.check(
+            key,
+            lambda value: all(is_number(factor) and factor >= 0 for factor in value.values()),
+            "{regex: factor} with factors of 0 or more",
+        )
+    mixing = values["augment.mixup"] > 0 or values["augment.cutmix"] > 0
+    if mixing and values["finetune.cache_features"] == "on":
+        found.append('augment.mixup and .cutmix mix images: give finetune.cache_features "auto" or "off" with them.')
+    found += _group_problems(values)
+    found += _stage_problems(values)
+    return found
+
+
+def _group_problems(values: Mapping[str, Any]) -> list[str]:
+    found: list[str] = []
+    base = {key.partition(".")[2]: value for key, value in values.items() if key.startswith("optimizer.")}
+    known = {key: value for key, value in base.items() if key not in _SHARED}
+    for rule, given in values["finetune.groups"].items():
+        name = f"finetune.groups[{rule!r}]"
+        if not isinstance(given, Mapping):
+            found.append(f"{name} is {given!r}, but it must be a dict of keys of optimizer.")
+            continue
+        wrong = []
+        for key, value in given.items():
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
+                wrong.append(f"{name} has no key {key!r}; did you mean {near!r}? It takes: {', '.join(known)}.")
+            elif not (is_number(value) if is_number(known[key]) else isinstance(value, type(known[key]))):
+                wrong.append(f"{name}[{key!r}] is {value!r}, but it must be like {known[key]!r}.")
+        # Only what the rule itself changes: what it inherits is reported as optimizer.* already.
+        whole = {f"{name}.{key}": value for key, value in {**known, **given}.items()}
+        inherited = {f"{name}.{key}" for key in known if key not in given and key != "name"}
+        steps = {"train.steps": values["train.steps"]}
+        found += wrong or [
+            line
+            for line in _optimizer_problems({**whole, **steps}, f"{name}.")
+            if line.split(" is ")[0] not in inherited
+        ]
+    return found
+
+
+def _stage_problems(values: Mapping[str, Any]) -> list[str]:
+    found: list[str] = []
+    stages = values["finetune.stages"]
+    if stages and values["finetune.unfreeze"] != "all":
+        found.append("finetune.stages say what to unfreeze: leave finetune.unfreeze at 'all'.")
+    if stages and (values["train.steps"] or values["train.epochs"]):
+        found.append("finetune.stages say how long to train: set train.steps and train.epochs to 0.")
+    for number, stage in enumerate(stages, start=1):
+        name = f"stage {number} of finetune.stages"
+        unknown = [key for key in stage if key not in _STAGE_KEYS]
+        if unknown:
+            found.append(f"{name} has no key {unknown[0]!r}; it takes: {', '.join(_STAGE_KEYS)}.")
+        lengths = [stage[key] for key in ("epochs", "steps") if key in stage]
+        if len(lengths) != 1 or not is_number(lengths[0]) or lengths[0] <= 0:
+            found.append(f"{name} is {dict(stage)!r}: give it epochs or steps, above 0.")
+        elif "steps" in stage and not isinstance(stage["steps"], int):
+            found.append(f"{name} has {stage['steps']!r} steps, but it must be a whole number.")
+        if not isinstance(stage.get("unfreeze"), (str, int)) or isinstance(stage.get("unfreeze"), bool):
+            found.append(f'{name} needs unfreeze: "all", "head", a number, or names.')
+        if not is_number(stage.get("rate", 1.0)) or stage.get("rate", 1.0) <= 0:
+            found.append(f"{name} has the rate {stage['rate']!r}, but it must be a factor above 0.")
+    return found
+
+
+def _train_problems(values: Mapping[str, Any]) -> list[str]:
+    found = _Checks(values)
+    found.not_negative(*(f"train.{key}" for key in ("steps", "epochs", "eval_every", "patience", "seed")))
+    found.not_negative("train.focal_gamma", "train.loss_scale")
+    found.share("train.label_smoothing", "train.ema_decay")
+    for key in ("batch_size", "accumulate", "log_every"):
+        found.check(f"train.{key}", lambda value: value > 0, "1 or more")
+    found.choice("train.precision", ("float32", "bfloat16", "float16"))
+    found.choice("train.parallel", parallel.NAMES)
+    found.choice("train.monitor", ("accuracy", "top5", "loss", "precision", "recall", "f1"))
+    found.check(
+        "train.loss",
+        lambda value: value in losses.NAMES or all(value.partition(":")),
+        f"one of: {', '.join(repr(name) for name in losses.NAMES)}, or 'module:function'",
+    )
+    found.check("train.class_weights", _are_weights, "'', 'balanced', or one number a class, with commas")
+    steps, epochs = values["train.steps"], values["train.epochs"]
+    if not values["finetune.stages"] and (steps > 0) == (epochs > 0):
+        found.append(f"train.steps is {steps} and train.epochs {epochs}: give one of them, and 0 for the other.")
+    batch_size, parts = values["train.batch_size"], values["train.accumulate"]
+    if parts > 0 and batch_size % parts:
+        found.append(f"train.batch_size {batch_size} is no multiple of train.accumulate {parts}.")
+    return found
+
+
+def _are_weights(text: str) -> bool:
+    if text in ("", "balanced"):
+        return True
+    try:
+        return all(math.isfinite(float(number)) and float(number) >= 0 for number in text.split(","))
+    except ValueError:
+        return False
