@@ -55,7 +55,7 @@ def build(
       epsilon: of the normalisations; None for the family's own.
 
     Raises:
-      UserError: the name, or a field in it, is unknown.
+      UserError: the name, or a field in it, is unknown, or the fields do not go together.
     """
     family = find_family(name)
     fields = fields_of(name)
@@ -68,7 +68,10 @@ def build(
             if key not in _field_names(family.MODEL):
                 raise UserError(f"model {name!r} has no {key}; leave it at 0.")
             fields[key] = rate
-    return family.MODEL(num_classes=num_classes, dtype=dtype, **fields)
+    try:
+        return family.MODEL(num_classes=num_classes, dtype=dtype, **fields)
+    except ValueError as error:
+        raise UserError(f"model {name!r}: {error}.") from None
 
 
 def spec(model: type[nn.Module], fields: Mapping[str, Any]) -> str:
@@ -78,12 +81,15 @@ def spec(model: type[nn.Module], fields: Mapping[str, Any]) -> str:
     >>> spec(ViT, {**VARIANTS["vit_s16"], "patch": 8})
     'vit_s16:patch=8'
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(model)}
+    defaults = {
+        field.name: field.default for field in dataclasses.fields(model) if field.default is not dataclasses.MISSING
+    }
+    wanted = {**defaults, **fields}
     candidates = []
     for family in families():
         for name, variant in family.VARIANTS.items() if family.MODEL is model else ():
             own = {**defaults, **variant}
-            candidates.append((name, {key: value for key, value in {**own, **fields}.items() if own[key] != value}))
+            candidates.append((name, {key: value for key, value in wanted.items() if own[key] != value}))
     name, others = min(candidates, key=lambda candidate: len(candidate[1]))
     return name + (":" + ",".join(f"{key}={_format_value(value)}" for key, value in others.items()) if others else "")
 

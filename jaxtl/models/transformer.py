@@ -178,6 +178,18 @@ class ViT(nn.Module):
     drop_path: float = 0.0
     dtype: Any = jnp.float32
 
+    def __post_init__(self):
+        if self.image_size % self.patch and type(self) is ViT:
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch {self.patch}")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+        for name, allowed in (("pool", ("cls", "mean", "cls+mean")), ("gelu", ("exact", "tanh"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(allowed)}")
+        if self.pool != "mean" and not self.class_token:
+            raise ValueError(f"pool {self.pool!r} needs class_token")
+        super().__post_init__()
+
     def groups(self) -> Groups:
         """Gives the groups from input to head; the final norm goes with the last block."""
         last = self.depth - 1
@@ -230,10 +242,9 @@ class ViT(nn.Module):
 
     def _check(self, images: jax.Array) -> None:
         height, width = images.shape[1:3]
-        if (height, width) != (self.image_size, self.image_size) or self.image_size % self.patch:
+        if (height, width) != (self.image_size, self.image_size):
             raise ValueError(
-                f"images of {height} x {width} were given to a ViT built for {self.image_size} x {self.image_size} "
-                f"in patches of {self.patch}"
+                f"images of {height} x {width} were given to a ViT built for {self.image_size} x {self.image_size}"
             )
 
     def _embed(self, x: jax.Array, train: bool) -> jax.Array:

@@ -61,13 +61,14 @@ def locate(location: str, *, cache_dir: str = "") -> Found:
     if location.startswith("gs://"):
         location = "https://storage.googleapis.com/" + location.removeprefix("gs://")
     if location.startswith(("https://", "http://", "file://")):
-        return Found(_verified(_download(location, cache_dir)))
+        return Found(_download(location, cache_dir))
     path = Path(location).expanduser()
     if not path.exists():
         raise UserError(f"no weight file {location!r}; give a path, hf:org/name, https://..., gs://... or run:WORKDIR.")
     if path.is_dir():
         path = _file_in(path, sorted(entry.name for entry in path.iterdir()), str(path))
-    return Found(_verified(path), **_side_files(path.parent))
+    _verify(path, path.name)
+    return Found(path, **_side_files(path.parent))
 
 
 def _file_in(folder: Path, names: Sequence[str], what: str) -> Path:
@@ -94,11 +95,11 @@ def _side_files(folder: Path) -> dict[str, Any]:
     return {"config": contents[0], "preprocessor": contents[1]}
 
 
-def _verified(path: Path) -> Path:
+def _verify(path: Path, name: str) -> None:
     """Checks a file whose name ends in the start of its sha256, as torch.hub's do ("resnet50-0676ba61.pth")."""
-    match = re.search(r"-([0-9a-f]{8,64})\.\w+$", path.name)
+    match = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
     if match is None:
-        return path
+        return
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(match[1]):
@@ -106,7 +107,6 @@ def _verified(path: Path) -> Path:
             f"{path} has the sha256 {digest[: len(match[1])]}..., but its name says {match[1]}: it is damaged or "
             f"another file; get it again, or rename it if you trust it."
         )
-    return path
 
 
 def _cache(cache_dir: str) -> Path:
@@ -225,6 +225,11 @@ def _download(url: str, cache_dir: str) -> Path:
         raise UserError(f"{url}: the server answered {error.code} {error.reason}; is the address right?") from None
     except (OSError, urllib.error.URLError) as error:
         raise _unreachable(url, str(getattr(error, "reason", error)), target.parent, name) from None
+    try:
+        _verify(part, name)
+    except UserError:
+        part.unlink()
+        raise
     os.replace(part, target)
     return target
 

@@ -57,6 +57,9 @@ def read(path: Path) -> Arrays:
         raise UserError(f"the weight file {path} is empty; get it again.")
     if path.name.endswith(".index.json"):
         return _read_sharded(path)
+    # Before the others: such a file begins with a length, whose bytes may look like the mark of any of them.
+    if start[8:9] == b"{" and start[4:8] == b"\0\0\0\0":
+        return _read_safetensors(path)
     if start.startswith(b"PK"):
         return _read_zip(path)
     if start.startswith(b"\x89HDF"):
@@ -69,8 +72,6 @@ def read(path: Path) -> Arrays:
         raise UserError(f"{path} is a web page, no weight file: the address was that of a page; use the download link.")
     if start.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is only a pointer of git-lfs; run `git lfs pull` where it came from.")
-    if start[8:9] == b"{":
-        return _read_safetensors(path)
     raise UserError(f"{path} is no weight file that can be read: safetensors, .npz, PyTorch's .pth or Keras' .h5.")
 
 

@@ -35,7 +35,7 @@ def read_torch(path: Path) -> Arrays:
             f"{path} holds Python objects besides plain tensors, which can run code when read, so it was not read; "
             f"save its state_dict alone with torch.save or safetensors."
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # A broken pickle fails in as many ways as it has bytes.
         raise UserError(f"{path} is a broken PyTorch file (truncated in the transfer?): {str(error)[:100]}") from None
     tensors = _unwrap(content)
     if not tensors:

@@ -1,0 +1,157 @@
+"""What the modules compute: statistics as PyTorch's, stochastic parts where asked, half precision, image sizes."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from jaxtl import models
+from jaxtl.models.batchnorm import BatchNorm
+from jaxtl.models.standardized import StandardizedConv
+from jaxtl.models.transformer import PatchEmbed, attend
+from jaxtl.weights.adopt import abstract_variables
+from jaxtl.weights.tree import nest
+
+
+@pytest.mark.parametrize("unbiased", [True, False], ids=["torch", "keras"])
+def test_running_statistics(unbiased):
+    x = np.random.default_rng(0).normal(2, 3, size=(4, 3, 3, 5)).astype(np.float32)
+    norm = BatchNorm(unbiased=unbiased)
+    variables = norm.init(jax.random.key(0), x, use_running_average=True)
+    y, updated = norm.apply(variables, x, use_running_average=False, mutable=["batch_stats"])
+    reference = torch.nn.BatchNorm2d(5)
+    expected = reference(torch.from_numpy(x).permute(0, 3, 1, 2)).detach().permute(0, 2, 3, 1)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], reference.running_mean, rtol=1e-5)
+    variance = 0.9 + 0.1 * x.reshape(-1, 5).var(axis=0, ddof=int(unbiased))
+    np.testing.assert_allclose(updated["batch_stats"]["var"], variance, rtol=1e-5)
+    if unbiased:
+        np.testing.assert_allclose(updated["batch_stats"]["var"], reference.running_var, rtol=1e-5)
+
+
+def test_running_statistics_over_a_mapped_axis_are_those_of_the_global_batch():
+    x = np.random.default_rng(0).normal(size=(4, 2, 2, 3)).astype(np.float32)
+    norm = BatchNorm()
+    variables = norm.init(jax.random.key(0), x, use_running_average=True)
+    _, whole = norm.apply(variables, x, use_running_average=False, mutable=["batch_stats"])
+    mapped = norm.clone(axis_name="batch")
+
+    def part(x):
+        return mapped.apply(variables, x, use_running_average=False, mutable=["batch_stats"])[1]
+
+    parts = jax.vmap(part, axis_name="batch")(x.reshape(2, 2, 2, 2, 3))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-6), parts, whole)
+
+
+def test_frozen_statistics_are_used_and_kept():
+    x = np.random.default_rng(0).normal(2, 3, size=(4, 3, 3, 5)).astype(np.float32)
+    norm = BatchNorm()
+    variables = norm.init(jax.random.key(0), x, use_running_average=True)
+    y, updated = norm.apply(variables, x, use_running_average=True, mutable=["batch_stats"])
+    jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"])
+    np.testing.assert_allclose(y, x / np.sqrt(np.float32(1 + 1e-5)), rtol=1e-5)
+
+
+def test_patches_are_those_of_a_strided_convolution():
+    images = np.random.default_rng(0).normal(size=(2, 12, 12, 3)).astype(np.float32)
+    embed = PatchEmbed(patch=4, width=5)
+    variables = embed.init(jax.random.key(0), images)
+    kernel = torch.from_numpy(np.asarray(variables["params"]["kernel"]).transpose(3, 2, 0, 1).copy())
+    expected = torch.nn.functional.conv2d(torch.from_numpy(images).permute(0, 3, 1, 2), kernel, stride=4)
+    expected = expected.flatten(2).transpose(1, 2)
+    np.testing.assert_allclose(embed.apply(variables, images), expected, atol=1e-5)
+
+
+def test_attention_is_that_of_torch():
+    generator = np.random.default_rng(0)
+    query, key, value = generator.normal(size=(3, 2, 7, 4, 8)).astype(np.float32)
+    tensors = (torch.from_numpy(x).transpose(1, 2) for x in (query, key, value))
+    expected = torch.nn.functional.scaled_dot_product_attention(*tensors).transpose(1, 2)
+    np.testing.assert_allclose(attend(query, key, value), expected, atol=1e-5)
+
+
+def test_a_standardised_kernel_ignores_its_mean_and_scale():
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    conv = StandardizedConv(features=4, size=3, padding=1)
+    variables = conv.init(jax.random.key(0), x)
+    changed = jax.tree.map(lambda kernel: 5 * kernel + 2, variables)
+    np.testing.assert_allclose(conv.apply(variables, x), conv.apply(changed, x), atol=1e-4)
+
+
+VIT = "vit_s16:patch=8,width=32,depth=2,heads=2"
+
+
+@pytest.mark.parametrize("name", [VIT, "resnet18:stages=1-1,width=8", "bit_r50x1:stages=1-1,width=32"])
+def test_bfloat16_computes_in_half_and_keeps_float32_at_both_ends(name):
+    model = models.build(name, num_classes=3, image_size=32, dtype=jnp.bfloat16)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    names = [name for name, _ in model.groups()]
+    middle = jax.eval_shape(lambda v, x: model.apply(v, x, stop=names[0]), variables, images)
+    logits = jax.eval_shape(model.apply, variables, images)
+    assert (middle.dtype, logits.dtype) == (jnp.bfloat16, jnp.float32)
+
+
+@pytest.mark.parametrize("name", [VIT, "resnet18:stages=2-2,width=8", "bit_r50x1:stages=1-2,width=32"])
+def test_stochastic_depth_draws_in_training_only(name):
+    model = models.build(name, num_classes=0, image_size=32, drop_path=0.9)
+    generator = np.random.default_rng(0)
+    leaves = abstract_variables(model, 32)
+    variables = nest(
+        {path: generator.uniform(0.1, 0.2, leaf.shape).astype(np.float32) for path, leaf in leaves.items()}
+    )
+    images = generator.normal(size=(8, 32, 32, 3)).astype(np.float32)
+
+    @partial(jax.jit, static_argnums=0)
+    def run(train, seed):
+        rngs, mutable = {"dropout": jax.random.key(seed)}, ["batch_stats"]
+        return model.apply(variables, images, train=train, rngs=rngs, mutable=mutable)[0]
+
+    assert np.any(run(True, 0) != run(True, 1))
+    np.testing.assert_array_equal(run(False, 0), run(False, 1))
+    np.testing.assert_array_equal(run(True, 0), run(True, 0))
+
+
+def test_a_vit_refuses_images_of_another_size():
+    model = models.build(VIT, num_classes=3, image_size=32)
+    with pytest.raises(ValueError, match="images of 40 x 40 were given to a ViT built for 32 x 32"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 40, 40, 3)))
+
+
+def test_a_resnet_takes_images_of_any_size():
+    model = models.build("resnet18:stages=1-1,width=8", num_classes=3)
+    for shape in [(1, 33, 47, 3), (1, 64, 64, 3)]:
+        assert jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.ones(shape))[0].shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("vit_ti16", 5_717_416),
+        ("vit_s16", 22_050_664),
+        ("vit_b32", 88_224_232),
+        ("vit_h14", 632_045_800),
+        ("deit_s16_distilled", 22_436_432),
+        ("deit3_b16", 86_585_320),
+        ("resnet18", 11_689_512),
+        ("resnet34", 21_797_672),
+        ("resnet101", 44_549_160),
+        ("bit_r101x1", 44_541_480),
+        ("resnet50v2", 25_568_360),
+    ],
+)
+def test_sizes_are_the_published_ones(name, count):
+    model = models.build(name, num_classes=1000)
+    images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+def test_a_cifar_resnet_has_the_published_size():
+    model = models.build("resnet20_cifar", num_classes=10)
+    params = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 269_722
