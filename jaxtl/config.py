@@ -104,6 +104,7 @@ def default() -> ConfigDict:
     c.train.focal_gamma = 2.0
     c.train.class_weights = ""  # "" | "balanced" (by the counts in train) | one number a class, with commas
     c.train.ema_decay = 0.0  # Of the moving average of weights, evaluated beside them; 0: none.
+    c.train.check_learning_rate = False  # A short sweep before the first step warns of a rate that is far too high.
     c.train.log_every = 10  # Steps.
     c.train.eval_every = 0  # Steps; 0: at the end of each epoch.
     c.train.monitor = "accuracy"  # The validation figure that decides which checkpoint is best.

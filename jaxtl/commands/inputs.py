@@ -83,12 +83,10 @@ def make_inputs(
         memory=int(config.data.cache_gib * 2**30),
         disk=feature_store.free_bytes(Path(f.cache_dir or workdir).absolute()),
         on_disk=bool(f.cache_dir),
+        blended=bool(config.augment.mixup or config.augment.cutmix),
     )
     if f.cache_features == "on" and not decision.cache:
-        raise UserError(
-            f'finetune.cache_features is "on", but {decision.reason}: freeze a prefix (finetune.unfreeze=head), make '
-            'room (data.cache_gib, finetune.cache_dir), or give "auto".'
-        )
+        raise UserError(f'finetune.cache_features is "on", but {decision.reason}: change that, or give "auto".')
     if prefix is None or not decision.cache:
         if stop and f.cache_features != "off":
             print(f"{_range(model, stop)} are frozen, but computed in every step: {decision.reason}")

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxtl import data
 from jaxtl.commands import arguments as flags
-from jaxtl.commands import recipe, setup
+from jaxtl.commands import lr_find, recipe, setup
 from jaxtl.commands import workdir as files
 from jaxtl.commands.inputs import Inputs, make_inputs
 from jaxtl.commands.plan import Plan, make_plan
@@ -153,6 +153,8 @@ def _train(
             labels=[stage.labels for stage in plan.stages],
             epochs=plan.total_steps / run.steps_per_epoch,
         )
+        if config.train.check_learning_rate and not done:
+            lr_find.warn(config, run.model, plan, run.loss, inputs, state.variables)
         state = placement.put_state(state)
         reference = recipe.begin_reference_cost(config, run.model, plan, variables)
         begun = time.perf_counter()

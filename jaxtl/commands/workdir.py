@@ -12,7 +12,7 @@ from jaxtl import config as config_lib
 from jaxtl.errors import UserError
 
 # Keys that may change between two starts of one run, because they change nothing that is computed.
-_HARMLESS = ("data.workers:", "data.cache_gib:")
+_HARMLESS = ("data.workers:", "data.cache_gib:", "finetune.cache_dir:")
 
 
 def open_workdir(workdir: Path) -> None:

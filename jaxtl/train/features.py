@@ -86,6 +86,7 @@ def decide(
     memory: int,
     disk: int,
     on_disk: bool = False,
+    blended: bool = False,
 ) -> Decision:
     """Decides whether to cache features.
 
@@ -98,12 +99,15 @@ def decide(
       memory: bytes they may take in memory.
       disk: bytes they may take on disk.
       on_disk: whether they are to lie on disk in any case.
+      blended: whether images are mixed with each other before the model sees them.
     """
     size = f"{needed / 2**20:,.1f} MiB of features"
     if mode == "off":
         return Decision(False, "", "finetune.cache_features is off")
     if not stop:
         return Decision(False, "", "the first group trains, so nothing comes out the same twice")
+    if blended:
+        return Decision(False, "", "augment.mixup and augment.cutmix blend images, which features cannot follow")
     if mode == "auto" and not exact:
         return Decision(
             False,

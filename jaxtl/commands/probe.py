@@ -1,0 +1,145 @@
+"""The probe command: how well frozen features do, before anything is trained, and at which depth they do best."""
+
+import argparse
+import functools
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxtl import data
+from jaxtl.commands import arguments as flags
+from jaxtl.commands import setup
+from jaxtl.commands import workdir as files
+from jaxtl.config import to_dict
+from jaxtl.data.normalize import normalize
+from jaxtl.errors import UserError
+from jaxtl.evaluate.plot import plot_depth
+from jaxtl.evaluate.probe import Score, Split, probe_knn, probe_linear
+from jaxtl.parallel import make_placement
+
+PROBES = {"knn": probe_knn, "linear": probe_linear}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's flags."""
+    flags.add_config(parser)
+    flags.add_workdir(parser, "where probe.json and the plot go")
+    parser.add_argument("--per-group", action="store_true", help="probe the output of every group, and draw a plot")
+
+
+def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """Runs the command from its flags."""
+    run(flags.load_config(arguments, overrides), arguments.workdir, per_group=arguments.per_group)
+
+
+def run(config: ConfigDict, workdir: Path, *, per_group: bool = False) -> dict[str, Any]:
+    """Probes the features before the head, or of every group; returns what probe.json holds."""
+    started = time.perf_counter()
+    files.open_workdir(workdir)
+    batch_size = config.eval.batch_size or config.train.batch_size
+    setup.check_devices(batch_size, make_placement("jit"), "eval.batch_size")
+    opened, source = setup.open_both(config)
+    splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
+    if splits.test is None:
+        raise UserError(f"{source.uri} has no test split to measure on: name one with --config.data.test.")
+    model = setup.make_model(config, opened, source.classes)
+    variables, _ = setup.variables_for(config, opened, model)
+    for note in splits.notes:
+        print(note)
+    names = [name for name, _ in model.module.groups()[:-1]]
+    chosen = names if per_group else names[-1:]
+    begun = time.perf_counter()
+    parts = _features(model, variables, (splits.train, splits.val, splits.test), batch_size, names, chosen)
+    ended = time.perf_counter()
+    scores = {
+        group: {
+            probe: measure(*parts[group], num_classes=len(source.classes), seed=config.train.seed)
+            for probe, measure in PROBES.items()
+        }
+        for group in chosen
+    }
+    print(_table(scores))
+    results = {
+        "model": model.name,
+        "weights": config.model.weights,
+        "data": config.data.source,
+        "count": len(splits.test),
+        "groups": {
+            group: {probe: score.to_json() for probe, score in found.items()} for group, found in scores.items()
+        },
+    }
+    if per_group:
+        _draw(scores, workdir / "probe.png", f"{model.name} on {config.data.source.rpartition('/')[2]}")
+    results["seconds"] = {"total": time.perf_counter() - started, "features": ended - begun}
+    files.write_json(workdir / "config.json", to_dict(config))
+    files.write_json(workdir / "probe.json", results)
+    seconds = results["seconds"]
+    print(f"features {seconds['features']:.1f} s, {seconds['total']:.1f} s in all; {workdir / 'probe.json'}")
+    return results
+
+
+def _features(
+    model: setup.Model,
+    variables: Mapping[str, Any],
+    datasets: tuple[data.Dataset, ...],
+    batch_size: int,
+    names: list[str],
+    chosen: list[str],
+) -> dict[str, tuple[Split, ...]]:
+    """Passes over all images once; returns the pooled outputs of the chosen groups, group -> a split a data set."""
+    # jit whatever the config says: each host needs all rows.
+    placement = make_placement("jit")
+    module = model.module
+
+    def forward(variables, images):
+        outputs = {}
+        x: Any = normalize(images, model.pixels)
+        for name in names:
+            x = module.apply(variables, x, train=False, start=name, stop=name)
+            if name in chosen:
+                # What is not pooled yet, tokens [B, N, D] or a map [B, h, w, C], is averaged over its places.
+                outputs[name] = x.reshape(len(x), -1, x.shape[-1]).astype(np.float32).mean(1)
+        return outputs
+
+    on_devices = placement.put_state(variables)
+    blank = placement.put_batch(setup.blank_batch(model.pixels.size, batch_size))["image"]
+    compiled = placement.compile(forward, on_devices, blank)
+    view = functools.partial(data.eval_view, pixels=model.pixels)
+    splits: dict[str, list[Split]] = {name: [] for name in chosen}
+    for dataset in datasets:
+        shard = (jax.process_index(), jax.process_count())
+        found = []
+        for batch in data.eval_batches(dataset, batch_size=batch_size, view=view, shard=shard):
+            found.append(compiled(on_devices, placement.put_batch(batch)["image"]))
+            if len(found) > 1:
+                found[-2] = jax.device_get(found[-2])  # A batch late, so that the devices never wait for the host.
+        for name in chosen:
+            rows = np.concatenate([np.asarray(outputs[name]) for outputs in found])[: len(dataset)]
+            splits[name].append(Split(rows, dataset.labels))
+    return {name: tuple(parts) for name, parts in splits.items()}
+
+
+def _table(scores: Mapping[str, Mapping[str, Score]]) -> str:
+    width = max(len(group) for group in (*scores, "output of"))
+    rows = [f"{'output of':<{width}}" + "".join(f"  {probe:^24}" for probe in PROBES)]
+    for group, found in scores.items():
+        cells = (
+            f"{100 * score.accuracy:5.1f} % ({100 * score.interval[0]:.1f} to {100 * score.interval[1]:.1f})"
+            for score in found.values()
+        )
+        rows.append(f"{group:<{width}}" + "".join(f"  {cell:<24}" for cell in cells))
+    if len(scores) > 1:
+        for probe in PROBES:
+            best = max(scores, key=lambda group: scores[group][probe].accuracy)
+            rows.append(f"{probe}: {best} transfers best; what comes after it gains most from training")
+    return "\n".join(row.rstrip() for row in rows)
+
+
+def _draw(scores: Mapping[str, Mapping[str, Score]], path: Path, title: str) -> None:
+    curves = {probe: [(found[probe].accuracy, *found[probe].interval) for found in scores.values()] for probe in PROBES}
+    plot_depth(path, list(scores), curves, title=title)
