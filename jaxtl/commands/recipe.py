@@ -129,7 +129,7 @@ def cost_line(cost: Mapping[str, float], plan: Plan, stage: Stage) -> str:
     return (
         f"{trained:,} parameters train, {frozen:,} are frozen; a step takes {_short(cost['step_gflop'])} GFLOP "
         f"(training everything {_short(cost['full_gflop'])}, forward alone {_short(cost['forward_gflop'])}), "
-        f"{cost['optimizer_bytes'] / 2**20:.1f} MiB for the optimizer and {cost['temp_bytes'] / 2**20:.0f} MiB at work"
+        f"{cost['optimizer_bytes'] / 2**20:.3g} MiB for the optimizer and {cost['temp_bytes'] / 2**20:.3g} MiB at work"
     )
 
 

@@ -1,0 +1,37 @@
+"""Linear probing, then fine-tuning: the head learns first, then everything at a tenth of the rate.
+
+A new head sends random gradients into good features; one that is right already does not, which keeps more of what the
+weights know, above all on images unlike those of the training (https://arxiv.org/abs/2202.10054).
+
+    python -m jaxtl.main --config=configs/lp_ft.py --workdir=runs/lp_ft
+
+On 12 classes, a step of 32 images takes 78.6 GFLOP in the first stage (2,316 parameters train) and 228 in the second.
+
+With files of your own: --config.data.source=folder:DIR --config.model.weights=deit_tiny_patch16_224.safetensors
+"""
+
+from ml_collections import ConfigDict
+
+from jaxtl import config as lib
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config; there are no variants."""
+    c = lib.default()
+    lib.choose_variant(variant, {"": None})
+    c.data.source = "tfds:oxford_flowers102"
+    c.model.name = "vit_ti16"
+    c.model.weights = "hf:timm/deit_tiny_patch16_224.fb_in1k"
+    c.augment.scale = (0.5, 1.0)
+    c.finetune.stages = (
+        {"epochs": 2, "unfreeze": "head"},
+        {"epochs": 3, "unfreeze": "all", "rate": 0.1},
+    )
+    c.finetune.layer_decay = 0.75
+    c.optimizer.learning_rate = 5e-3
+    c.optimizer.weight_decay = 0.05
+    c.optimizer.warmup_steps = 10
+    c.optimizer.clip_norm = 1.0
+    c.train.label_smoothing = 0.1
+    c.train.batch_size = 32
+    return c
