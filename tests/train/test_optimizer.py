@@ -73,3 +73,16 @@ def test_the_optimizer_keeps_nothing_for_frozen_leaves():
 def test_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match="adamw, adam, sgd, rmsprop"):
         make_optimizer(GROUPS, name="lamb")
+
+
+def test_a_rule_replaces_what_it_names_where_it_fits():
+    rule = {"name": "adamw", "learning_rate": lambda step: 0.01 * (step + 1)}
+    optimizer = make_optimizer(
+        GROUPS, name="sgd", learning_rate=0.1, momentum=0.0, overrides={"head/kernel": rule, "base/kernel": rule}
+    )
+    updates, state = optimizer.update(ONES, optimizer.init(PARAMS), PARAMS, step=jnp.array(4))
+    np.testing.assert_allclose(updates["block"]["kernel"], -0.1)
+    np.testing.assert_allclose(updates["head"]["bias"], -0.1)
+    np.testing.assert_allclose(updates["head"]["kernel"], -0.05, rtol=1e-5)  # Adam's first step: the whole rate.
+    np.testing.assert_array_equal(updates["base"]["kernel"], 0.0)
+    assert sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim) == 2 * 4
