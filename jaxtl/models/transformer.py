@@ -179,6 +179,7 @@ class ViT(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self):
+        # A hybrid counts its patches on a smaller map.
         if self.image_size % self.patch and type(self) is ViT:
             raise ValueError(f"image_size {self.image_size} is no multiple of patch {self.patch}")
         if self.width % self.heads:

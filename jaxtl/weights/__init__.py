@@ -1,6 +1,6 @@
 """Pretrained weights: locate, read, rename, adopt, with an account of every array."""
 
-from jaxtl.weights.adopt import adopt, initialise
+from jaxtl.weights.adopt import adopt, examine, initialise
 from jaxtl.weights.export import save_huggingface, save_timm
 from jaxtl.weights.native import native_facts, save_native
 from jaxtl.weights.passport import Passport
@@ -13,6 +13,7 @@ __all__ = [
     "Pixels",
     "Weights",
     "adopt",
+    "examine",
     "from_native",
     "initialise",
     "native_facts",

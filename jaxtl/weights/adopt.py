@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import flax.linen as nn
@@ -71,12 +72,54 @@ def adopt(
     Raises:
       UserError: lists every array that found no place, every leaf that stayed empty, and every shape that differs.
     """
+    leaves, fits, passport = _examine(weights, model, image_size, head, classes, channels)
+    filled: dict[str, Any] = {}
+    if passport.initialised:
+        filled |= _initialise_leaves(model, rng, image_size, channels, set(passport.initialised))
+
+    def load(path: str) -> jax.Array:
+        return _put(fits[path](rename.fill(weights.plan.parts[path], weights.arrays)))
+
+    # Reading, turning round and hashing are bound by memory and release the interpreter, so threads share them.
+    with ThreadPoolExecutor(_READERS) as pool:
+        digests = pool.submit(lambda: weights.sha256)
+        filled |= zip(fits, pool.map(load, fits), strict=True)
+        passport.sha256 = digests.result()
+    return nest({path: filled[path] for path in leaves}), passport
+
+
+def examine(
+    weights: Weights,
+    model: nn.Module,
+    *,
+    image_size: int,
+    head: str = "auto",
+    classes: tuple[str, ...] | None = None,
+    channels: int = 3,
+) -> Passport:
+    """Gives the passport that `adopt` would give, by shapes alone: no array is read.
+
+    Raises:
+      UserError: as `adopt`.
+    """
+    _, _, passport = _examine(weights, model, image_size, head, classes, channels)
+    passport.sha256 = weights.sha256
+    return passport
+
+
+_READERS = 4
+
+
+def _examine(
+    weights: Weights, model: nn.Module, image_size: int, head: str, classes: tuple[str, ...] | None, channels: int
+) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, "Fit"], Passport]:
+    """Finds for each leaf what fills it; gives the leaves, what fits each array to its leaf, and the account."""
     leaves = abstract_variables(model, image_size, channels)
     keep_head, reason = _decide_head(weights, model, head, classes)
-    passport = Passport.begin(weights, head=reason)
-    passport.contradicted = _contradictions(weights, model)
     sources = {path: parts for path, parts in weights.plan.parts.items() if keep_head or not _in_head(path, model)}
-    fits = {path: _fit(weights, path, leaves[path].shape, model, channels) for path in sources if path in leaves}
+    found = {path: _fit(weights, path, leaves[path].shape, model, channels) for path in sources if path in leaves}
+    fits = {path: fit for path, fit in found.items() if fit is not None}
+    fresh = [path for path in leaves if path not in sources]
     problems = [f"{name}: no rule names this array" for name in weights.plan.unknown]
     problems += [
         f"{', '.join(part.source for part in parts)}: the model has no {path}"
@@ -85,28 +128,31 @@ def adopt(
     ]
     problems += [
         f"{path}: the weights have {weights.shapes[path]}, the model {leaves[path].shape}"
-        for path, fit in fits.items()
-        if fit is None
+        for path in found
+        if path not in fits
     ]
-    fresh = [path for path in leaves if path not in sources]
     problems += [f"{path}: the weights have nothing for it" for path in fresh if keep_head or not _in_head(path, model)]
     if problems:
         raise UserError(_misfit(weights, problems))
-    passport.dropped.extend(weights.plan.unused)
-    passport.dropped.extend(
-        part.source for path, parts in weights.plan.parts.items() if path not in sources for part in parts
-    )
-    passport.initialised.extend(fresh)
-    filled = _initialise_leaves(model, rng, image_size, channels, set(fresh)) if fresh else {}
-    for path, fit in fits.items():
-        assert fit is not None
-        passport.loaded[path] = list(leaves[path].shape)
-        if weights.shapes[path] != leaves[path].shape:
-            passport.resized[path] = f"{list(weights.shapes[path])} -> {list(leaves[path].shape)}"
-        array = fit(rename.fill(sources[path], weights.arrays))
-        # A copy: a buffer shared with numpy must not be donated to a training step.
-        filled[path] = jnp.array(array.astype(np.float32, copy=False), copy=True)
-    return nest({path: filled[path] for path in leaves}), passport
+
+    passport = Passport.begin(weights, head=reason)
+    shapes = {path: list(leaf.shape) for path, leaf in leaves.items()}
+    passport.contradicted = _contradictions(weights, model)
+    passport.loaded = {path: {"from": [part.source for part in sources[path]], "shape": shapes[path]} for path in fits}
+    passport.resized = {
+        path: f"{list(weights.shapes[path])} -> {shapes[path]}"
+        for path in fits
+        if weights.shapes[path] != leaves[path].shape
+    }
+    unplaced = [part.source for path, parts in weights.plan.parts.items() if path not in sources for part in parts]
+    passport.dropped = {name: list(weights.arrays.shapes[name]) for name in (*weights.plan.unused, *unplaced)}
+    passport.initialised = {path: shapes[path] for path in fresh}
+    return leaves, fits, passport
+
+
+def _put(array: np.ndarray) -> jax.Array:
+    # A copy: a buffer shared with numpy must not be donated to a training step.
+    return jnp.array(array.astype(np.float32, copy=False), copy=True)
 
 
 Fit = Callable[[np.ndarray], np.ndarray]

@@ -24,17 +24,15 @@ class Passport:
       pixels: its pixel facts.
       pixels_from: where those come from.
       head: what became of its head, and why.
-      loaded: our leaves that were filled, with their shapes.
-      renamed: how many arrays have another name here.
+      loaded: our leaves that were filled, each with the arrays it comes "from" and its "shape".
       resized: leaves that were fitted, with the shapes before and after.
-      dropped: arrays of the source that were left out.
-      initialised: our leaves that got a fresh value.
+      dropped: arrays of the source that were left out, with their shapes.
+      initialised: our leaves that got a fresh value, with their shapes.
       contradicted: fields in which the model was asked to differ from what its weights imply.
     """
 
     location: str
     files: list[str]
-    sha256: dict[str, str]
     revision: str
     license: str
     format: str
@@ -45,11 +43,11 @@ class Passport:
     pixels: dict[str, Any] | None
     pixels_from: str
     head: str
-    loaded: dict[str, list[int]] = field(default_factory=dict)
-    renamed: int = 0
+    sha256: dict[str, str] = field(default_factory=dict)
+    loaded: dict[str, dict[str, Any]] = field(default_factory=dict)
     resized: dict[str, str] = field(default_factory=dict)
-    dropped: list[str] = field(default_factory=list)
-    initialised: list[str] = field(default_factory=list)
+    dropped: dict[str, list[int]] = field(default_factory=dict)
+    initialised: dict[str, list[int]] = field(default_factory=dict)
     contradicted: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -58,7 +56,6 @@ class Passport:
         return cls(
             location=weights.location,
             files=[path.name for path in weights.files],
-            sha256=weights.sha256,
             revision=weights.revision,
             license=weights.license,
             format=weights.format,
@@ -69,7 +66,6 @@ class Passport:
             pixels=weights.pixels.to_json() if weights.pixels else None,
             pixels_from=weights.pixels_from,
             head=head,
-            renamed=sum(parts[0].source != path for path, parts in weights.plan.parts.items()),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -87,6 +83,7 @@ class Passport:
             )
         digests = ", ".join(digest[:12] for digest in self.sha256.values())
         names = f", {self.classes[0]} ... {self.classes[-1]}" if self.classes else ""
+        renamed = sum(entry["from"] != [path] for path, entry in self.loaded.items())
         rows = {
             "weights": self.location + (f" @ {self.revision[:12]}" if self.revision else ""),
             "format": f"{self.format}, {self.naming} names" + (f", sha256 {digests}" if digests else ""),
@@ -94,7 +91,7 @@ class Passport:
             "pixels": pixels,
             "classes": f"{self.num_classes}{names}" if self.num_classes else "none",
             "head": self.head,
-            "loaded": f"{len(self.loaded)} arrays, {self.renamed} of them renamed",
+            "loaded": f"{len(self.loaded)} leaves, {renamed} of them renamed" if self.loaded else "",
             "resized": "; ".join(f"{path} {how}" for path, how in self.resized.items()),
             "dropped": _some(self.dropped),
             "initialised": _some(self.initialised),
@@ -103,5 +100,6 @@ class Passport:
         return "\n".join(f"{name:<14}{value}" for name, value in rows.items() if value)
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+def _some(arrays: dict[str, list[int]]) -> str:
+    shown = [f"{name} {shape}" for name, shape in list(arrays.items())[:4]]
+    return ", ".join(shown) + (f" and {len(arrays) - 4} more" if len(arrays) > 4 else "")

@@ -87,11 +87,19 @@ class Weights:
 
     @cached_property
     def sha256(self) -> dict[str, str]:
-        """The sha256 of each file, by its name; all files are read for it."""
+        """The sha256 of each file, by its name; all files are read for it.
+
+        Raises:
+          UserError: a file in the hub's cache is not the one that the hub sent.
+        """
         digests = {}
         for path in self.files:
             with open(path, "rb") as file:
-                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+                digests[path.name] = digest = hashlib.file_digest(file, "sha256").hexdigest()
+            # The cache of the hub names large files by their sha256, and links to them.
+            stored = path.resolve()
+            if stored.parent.name == "blobs" and len(stored.name) == len(digest) and stored.name != digest:
+                raise UserError(f"{stored} is damaged: its sha256 is not its name. Delete it and run again.")
         return digests
 
 

@@ -32,7 +32,7 @@ def test_arguments_replace_what_the_name_says():
 @pytest.mark.parametrize(
     "fields",
     [
-        {"patch": 8, "width": 64, "depth": 2, "heads": 2, "image_size": 32, "gelu": "tanh", "class_token": False},
+        {"patch": 8, "width": 64, "depth": 2, "heads": 2, "image_size": 32, "gelu": "tanh", "registers": 2},
         {"patch": 16, "width": 192, "depth": 12, "heads": 3, "image_size": 224, "epsilon": 1e-12},
     ],
 )

@@ -49,14 +49,22 @@ def test_the_passport_accounts_for_every_array(source):
     facts = passport.to_json()
     assert json.loads(json.dumps(facts)) == facts
     assert facts["head"] == "kept: 5 classes"
-    assert facts["loaded"]["params/head/kernel"] == [192, 5]
+    assert facts["loaded"]["params/head/kernel"] == {"from": ["head.weight"], "shape": [192, 5]}
     assert len(facts["loaded"]) == len(jax.tree.leaves(variables)) == len(weights.open_weights(str(source)).arrays)
-    assert facts["dropped"] == facts["initialised"] == []
-    assert facts["resized"] == {}
+    assert facts["dropped"] == facts["initialised"] == facts["resized"] == {}
     assert len(facts["sha256"]["model.safetensors"]) == 64
     table = passport.table()
     for text in ("timm names", "40 -> 32 bicubic", "from config.json", "5, ash ... elm", "kept: 5 classes"):
         assert text in table
+
+
+def test_the_passport_is_known_without_reading_an_array(source):
+    model = models.build(NAME, num_classes=7)
+    opened = weights.open_weights(str(source))
+    for name in opened.arrays.loaders:
+        opened.arrays.loaders[name] = lambda: pytest.fail("an array was read")
+    examined = weights.examine(opened, model, image_size=32)
+    assert examined == _adopt(source, num_classes=7)[1]
 
 
 @pytest.mark.parametrize(
@@ -83,11 +91,11 @@ def test_the_head_is_kept_where_the_classes_are_the_same(source, num_classes, he
     elif num_classes:
         assert variables["params"]["head"]["kernel"].shape == (192, num_classes)
         assert not np.any(variables["params"]["head"]["kernel"])
-        assert sorted(passport.initialised) == ["params/head/bias", "params/head/kernel"]
-        assert sorted(passport.dropped) == ["head.bias", "head.weight"]
+        assert passport.initialised == {"params/head/bias": [num_classes], "params/head/kernel": [192, num_classes]}
+        assert passport.dropped == {"head.bias": [5], "head.weight": [5, 192]}
     else:
         assert "head" not in variables["params"]
-        assert sorted(passport.dropped) == ["head.bias", "head.weight"]
+        assert passport.dropped == {"head.bias": [5], "head.weight": [5, 192]}
 
 
 @pytest.mark.parametrize(

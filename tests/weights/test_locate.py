@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from jaxtl.errors import UserError
 from jaxtl.weights import locate as module
+from jaxtl.weights import open_weights
 from jaxtl.weights.locate import locate
 
 
@@ -193,3 +194,22 @@ def test_a_damaged_file_with_its_sha256_in_the_name_is_an_error(shared, tmp_path
     path.write_bytes(content[:-1] + b"x")
     with pytest.raises(UserError, match="its name says 12fca82f"):
         locate(str(path))
+
+
+def test_a_damaged_file_in_the_cache_of_the_hub_is_found(tmp_path):
+    content = tmp_path / "content.safetensors"
+    save_file(
+        {"params/head/kernel": np.ones((2, 2))}, content, metadata={"jaxtl": '{"model": "vit_s16", "num_classes": 2}'}
+    )
+    digest = hashlib.sha256(content.read_bytes()).hexdigest()
+    blob = tmp_path / "models--org--name" / "blobs" / digest
+    blob.parent.mkdir(parents=True)
+    content.rename(blob)
+    snapshot = blob.parents[1] / "snapshots" / ("c" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").symlink_to(blob)
+    opened = open_weights(f"hf:org/name@{'c' * 40}", cache_dir=str(tmp_path))
+    assert opened.sha256 == {"model.safetensors": digest}
+    blob.write_bytes(blob.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="is damaged: its sha256 is not its name"):
+        _ = open_weights(f"hf:org/name@{'c' * 40}", cache_dir=str(tmp_path)).sha256
