@@ -1,7 +1,10 @@
 """x"""
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
+import jaxtl
 from jaxtl import config as lib
 
 
@@ -44,9 +47,7 @@ def _ti16(c: ConfigDict) -> None:
     c.data.source = "tfds:oxford_flowers102"
     c.model.name = "vit_ti16"
     c.model.weights = "hf:timm/deit_tiny_patch16_224.fb_in1k"
-    # Views like those of evaluation: in five epochs there is no time to learn more of them.
-    c.augment.crop = "resize_crop"
-    c.augment.resize = 256
+    c.augment.scale = (0.5, 1.0)
     # The head is new and learns faster than the layers that only have to adapt.
     c.finetune.lr_multipliers = {"embed|block.*": 0.05}
     c.finetune.layer_decay = 0.85
@@ -63,7 +64,16 @@ def _ti16(c: ConfigDict) -> None:
 def _demo(c: ConfigDict) -> None:
     c.data.source = "tfds:petals/transfer"
     c.model.name = "vit_petals"
-    c.train.epochs = 5.0
+    c.model.weights = str(Path(jaxtl.__file__).parent / "weights" / "petals.safetensors")
+    c.augment.crop = "none"  # The pictures are drawn in every pose already; a mirror image is enough.
+    c.finetune.layer_decay = 0.75
+    c.optimizer.learning_rate = 1e-3
+    c.optimizer.weight_decay = 0.05
+    c.optimizer.warmup_steps = 18
+    c.optimizer.clip_norm = 1.0
+    c.train.batch_size = 32
+    c.train.epochs = 20.0
+    c.train.monitor = "loss"
 
 
 VARIANTS = {"": _b16_384, "b32_384": _b32_384, "ti16": _ti16, "demo": _demo}
