@@ -36,11 +36,10 @@ def run_jaxtl(folder: Path, weights: Path, seed: int, unfreeze: str) -> dict[str
             sys.executable,
             "-m",
             "jaxtl.main",
-            "--config=configs/vit_flowers.py:ti16",
+            f"--config=configs/vit_flowers.py:{'ti16' if unfreeze == 'all' else 'ti16_head'}",
             f"--workdir={workdir}/run",
             f"--config.data.source=folder:{folder}",
             f"--config.model.weights={weights}",
-            f"--config.finetune.unfreeze={unfreeze}",
             f"--config.train.seed={seed}",
         ]
         started = time.perf_counter()
