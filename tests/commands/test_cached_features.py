@@ -1,6 +1,7 @@
 """Training on cached features is training on images, without the time."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -79,20 +80,18 @@ def test_on_disk_features_are_found_again_by_another_run(train, tmp_path):
 
 
 def test_without_memory_features_lie_in_the_workdir_until_the_end(train, tmp_path):
-    status, out, err = train(*PLAIN, "--config.data.cache_gib=0.0001")
+    status, out, err = train(*PLAIN, "--config.data.cache_gib=0")
     assert (status, err) == (0, "")
     assert "go to disk: 0 MiB of memory (data.cache_gib) are few" in out
     assert not (tmp_path / "run" / "features").exists()
 
 
-def test_a_damaged_checkpoint_of_a_cached_run_is_taken_again_to_the_same_end(train, tmp_path):
+def test_a_cached_run_that_lost_its_last_steps_takes_them_again_to_the_same_end(train, tmp_path):
     train(*PLAIN, workdir="whole")
     train(*PLAIN, workdir="broken")
     broken = tmp_path / "broken"
     (broken / "results.json").unlink()
-    newest = broken / "checkpoints" / "12" / "variables"
-    largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:-3])
+    shutil.rmtree(broken / "checkpoints" / "12")
     status, out, _ = train(*PLAIN, workdir="broken")
     assert status == 0
     assert "continues at step 8" in out
