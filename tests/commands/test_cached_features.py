@@ -102,7 +102,7 @@ def test_on_is_refused_where_nothing_is_frozen(train):
     status, _, err = train("--config.finetune.cache_features=on")
     assert status == 1
     assert 'finetune.cache_features is "on", but the first group trains' in err
-    status, _, err = train("--config.finetune.cache_features=maybe", "--config.finetune.cache_views=0")
+    status, _, err = train("--config.finetune.cache_features=maybe", "--config.finetune.cache_views=0", workdir="other")
     assert status == 1
     assert "finetune.cache_features is 'maybe', but it must be one of: 'auto', 'on', 'off'." in err
     assert "finetune.cache_views is 0, but it must be 1 or more." in err
