@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxtl import models, parallel
 from jaxtl.errors import UserError
-from jaxtl.train import losses, optimizer, schedules
+from jaxtl.train import features, losses, optimizer, schedules
 
 # Keys whose value is a dict by regular expression.
 RULES = ("finetune.lr_multipliers", "finetune.groups", "finetune.l1", "finetune.l2")
@@ -121,6 +121,8 @@ def _finetune_problems(values: Mapping[str, Any]) -> list[str]:
             lambda value: all(is_number(factor) and factor >= 0 for factor in value.values()),
             "{regex: factor} with factors of 0 or more",
         )
+    found.choice("finetune.cache_features", features.MODES)
+    found.check("finetune.cache_views", lambda value: value >= 1, "1 or more")
     mixing = values["augment.mixup"] > 0 or values["augment.cutmix"] > 0
     if mixing and values["finetune.cache_features"] == "on":
         found.append('augment.mixup and .cutmix mix images: give finetune.cache_features "auto" or "off" with them.')

@@ -106,9 +106,13 @@ def _align(
     if theirs and set(ours) <= set(theirs):
         place = np.asarray([theirs.index(name) for name in ours], np.int32)
         return theirs, dataclasses.replace(dataset, classes=theirs, labels=place[dataset.labels])
-    # Indices in a csv or npz say which output is meant, even where the highest of them do not occur.
-    if len(ours) < width and source.uri.startswith(("csv:", "npz:")):
-        classes = ours + (theirs or tuple(f"class {i}" for i in range(width)))[len(ours) :]
+    # Plain indices say which output is meant, even where the highest of them do not occur.
+    if len(ours) <= width and all(name == str(index) for index, name in enumerate(ours)):
+        classes = theirs or tuple(str(index) for index in range(width))
+        return classes, dataclasses.replace(dataset, classes=classes)
+    # So do numbers with names beside them.
+    if len(ours) < width and theirs is None and source.uri.startswith(("csv:", "npz:")):
+        classes = ours + tuple(f"class {index}" for index in range(len(ours), width))
         return classes, dataclasses.replace(dataset, classes=classes)
     if len(ours) != width:
         known = f" ({', '.join(theirs[:3])}, ...)" if theirs else ""

@@ -1,6 +1,7 @@
 """The frozen prefix of a run: compiled once, applied once to each image, its results kept in memory or on disk."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,9 +135,10 @@ def stored_features(
 
 def min_side(config: ConfigDict, model: setup.Model) -> int:
     """Returns the shorter side down to which training may decode, in pixels."""
-    # A large photograph is decoded down to twice the side that a random view needs: a third of the time, and nothing
-    # that the view could show is lost. Evaluation always decodes in full.
-    return 2 * max(model.pixels.resize, config.augment.resize)
+    # A large photograph is decoded in a third of the time if it need not be whole. The smallest box that a view may
+    # take still has a pixel for each of the view's. Evaluation always decodes in full.
+    smallest = config.augment.scale[0] if config.augment.crop == "random_resized" else 1.0
+    return max(2 * model.pixels.resize, 2 * config.augment.resize, math.ceil(model.pixels.size / math.sqrt(smallest)))
 
 
 def shard() -> tuple[int, int]:

@@ -1,6 +1,8 @@
 """The train command: fine-tunes, keeps the best checkpoint on val, and evaluates it once on test."""
 
 import argparse
+import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -12,13 +14,14 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxtl import data
+from jaxtl import data, weights
 from jaxtl.commands import arguments as flags
 from jaxtl.commands import lr_find, recipe, setup
 from jaxtl.commands import workdir as files
 from jaxtl.commands.inputs import Inputs, make_inputs
 from jaxtl.commands.plan import Plan, make_plan
 from jaxtl.commands.prefix import min_side
+from jaxtl.errors import UserError
 from jaxtl.evaluate.figures import figures, headline, summary
 from jaxtl.parallel import Placement, make_placement
 from jaxtl.train import loop
@@ -60,6 +63,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     started = time.perf_counter()
     files.open_workdir(workdir)
     if (workdir / "results.json").exists():
+        if not files.has_checkpoints(workdir):
+            raise UserError(f"--workdir={workdir} holds the results of another command: give another folder.")
         files.claim(workdir, config)
         print(f"{workdir} is finished already; its results:")
         return _report(files.read_json(workdir / "results.json"), workdir)
@@ -93,7 +98,9 @@ def _prepare(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     loss = recipe.choose_loss(config, len(model.classes), splits.train.labels)
     splits = _into_memory(config, splits, min_side(config, model))
 
+    _check_shapes(config, model, placement)
     files.claim(workdir, config)
+    files.claim_inputs(workdir, _digests(splits, passport))
     files.write_json(workdir / "model.json", model.facts())
     if passport is not None:
         files.write_json(workdir / "weights.json", passport.to_json())
@@ -109,6 +116,28 @@ def _prepare(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     # Penalties are made here once, for what is wrong with their rules to be said now.
     recipe.make_step(config, model, plan, first, optimizer=plan.make_optimizer(first), loss=loss)
     return Run(config, workdir, model, splits, plan, loss, placement, steps_per_epoch), variables
+
+
+def _check_shapes(config: ConfigDict, model: setup.Model, placement: Placement) -> None:
+    """Raises a UserError for sizes that would fail in a thread, or in the compiler, later on."""
+    resize, parts = config.augment.resize, config.train.accumulate * placement.devices
+    if config.augment.crop == "resize_crop" and 0 < resize < model.pixels.size:
+        raise UserError(f"augment.resize is {resize}, but the crop is {model.pixels.size} pixels: give more, or 0.")
+    if placement.axis_name and config.train.batch_size % parts:
+        raise UserError(
+            f"train.batch_size {config.train.batch_size} cannot be cut into train.accumulate {config.train.accumulate} "
+            f"parts on each of {placement.devices} devices: give a multiple of {parts}."
+        )
+
+
+def _digests(splits: data.Splits, passport: weights.Passport | None) -> dict[str, str]:
+    """Returns what tells data and weights from others: a run that goes on must find the same."""
+    digests = {f"weights {name}": value for name, value in (passport.sha256 if passport else {}).items()}
+    for name, split in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+        if split is not None:
+            listed = json.dumps([split.classes, split.labels.tolist(), list(split.names)])
+            digests[f"data.{name}"] = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
+    return digests
 
 
 def _into_memory(config: ConfigDict, splits: data.Splits, min_side: int) -> data.Splits:

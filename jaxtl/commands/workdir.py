@@ -36,20 +36,42 @@ def claim(workdir: Path, config: ConfigDict) -> None:
       UserError: another config trained there; lists the differences.
     """
     path = workdir / "config.json"
-    values = config_lib.to_dict(config)
-    if path.exists():
+    # As it will be read again: a tuple in a nested rule comes back as a list.
+    values = json.loads(json.dumps(config_lib.to_dict(config)))
+    if has_checkpoints(workdir) or (workdir / "results.json").exists():
+        changed = config_lib.differences(read_json(path), values)
+        _refuse(workdir, "of another config", [line for line in changed if not line.startswith(_HARMLESS)])
+    else:
+        write_json(path, values)  # Nothing was trained yet, so nothing is lost.
+
+
+def claim_inputs(workdir: Path, inputs: Mapping[str, str]) -> None:
+    """Writes inputs.json, the digests of data and weights, or sees that they are those that the run began with.
+
+    Raises:
+      UserError: data or weights have changed since.
+    """
+    path = workdir / "inputs.json"
+    if has_checkpoints(workdir) and path.exists():
         before = read_json(path)
-        changed = [line for line in config_lib.differences(before, values) if not line.startswith(_HARMLESS)]
-        if changed:
-            shown = "\n  ".join(changed[:6] + [f"... and {len(changed) - 6} more"] * (len(changed) > 6))
-            raise UserError(
-                f"--workdir={workdir} holds a run of another config:\n  {shown}\n"
-                "Give another --workdir, or the config that the run was started with to go on with it."
-            )
-        return
-    if (workdir / "checkpoints").exists():
-        raise UserError(f"--workdir={workdir} holds checkpoints but no config.json; give another --workdir.")
-    write_json(path, values)
+        _refuse(workdir, "on other inputs", [f"{key} has changed" for key in inputs if inputs[key] != before.get(key)])
+    else:
+        write_json(path, inputs)
+
+
+def has_checkpoints(workdir: Path) -> bool:
+    """Tells whether a run has saved a step there."""
+    folder = workdir / "checkpoints"
+    return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
+
+
+def _refuse(workdir: Path, what: str, changed: list[str]) -> None:
+    if changed:
+        shown = "\n  ".join(changed[:6] + [f"... and {len(changed) - 6} more"] * (len(changed) > 6))
+        raise UserError(
+            f"--workdir={workdir} holds a run {what}:\n  {shown}\n"
+            "Give another --workdir, or what the run was started with to go on with it."
+        )
 
 
 def read_json(path: Path) -> Any:

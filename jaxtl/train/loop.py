@@ -138,6 +138,8 @@ def fit(
             progress.seconds["train"] += time.perf_counter() - started
             progress.images += counted
             figures = _evaluate(progress, evaluate, state)
+            if not math.isfinite(figures["raw"]["loss"]):
+                raise _diverged(f"the loss on val is {figures['raw']['loss']} at step {done}", checkpoints)
             for kind, values in figures.items():
                 split = "val" if kind == "raw" else f"val_{kind}"
                 log.write(done, split, values)
@@ -204,16 +206,21 @@ def _collect(progress: Progress, step: int, scalars: Mapping[str, Any], checkpoi
     if values.pop("skipped", 0.0):
         return _skip(progress, step)
     progress.skipped_in_a_row = 0
-    if not math.isfinite(values["loss"]):
-        kept = checkpoints.steps()
-        last = f"the last good checkpoint is step {kept[-1]}" if kept else "there was no checkpoint yet"
-        raise UserError(
-            f"the loss is {values['loss']} at step {step}; {last}. "
-            "Lower optimizer.learning_rate, or set optimizer.clip_norm or a longer optimizer.warmup_steps."
-        )
+    # The loss comes from before the step's update: only the gradient tells whether what follows is sound.
+    for key, name in (("loss", "loss"), ("grad_norm", "norm of the gradient")):
+        if not math.isfinite(values[key]):
+            raise _diverged(f"the {name} is {values[key]} at step {step}", checkpoints)
     for key, value in values.items():
         progress.window[key] = progress.window.get(key, 0.0) + value
     progress.window["steps"] = progress.window.get("steps", 0) + 1
+
+
+def _diverged(what: str, checkpoints: Checkpoints) -> UserError:
+    kept = checkpoints.steps()
+    last = f"the last good checkpoint is step {kept[-1]}" if kept else "there was no checkpoint yet"
+    return UserError(
+        f"{what}; {last}. Lower optimizer.learning_rate, or set optimizer.clip_norm or a longer optimizer.warmup_steps."
+    )
 
 
 def _skip(progress: Progress, step: int) -> None:

@@ -211,9 +211,11 @@ def _decide_head(weights: Weights, model: nn.Module, head: str, classes: tuple[s
 
 
 def _contradict(theirs: tuple[str, ...], ours: tuple[str, ...]) -> bool:
-    """Compares class names at equal positions, by their first synonym; most must agree."""
-    pairs = zip(theirs, ours, strict=True)
-    return sum(_plain(a) == _plain(b) for a, b in pairs) * 2 < len(ours)
+    """Compares class names by their first synonym: most must agree, and none may stand at another position."""
+    place = {_plain(name): index for index, name in enumerate(theirs)}
+    found = [place.get(_plain(name)) for name in ours]
+    moved = any(other is not None and other != index for index, other in enumerate(found))
+    return moved or sum(other is not None for other in found) * 2 < len(ours)
 
 
 def _plain(name: str) -> str:

@@ -108,9 +108,9 @@ class Checkpoints:
         """
         problems = self.problems
         for step in reversed(self.steps()):
+            variables, rest = like(step)
             try:
                 host = self._read_host(step)
-                variables, rest = like(step)
                 restored = self._manager.restore(
                     step,
                     args=ocp.args.Composite(
@@ -152,7 +152,10 @@ class Checkpoints:
             )["variables"]
             _verify(variables, host["digests"]["variables"])
         except Exception as error:
-            raise UserError(f"checkpoint {step} cannot be read: {str(error).strip().splitlines()[0]}") from error
+            raise UserError(
+                f"checkpoint {step} cannot be read: {str(error).strip().splitlines()[0]}\n"
+                f"Delete {self._manager.directory / str(step)} to fall back on the checkpoints that remain."
+            ) from error
         return variables
 
 

@@ -103,3 +103,19 @@ def test_a_damaged_checkpoint_is_passed_over_and_taken_again(train, tmp_path):
     assert step == expected
     for path, leaf in flatten(variables).items():
         np.testing.assert_array_equal(leaf, flatten(theirs)[path], err_msg=path)
+
+
+def test_a_run_does_not_go_on_with_other_data(train, pictures, tmp_path):
+    train()
+    (tmp_path / "run" / "results.json").unlink()
+    (pictures / "train" / "red" / "000.png").rename(pictures / "train" / "red" / "900.png")
+    status, _, err = train()
+    assert status == 1
+    assert "data.train has changed" in err or "data.val has changed" in err
+
+
+def test_before_the_first_checkpoint_a_config_may_be_mended(train, tmp_path):
+    status, _, err = train("--config.optimizer.name=sgd", "--config.optimizer.learning_rate=1e25")
+    assert status == 1
+    assert "there was no checkpoint yet" in err
+    assert train("--config.optimizer.name=sgd", "--config.optimizer.learning_rate=1e-2")[0] == 0

@@ -1,0 +1,28 @@
+"""The code in the README is run as it stands."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_lines_for_an_own_loop_train_the_head_and_nothing_else(capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {}
+    exec(compile(block, "README.md", "exec"), names)
+    loss = float(capsys.readouterr().out)
+    assert loss < 2.3  # It began at log(10) = 2.303, or above it.
+    before, after = names["variables"], names["state"].variables
+    for collection, name in (("params", "conv"), ("params", "bn"), ("batch_stats", "bn")):
+        for leaf in before[collection][name]:
+            np.testing.assert_array_equal(before[collection][name][leaf], after[collection][name][leaf])
+    assert not np.array_equal(before["params"]["head"]["bias"], after["params"]["head"]["bias"])
+
+
+def test_every_command_is_in_the_table():
+    from jaxtl.main import COMMANDS
+
+    table = README.split("| command |")[1].split("\n\n")[0]
+    assert all(f"| `{name}`" in table for name in COMMANDS), "a command is missing in the README's table"
