@@ -9,6 +9,9 @@ import pytest
 from jaxtl.train.groups import flatten
 from jaxtl.weights.checkpoint import read_best
 
+# Whole runs, several for each test.
+pytestmark = pytest.mark.slow
+
 PLAIN = ("--config.augment.crop=none", "--config.augment.flip=0", "--config.finetune.unfreeze=1")
 
 

@@ -2,6 +2,9 @@ import json
 
 import pytest
 
+# Whole runs, several for each test.
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("flags", [(), ("--per-group", "--config.finetune.unfreeze=1", "--config.augment.crop=none")])
 def test_lr_find_suggests_rates_and_draws_them(jaxtl, config_file, pictures, tmp_path, flags):

@@ -1,5 +1,10 @@
 import json
 
+import pytest
+
+# Whole runs, several for each test.
+pytestmark = pytest.mark.slow
+
 
 def test_probe_measures_every_group_and_draws_them(jaxtl, config_file, pictures, tmp_path):
     status, out, err = jaxtl(

@@ -198,6 +198,7 @@ def _flops(function, *arguments):
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.slow
 def test_everything_at_once_on_two_devices(name, parallel):
     state, step = family(
         name, "1", name="adamw", learning_rate=1e-2, average=True, loss_scale=8.0, sam_rho=0.05, **ALL_ON
