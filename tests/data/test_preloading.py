@@ -46,10 +46,22 @@ def test_images_that_fit_are_decoded_once():
     assert reads == []
 
 
-def test_images_that_do_not_fit_stay_where_they_are():
+def test_images_that_do_not_fit_stay_where_they_are(monkeypatch):
     data, reads = dataset(jpegs(200))
     assert preload(data, budget_bytes=200 * 40 * 30 * 3 - 1) is data
-    assert len(reads) <= 64
+    assert sorted(set(reads)) == list(range(200))  # Each header is looked at once more: the broken are named now.
+    monkeypatch.setattr(preloading, "_CHECKED", 199)
+    data, reads = dataset(jpegs(200))
+    assert preload(data, budget_bytes=200 * 40 * 30 * 3 - 1) is data
+    assert len(reads) <= 64  # Of a very large set a sample only.
+
+
+def test_a_broken_image_of_a_set_that_does_not_fit_is_named_at_once():
+    files = jpegs(200)
+    files[3] = b"no image"  # The sample does not look at it.
+    data, _ = dataset(files)
+    with pytest.raises(UserError, match="b'no image'"):
+        preload(data, budget_bytes=1)
 
 
 def test_the_budget_holds_where_the_sample_misleads(monkeypatch):
