@@ -6,6 +6,7 @@ import os
 import pickle
 import zipfile
 
+import h5py
 import ml_dtypes
 import numpy as np
 import pytest
@@ -84,6 +85,29 @@ def test_torch(wrap, legacy, tmp_path):
     state = {f"module.{name}": tensor for name, tensor in tensors.items()}
     torch.save(wrap(state), path, _use_new_zipfile_serialization=not legacy)
     _same(read(path), "torch")
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["weights", "whole model"])
+def test_classic_keras_files_of_keras_2(whole, tmp_path):
+    path = tmp_path / "resnet50_weights.h5"
+    kernel = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
+    with h5py.File(path, "w") as file:
+        root = file.create_group("model_weights") if whole else file
+        # Names as bytes, with TensorFlow's ":0", and layers without weights among them.
+        root.attrs["layer_names"] = [b"input_1", b"conv1_conv"]
+        root.create_group("input_1").attrs["weight_names"] = []
+        layer = root.create_group("conv1_conv")
+        layer.attrs["weight_names"] = [b"conv1_conv/kernel:0", b"conv1_conv/bias:0"]
+        layer["conv1_conv/kernel:0"], layer["conv1_conv/bias:0"] = kernel, np.float32([1, 2, 3])
+    _same(read(path), "hdf5", {"conv1_conv/kernel": kernel, "conv1_conv/bias": np.float32([1, 2, 3])})
+
+
+def test_hdf5_without_layers_is_an_error(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["data"] = np.ones(3)
+    with pytest.raises(UserError, match="without Keras layers"):
+        read(path)
 
 
 class Hostile:

@@ -202,3 +202,42 @@ class TorchResNet(nn.Module):
             x = getattr(self, f"layer{stage}")(x)
             middle = x if stage == 2 else middle
         return middle, self.fc(x.mean(dim=(2, 3)))
+
+
+class CifarBlock(nn.Module):
+    """Two 3 x 3 convolutions; the shortcut takes every second pixel and pads a quarter of the channels on each side."""
+
+    def __init__(self, before, width, stride):
+        super().__init__()
+        self.stride, self.pad = stride, (width - before) // 2
+        self.conv1 = nn.Conv2d(before, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        shortcut = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.pad, self.pad))
+        return torch.relu(y + shortcut)
+
+
+class CifarResNet(nn.Module):
+    """The ResNet of depth 6n + 2 whose CIFAR-10 weights are published as .th files."""
+
+    def __init__(self, blocks=2, width=8, classes=5):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        before = width
+        for stage in (1, 2, 3):
+            layers = []
+            for i in range(blocks):
+                layers.append(CifarBlock(before, width * 2 ** (stage - 1), 2 if stage > 1 and i == 0 else 1))
+                before = width * 2 ** (stage - 1)
+            self.add_module(f"layer{stage}", nn.Sequential(*layers))
+        self.linear = nn.Linear(before, classes)
+
+    def forward(self, images):
+        """Gives the map after the second stage, and the logits."""
+        middle = self.layer2(self.layer1(torch.relu(self.bn1(self.conv1(images)))))
+        return middle, self.linear(self.layer3(middle).mean(dim=(2, 3)))
