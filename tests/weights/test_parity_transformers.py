@@ -1,5 +1,6 @@
 """Every family of transformers, saved by its own save_pretrained, computes the same here."""
 
+import jax
 import pytest
 import torch
 import transformers
@@ -58,7 +59,7 @@ def test_transformers_base_model_without_head(tmp_path):
     model, variables = load(tmp_path, num_classes=0, image_size=32)
     batch = images(32)
     with torch.no_grad():
-        same(model.apply(variables, batch), module(nchw(batch)).last_hidden_state[:, 0])
+        same(jax.jit(model.apply)(variables, batch), module(nchw(batch)).last_hidden_state[:, 0])
 
 
 @pytest.mark.parametrize("layer_type", ["bottleneck", "basic"])
