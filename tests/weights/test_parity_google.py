@@ -27,7 +27,10 @@ def test_google_vision_transformer(pre_logits, tmp_path):
         same(middle, expected_middle)
 
 
-@pytest.mark.parametrize("stages", [(1, 2), (2, 1, 1, 1)], ids=["two_stages", "four_stages"])
+@pytest.mark.parametrize(
+    "stages",
+    [pytest.param((1, 2), id="two_stages"), pytest.param((2, 1, 1, 1), id="four_stages", marks=pytest.mark.slow)],
+)
 def test_google_hybrid(stages, tmp_path):
     draw = google.Draw(2)
     shrink = 2 ** (len(stages) + 1)
