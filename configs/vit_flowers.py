@@ -10,9 +10,9 @@
 which reports 99.4 % for it); both want an accelerator, and `prepare` first. They have not been run here: no figure yet.
 
 ti16 is DeiT-Tiny with everything trainable, ti16_head with the head alone.
-Measured on 12 classes of photographs (720 to train on, 240 to test): ti16 97.9 and 97.9 % (seeds 0, 1), ti16_head 96.3, 96.7 and
-97.1 % (seeds 0, 1 and 2). demo: 93.2, 92.7 and 92.5 % (seeds 0, 1 and 2); without pretrained weights 37.5, 40.7 and
-36.7 %.
+Measured on 12 classes of photographs (720 to train on, 240 to test): ti16 97.9 and 97.9 % (seeds 0 and 1), ti16_head
+96.3, 96.7 and 97.1 % (seeds 0, 1 and 2). demo: 93.2, 92.7 and 92.5 % (seeds 0, 1 and 2); without pretrained weights
+37.5, 40.7 and 36.7 %.
 """
 
 from pathlib import Path
