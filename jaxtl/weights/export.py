@@ -8,12 +8,12 @@ from typing import Any
 
 import flax.linen as nn
 import numpy as np
-from safetensors.numpy import save_file
 
 from jaxtl.errors import UserError
 from jaxtl.models import build, families
 from jaxtl.models.naming import Naming
 from jaxtl.weights import rename
+from jaxtl.weights.native import write_safetensors
 from jaxtl.weights.pixels import Pixels
 from jaxtl.weights.tree import flatten
 
@@ -158,4 +158,4 @@ def _write(folder: Path, arrays: Mapping[str, np.ndarray], files: Mapping[str, M
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     # transformers refuses a file that does not say that it is for PyTorch.
-    save_file(dict(arrays), str(folder / "model.safetensors"), metadata={"format": "pt"})
+    write_safetensors(folder / "model.safetensors", arrays, {"format": "pt"})

@@ -44,7 +44,8 @@ def facts_from_config(config: Mapping[str, Any], preprocessor: Mapping[str, Any]
 
 
 def _architecture(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    if "model_type" not in config:
+    # A config of timm describes its model by arguments of timm; the shapes say the same more plainly.
+    if "model_type" not in config or "pretrained_cfg" in config:
         return "", {}
     # Imported here, since it takes a second; it fills in the defaults that a config.json leaves out.
     from transformers import AutoConfig

@@ -1,6 +1,7 @@
 """Writes variables under our own names, with all facts in the file itself."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,4 +49,13 @@ def save_native(
     head = leaves.get("params/head/kernel")
     num_classes = 0 if head is None else head.shape[-1]
     facts = native_facts(model, num_classes=num_classes, epsilon=epsilon, pixels=pixels, classes=classes)
-    save_file(leaves, str(path), metadata={"jaxtl": json.dumps(facts)})
+    write_safetensors(Path(path), leaves, {"jaxtl": json.dumps(facts)})
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file that others may read as they may read any file of this user."""
+    save_file(dict(arrays), str(path), metadata=dict(metadata))
+    # The library leaves it readable by its owner alone.
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)

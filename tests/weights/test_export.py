@@ -146,6 +146,8 @@ def test_native_files_come_back_bit_for_bit(tmp_path):
     model, variables = _random_model("resnet18:stages=1-2,width=8")
     name = "resnet18:stages=1-2,width=8"
     weights.save_native(path, variables, model=name, pixels=PIXELS, classes=CLASSES)
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
     opened = weights.open_weights(str(path))
     assert (opened.model, opened.naming.name, opened.pixels, opened.classes) == (name, "jaxtl", PIXELS, CLASSES)
     back, passport = weights.adopt(opened, model, image_size=32, rng=jax.random.key(1))
