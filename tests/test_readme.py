@@ -26,3 +26,10 @@ def test_every_command_is_in_the_table():
 
     table = README.split("| command |")[1].split("\n\n")[0]
     assert all(f"| `{name}`" in table for name in COMMANDS), "a command is missing in the README's table"
+
+
+def test_each_test_that_the_readme_names_exists():
+    sources = "\n".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", README)
+    assert len(named) > 10
+    assert [name for name in named if f"def {name}(" not in sources] == []

@@ -40,18 +40,21 @@ def run(config: ConfigDict, *, leaves: bool = False, cost: bool = False) -> None
     try:
         opened = setup.open_weights(config)
     except UserError as error:
+        if config.model.name == "auto":
+            raise
         opened = None
         notes.append(f"the weights are not here, so the model is shown as if new: {str(error).splitlines()[0]}")
     classes, origin = _classes(config, opened)
     notes.append(f"{len(classes)} classes, from {origin}")
     model = setup.make_model(config, opened, classes)
     shapes = abstract_variables(model.module, model.pixels.size)
-    new_head = opened is None or opened.num_classes != len(classes) or config.model.head == "new"
+    passport = None if opened is None else setup.examine(config, opened, model)
+    new_head = passport is None or "params/head/kernel" in passport.initialised
     variables = nest(shapes)
     # The rates shown are the highest, so the length of an epoch does not matter where nothing is known of the data.
     plan = make_plan(config, model.module, variables["params"], steps_per_epoch=1e6, new_head=new_head)
-    if opened is not None:
-        print(weights.Passport.begin(opened, head="new" if new_head else "kept").table())
+    if passport is not None:
+        print(passport.table())
     print("\n".join([*notes, *plan.notes]))
     print(table(plan, config.optimizer.learning_rate, leaves=leaves))
     for number, stage in enumerate(plan.stages, start=1):

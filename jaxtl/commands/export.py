@@ -1,8 +1,11 @@
-"""The export command: the best checkpoint of a run as one file that needs no run."""
+"""The export command: the best checkpoint of a run, for jaxtl or for PyTorch users, as files that need no run."""
 
 import argparse
-from collections.abc import Mapping
+import functools
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxtl import weights
 from jaxtl.commands import arguments as flags
@@ -11,30 +14,73 @@ from jaxtl.commands import workdir as files
 from jaxtl.errors import UserError
 from jaxtl.weights.checkpoint import read_best
 
+FOLDER_FORMATS = {"hf": weights.save_huggingface, "timm": weights.save_timm}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
     flags.add_workdir(parser, "the run whose best checkpoint is written")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="a .safetensors file to write")
+    parser.add_argument(
+        "--format",
+        default="jaxtl",
+        choices=("jaxtl", *FOLDER_FORMATS),
+        help="jaxtl: one file; hf: a folder for transformers; timm: a folder in timm's names (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        help="a .safetensors file, or a new folder for hf and timm",
+    )
 
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
     flags.refuse_overrides(overrides, "export")
-    run(arguments.workdir, arguments.output)
+    run(arguments.workdir, arguments.output, arguments.format)
 
 
-def run(workdir: Path, output: Path) -> None:
-    """Writes parameters, statistics, pixel facts and class names; --config.model.weights=FILE opens them again."""
-    if output.suffix != ".safetensors":
+def run(workdir: Path, output: Path, format: str = "jaxtl") -> None:
+    """Writes parameters, statistics, pixel facts and class names; --config.model.weights=PATH opens them again.
+
+    Raises:
+      UserError: there is no run or no best checkpoint, the output is there already or cannot be written, or the
+        format has no such model.
+    """
+    in_folder = format in FOLDER_FORMATS
+    if not in_folder and output.suffix != ".safetensors":
         raise UserError(f"--output={output} must end in .safetensors.")
+    if in_folder and output.exists():
+        raise UserError(f"--output={output} is there already: --format={format} writes a new folder.")
     model = setup.load_model(files.read_json(workdir / "model.json"))
     step, variables = read_best(workdir)
+    save = functools.partial(
+        FOLDER_FORMATS.get(format, weights.save_native),
+        variables=variables,
+        model=model.name,
+        pixels=model.pixels,
+        classes=model.classes,
+        epsilon=model.epsilon,
+    )
+    size = _write_whole(save, output)
+    print(f"{output}: {model.name} with {len(model.classes)} classes, step {step}, {size:,} bytes")
+
+
+def _write_whole(save: Callable[..., Any], output: Path) -> int:
+    """Writes beside the output and moves it there when it is complete; returns its bytes."""
+    part = output.with_name(output.name + ".part")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        weights.save_native(
-            output, variables, model=model.name, pixels=model.pixels, classes=model.classes, epsilon=model.epsilon
-        )
+        try:
+            save(part)
+            part.replace(output)
+        finally:
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"--output={output} cannot be written: {error.strerror}.") from error
-    print(f"{output}: {model.name} with {len(model.classes)} classes, step {step}, {output.stat().st_size:,} bytes")
+    written = output.iterdir() if output.is_dir() else [output]
+    return sum(file.stat().st_size for file in written)

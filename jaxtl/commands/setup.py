@@ -146,6 +146,13 @@ def variables_for(
     )
 
 
+def examine(config: ConfigDict, opened: weights.Weights, model: Model) -> weights.Passport:
+    """Returns the account that `variables_for` would give, from the headers and digests of the files alone."""
+    return weights.examine(
+        opened, model.module, image_size=model.pixels.size, head=config.model.head, classes=model.classes
+    )
+
+
 def compile_evaluation(
     model: Model, variables: Any, placement: Placement, batch_size: int
 ) -> Callable[[Any, data.Dataset], dict[str, np.ndarray]]:

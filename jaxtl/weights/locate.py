@@ -9,6 +9,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ def _file_in(folder: Path, names: Sequence[str], what: str) -> Path:
     if usual:
         return folder / usual
     others = [name for name in names if name.endswith(_WEIGHT_SUFFIXES)]
+    safe = [name for name in others if name.endswith(".safetensors")]
+    others = safe if len(safe) == 1 else others
     if len(others) != 1:
         found = f"several: {', '.join(others)}; name one of them" if others else "none"
         raise UserError(f"{what} should hold one weight file ({', '.join(WEIGHT_FILES)}, ...), but it holds {found}.")
@@ -165,12 +168,14 @@ def _fetch_snapshot(cache: Path, repo: str, revision: str, wanted: str) -> tuple
         if wanted and wanted not in names:
             raise UserError(f"hf:{repo} has no file {wanted!r}; it has {', '.join(names)}.")
         chosen = wanted or str(_file_in(Path(), names, f"hf:{repo}"))
-        patterns = [chosen, *_SIDE_FILES, "README.md"]
+        patterns = [chosen]
         if chosen.endswith(".index.json"):
             patterns.append("*" + Path(chosen.removesuffix(".index.json")).suffix)
-        folder = snapshot_download(
-            repo, revision=info.sha, cache_dir=cache, allow_patterns=patterns, etag_timeout=_TIMEOUT
-        )
+        fetch = partial(snapshot_download, repo, cache_dir=cache, etag_timeout=_TIMEOUT)
+        # The weights come last: where they are in the cache, what must be known about them is there too. The first
+        # call is by name, since only then does the cache learn which commit the name stands for.
+        folder = fetch(revision=revision or None, allow_patterns=[*_SIDE_FILES, "README.md"])
+        folder = fetch(revision=Path(folder).name, allow_patterns=patterns)
         license_name = info.card_data.get("license", "") if info.card_data else ""
         return Path(folder), str(license_name or "")
     except RevisionNotFoundError:
@@ -214,13 +219,16 @@ def _download(url: str, cache_dir: str) -> Path:
     target = cache / hashlib.sha256(url.encode()).hexdigest()[:16] / name
     if target.exists():
         return target
-    part = target.with_name(target.name + ".part")
+    part, version = (target.with_name(target.name + suffix) for suffix in (".part", ".etag"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        have = part.stat().st_size if part.exists() else 0
-        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+        request = urllib.request.Request(url, headers=_continue_from(part, version))
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
-            _save(response, part, resumed=response.status == 206, name=name)
+            resumed = response.status == 206
+            if not resumed:
+                part.unlink(missing_ok=True)
+                version.write_text(response.headers.get("ETag") or "")
+            _save(response, part, resumed=resumed, name=name)
     except urllib.error.HTTPError as error:
         raise UserError(f"{url}: the server answered {error.code} {error.reason}; is the address right?") from None
     except (OSError, urllib.error.URLError) as error:
@@ -232,6 +240,15 @@ def _download(url: str, cache_dir: str) -> Path:
         raise
     os.replace(part, target)
     return target
+
+
+def _continue_from(part: Path, version: Path) -> dict[str, str]:
+    """Gives the headers that ask for the rest of a file, or for all of it if the server has another by now."""
+    have = part.stat().st_size if part.exists() else 0
+    if not have:
+        return {}
+    known = version.read_text() if version.exists() else ""
+    return {"Range": f"bytes={have}-"} | ({"If-Range": known} if known and not known.startswith("W/") else {})
 
 
 def _save(response: Any, part: Path, *, resumed: bool, name: str) -> None:

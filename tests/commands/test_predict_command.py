@@ -122,3 +122,24 @@ def test_describe_needs_neither_data_nor_compiling(jaxtl, config_file, monkeypat
     assert rows["block0"][2] == "frozen"
     assert rows["block1"][3] == "0.005"
     assert rows["head"][3] == "0.01"
+
+
+def test_describe_gives_the_passport_without_data(jaxtl, run, config_file, tmp_path):
+    config = (f"--config={config_file}", "--config.data.source=folder:nowhere", "--config.model.mean=0.3,0.4,0.5")
+    arguments = (*config, f"--config.model.weights=run:{run}")
+    status, out, err = jaxtl("describe", *arguments)
+    assert (status, err) == (0, "")
+    rows = dict(line.split(maxsplit=1) for line in out.splitlines()[:8])
+    assert rows["classes"] == "3, blue ... red"
+    assert rows["head"] == "kept: 3 classes"
+    assert rows["loaded"] == "32 leaves, 0 of them renamed"
+    status, out, err = jaxtl("describe", *arguments, "--config.model.head=new")
+    assert (status, err) == (0, "")
+    assert "\nhead          new: as asked\n" in out
+    assert "\ninitialised   params/head/bias [3], params/head/kernel [16, 3]\n" in out
+    status, _, err = jaxtl("describe", *arguments, "--config.model.name=resnet18")
+    assert status == 1
+    assert "does not fit the model" in err
+    status, _, err = jaxtl("describe", *config, "--config.model.name=auto", "--config.model.weights=nowhere")
+    assert status == 1
+    assert "no weight file 'nowhere'" in err

@@ -32,13 +32,15 @@ def server(tmp_path):
                 self.send_error(404)
                 return
             content, first = path.read_bytes(), 0
-            if self.headers.get("Range"):
+            version = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
+            if self.headers.get("Range") and self.headers.get("If-Range") in (None, version):
                 first = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
             self.send_response(206 if first else 200)
             self.send_header("Content-Length", str(len(content) - first))
+            self.send_header("ETag", version)
             self.end_headers()
             # A file of this name breaks off half way, once.
-            if "breaks" in self.path and not first:
+            if "breaks" in self.path and not self.headers.get("Range"):
                 self.wfile.write(content[: len(content) // 2])
                 return
             self.wfile.write(content[first:])
@@ -72,6 +74,16 @@ def test_a_broken_download_is_continued(server, tmp_path):
     found = locate(f"{address}/breaks.npz", cache_dir=str(tmp_path / "cache"))
     assert found.path.read_bytes() == content
     assert log == [("/breaks.npz", None), ("/breaks.npz", "bytes=1500000-")]
+
+
+def test_a_file_that_changed_meanwhile_is_not_joined_to_its_older_half(server, tmp_path):
+    address, folder, _ = server
+    (folder / "breaks.npz").write_bytes(b"old " * 1000)
+    with pytest.raises(UserError, match="the connection ended early"):
+        locate(f"{address}/breaks.npz", cache_dir=str(tmp_path / "cache"))
+    (folder / "breaks.npz").write_bytes(b"new " * 900)
+    found = locate(f"{address}/breaks.npz", cache_dir=str(tmp_path / "cache"))
+    assert found.path.read_bytes() == b"new " * 900
 
 
 def test_a_download_must_have_the_sha256_of_its_name(server, tmp_path):
@@ -176,6 +188,11 @@ def test_a_folder_with_several_or_no_weight_files_is_an_error(tmp_path):
     for name in ("a.npz", "b.npz"):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match=r"several: a\.npz, b\.npz; name one"):
+        locate(str(tmp_path))
+    (tmp_path / "mine.safetensors").write_bytes(b"x")
+    assert locate(str(tmp_path)).path.name == "mine.safetensors"
+    (tmp_path / "other.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"several: a\.npz, b\.npz, mine\.safetensors, other\.safetensors"):
         locate(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"x")
     assert locate(str(tmp_path)).path.name == "model.safetensors"
