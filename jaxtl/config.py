@@ -88,7 +88,7 @@ def default() -> ConfigDict:
     c.optimizer.boundaries = (0.5, 0.75)  # Of "step": shares of the run after which the rate is multiplied ...
     c.optimizer.factor = 0.1  # ... by this.
 
-    c.train = ConfigDict(type_safe=False)
+    c.train = ConfigDict(type_safe=False, convert_dict=False)  # As for finetune.
     c.train.steps = 0  # Either steps ...
     c.train.epochs = 0.0  # ... or epochs.
     c.train.batch_size = 32  # Of all devices and hosts together.
@@ -99,6 +99,11 @@ def default() -> ConfigDict:
     c.train.loss_scale = 0.0
     c.train.skip_nonfinite = False  # Leave out and count steps whose gradient is not finite; loss scaling always does.
     c.train.parallel = "jit"  # "jit" | "pmap"
+    # Devices along each axis, -1 for the rest: "data" copies the state, "fsdp" cuts it; the batch is cut by both.
+    c.train.mesh = {"data": -1, "fsdp": 1}
+    # {regex: axes}: what arrays of the state are cut along, in place of their largest dimension: {"head/kernel":
+    # (None, "fsdp")}, or () for whole. A rule fits the end of a path, and the moments of a parameter like itself.
+    c.train.sharding = {}
     c.train.loss = "softmax"  # "softmax" | "binary" | "focal" | "module:function" (logits, labels) -> one an example
     c.train.label_smoothing = 0.0
     c.train.focal_gamma = 2.0

@@ -1,6 +1,12 @@
-"""How a step is spread over devices: jit over a mesh (the main road), or pmap. Both run the same step functions."""
+"""How a step is spread over devices: jit over a mesh (the main road), or pmap. Both run the same step functions.
 
-from collections.abc import Callable
+The mesh has two axes. "data" copies the state and cuts the batch; "fsdp" cuts both: each array of the state lies in
+parts on the devices along it, and the compiler fetches a whole array where a step needs one.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,9 +19,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtl.errors import UserError
 
 NAMES = ("jit", "pmap")
-AXIS = "data"
+AXIS, FSDP = AXES = ("data", "fsdp")
+# Below so many elements an array lies whole on every device: fetching it would cost more than keeping it.
+MIN_SHARDED = 4096
 
 Tree = Any
+# Regular expression -> for each dimension of the arrays it fits, the axis that it is cut along, or None.
+Rules = Mapping[str, Sequence[str | None]]
 
 
 @dataclass(frozen=True)
@@ -25,65 +35,170 @@ class Placement:
     Attributes:
       devices: number of devices that share a batch.
       axis_name: what the step functions take as axis_name: the pmap axis, or None.
+      check: raises a UserError where the sharding rules do not fit a tree of variables.
       put_state: copies a tree of arrays onto the devices, as the compiled steps take it.
       put_batch: spreads this host's rows of a global batch over its devices.
       get: the inverse of put_state: one copy of each array.
-      compile: (step, *arguments, donate) -> the step compiled for arguments like these, before anything runs.
+      compile: (step, *arguments, donate) -> the step compiled for arguments like these, before anything runs; with
+        `donate` it returns (state, rest), and the state takes the buffers of the first argument.
     """
 
     devices: int
     axis_name: str | None
+    check: Callable[[Tree], None]
     put_state: Callable[[Tree], Tree]
     put_batch: Callable[[Tree], Tree]
     get: Callable[[Tree], Tree]
     compile: Callable[..., Callable[..., Any]]
 
 
-def make_placement(name: str = "jit", *, devices: list[jax.Device] | None = None) -> Placement:
-    """Returns the placement "jit" (a mesh with axes "data" and "fsdp") or "pmap" over the devices (all by default).
+def make_placement(
+    name: str = "jit",
+    *,
+    mesh: Mapping[str, int] | None = None,
+    rules: Rules | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Placement:
+    """Returns the placement "jit" or "pmap" over the devices.
+
+    Args:
+      name: "jit" or "pmap".
+      mesh: number of devices along "data" and "fsdp"; -1, for one of them, is as many as there are. All along "data"
+        by default.
+      rules: how arrays of the state are cut, in place of `axes_of`'s own rule.
+      devices: all, of all processes, by default.
 
     Raises:
-      UserError: the name is neither.
+      UserError: there is no such name, or the mesh does not fit the devices.
     """
-    devices = devices or jax.devices()
+    # In the order of the processes, so that each feeds contiguous rows.
+    devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
+    shape = mesh_shape(mesh or {}, len(devices))
     if name == "jit":
-        return _jit_placement(devices)
+        return _jit_placement(np.asarray(devices).reshape(shape), rules or {})
     if name == "pmap":
+        if shape[1] > 1:
+            raise UserError('train.parallel "pmap" copies the state to each device: give "jit", or train.mesh fsdp 1.')
         return _pmap_placement(devices)
     raise UserError(f"train.parallel is {name!r}, but it must be one of: {', '.join(NAMES)}.")
 
 
-def _jit_placement(devices: list[jax.Device]) -> Placement:
+def mesh_shape(mesh: Mapping[str, int], devices: int) -> tuple[int, int]:
+    """Returns the number of devices along "data" and "fsdp".
+
+    Raises:
+      UserError: they do not multiply to the number of devices.
+    """
+    data, fsdp = mesh.get(AXIS, -1), mesh.get(FSDP, 1)
+    if data == -1 and fsdp > 0:
+        data = devices // fsdp
+    elif fsdp == -1 and data > 0:
+        fsdp = devices // data
+    if data < 1 or fsdp < 1 or data * fsdp != devices:
+        raise UserError(
+            f"train.mesh is {dict(mesh)}, but data x fsdp must be the number of devices, {devices}: "
+            f"give {{'data': -1, 'fsdp': k}} with a k that divides {devices}."
+        )
+    return data, fsdp
+
+
+def axes_of(path: str, shape: Sequence[int], *, fsdp: int, rules: Rules) -> tuple[str | None, ...]:
+    """Returns the axis that each dimension of an array is cut along; () where it lies whole on every device.
+
+    The first rule that fits the end of the path counts: "head/kernel" fits params/head/kernel and the moments that the
+    optimizer keeps of it. Without one, arrays of MIN_SHARDED elements and more are cut along their largest dimension
+    that `fsdp` divides; of equal ones, the last.
+    """
+    for rule, axes in rules.items():
+        if _fits(rule, path):
+            return tuple(axes)
+    divisible = [(length, place) for place, length in enumerate(shape) if length % fsdp == 0]
+    if fsdp == 1 or math.prod(shape) < MIN_SHARDED or not divisible:
+        return ()
+    return (None,) * max(divisible)[1] + (FSDP,)
+
+
+def _fits(rule: str, path: str) -> bool:
+    return re.search(rf"(?:^|/)(?:{rule})$", path) is not None
+
+
+def _name(path: Sequence[Any]) -> str:
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+
+
+def _shardings(tree: Tree, mesh: Mesh, rules: Rules) -> Tree:
+    def sharding(path, leaf):
+        axes = axes_of(_name(path), leaf.shape, fsdp=mesh.shape[FSDP], rules=rules)
+        known = len(axes) <= len(leaf.shape) and len({*axes} - {None}) == sum(axis is not None for axis in axes)
+        if not known or any(axis and leaf.shape[i] % mesh.shape[axis] for i, axis in enumerate(axes)):
+            raise UserError(
+                f"train.sharding cuts {_name(path)} {tuple(leaf.shape)} along {axes} of the mesh {dict(mesh.shape)}, "
+                "which must name each axis at most once and divide the dimension: give other axes, or ()."
+            )
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def _jit_placement(devices: np.ndarray, rules: Rules) -> Placement:
     # Auto axes: the step is written for one device, and the compiler derives the communication.
-    mesh = Mesh(np.asarray(devices).reshape(-1, 1), (AXIS, "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
+    mesh = Mesh(devices, AXES, axis_types=(AxisType.Auto, AxisType.Auto))
     whole = NamedSharding(mesh, PartitionSpec())
-    rows = NamedSharding(mesh, PartitionSpec((AXIS, "fsdp")))
+    rows = NamedSharding(mesh, PartitionSpec(AXES))
+
+    def check(tree):
+        _shardings(tree, mesh, rules)
+        paths = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+        for rule in rules:
+            if not any(_fits(rule, path) for path in paths):
+                raise UserError(f"train.sharding {rule!r} fits no parameter; `describe` lists them.")
 
     def put_state(tree):
-        # jnp.copy: device_put may alias its input, and the compiled step gives its input's buffers away.
-        return jax.tree.map(lambda x: jax.device_put(jnp.copy(x), whole), tree)
+        return jax.tree.map(_copy, tree, _shardings(tree, mesh, rules))
 
     def put_batch(batch):
         return {key: jax.make_array_from_process_local_data(rows, value) for key, value in batch.items()}
 
     def compile_step(step, *arguments, donate=False):
         outputs = jax.eval_shape(step, *arguments)
-        jitted = jax.jit(
-            step, donate_argnums=(0,) if donate else (), out_shardings=jax.tree.map(lambda _: whole, outputs)
-        )
+        shardings = jax.tree.map(lambda _: whole, outputs)
+        if donate:
+            shardings = (_shardings(outputs[0], mesh, rules), *shardings[1:])
+        jitted = jax.jit(step, donate_argnums=(0,) if donate else (), out_shardings=shardings)
         return jitted.lower(*arguments).compile()
 
-    return Placement(len(devices), None, put_state, put_batch, lambda tree: tree, compile_step)
+    return Placement(devices.size, None, check, put_state, put_batch, lambda tree: tree, compile_step)
+
+
+def _copy(x: Any, sharding: NamedSharding) -> jax.Array:
+    """Returns a copy of an array that every process has, spread over the devices of all of them."""
+    if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_copy(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    if jax.process_count() == 1:
+        # jnp.copy: device_put may alias its input, and the compiled step gives its input's buffers away.
+        return jax.device_put(jnp.copy(x), sharding)
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: np.array(host[index]))
 
 
 def _pmap_placement(devices: list[jax.Device]) -> Placement:
     local = [device for device in devices if device.process_index == jax.process_index()]
+    everywhere = NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec())
 
     def put_state(tree):
+        if jax.process_count() > 1:
+            tree = jax.tree.map(lambda x: x if _is_local(x) else x.addressable_data(0), tree)
         return jax.pmap(lambda _, x: x, in_axes=(0, None), devices=local)(np.arange(len(local)), tree)
 
     def put_batch(batch):
         return {key: value.reshape(len(local), -1, *value.shape[1:]) for key, value in batch.items()}
+
+    def get(tree):
+        one = jax.tree.map(lambda x: x[0], tree)
+        # What several processes hold alike becomes one array of all of them, as checkpoints want it.
+        return one if jax.process_count() == 1 else jax.tree.map(lambda x: _copy(x, everywhere), one)
 
     def compile_step(step, *arguments, donate=False):
         mapped = jax.pmap(
@@ -91,6 +206,8 @@ def _pmap_placement(devices: list[jax.Device]) -> Placement:
         )
         return mapped.lower(*arguments).compile()
 
-    return Placement(
-        len(devices), AXIS, put_state, put_batch, lambda tree: jax.tree.map(lambda x: x[0], tree), compile_step
-    )
+    return Placement(len(devices), AXIS, lambda tree: None, put_state, put_batch, get, compile_step)
+
+
+def _is_local(x: Any) -> bool:
+    return not isinstance(x, jax.Array) or x.is_fully_addressable

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from jaxtl.errors import UserError
 from jaxtl.train import features, losses, optimizer, schedules
 
 # Keys whose value is a dict by regular expression.
-RULES = ("finetune.lr_multipliers", "finetune.groups", "finetune.l1", "finetune.l2")
+RULES = ("finetune.lr_multipliers", "finetune.groups", "finetune.l1", "finetune.l2", "train.mesh", "train.sharding")
 # The keys of optimizer that cannot differ between groups: they concern all gradients together.
 _SHARED = ("clip_norm", "sam_rho")
 _STAGE_KEYS = ("epochs", "steps", "unfreeze", "rate")
@@ -192,6 +193,7 @@ def _train_problems(values: Mapping[str, Any]) -> list[str]:
         found.check(f"train.{key}", lambda value: value > 0, "1 or more")
     found.choice("train.precision", ("float32", "bfloat16", "float16"))
     found.choice("train.parallel", parallel.NAMES)
+    found += _mesh_problems(values)
     found.choice("train.monitor", ("accuracy", "top5", "loss", "precision", "recall", "f1"))
     found.check(
         "train.loss",
@@ -205,6 +207,33 @@ def _train_problems(values: Mapping[str, Any]) -> list[str]:
     batch_size, parts = values["train.batch_size"], values["train.accumulate"]
     if parts > 0 and batch_size % parts:
         found.append(f"train.batch_size {batch_size} is no multiple of train.accumulate {parts}.")
+    return found
+
+
+def _mesh_problems(values: Mapping[str, Any]) -> list[str]:
+    found = _Checks(values)
+
+    def is_mesh(mesh: Mapping[Any, Any]) -> bool:
+        counts = list(mesh.values())
+        numbers = all(isinstance(n, int) and not isinstance(n, bool) and (n > 0 or n == -1) for n in counts)
+        return mesh.keys() <= {*parallel.AXES} and numbers and counts.count(-1) <= 1
+
+    def is_rule(rule: Any, axes: Any) -> bool:
+        try:
+            re.compile(rule)
+        except (re.error, TypeError):
+            return False
+        return isinstance(axes, (tuple, list)) and all(axis in (None, *parallel.AXES) for axis in axes)
+
+    axes = " and ".join(repr(axis) for axis in parallel.AXES)
+    found.check("train.mesh", is_mesh, f"a dict with {axes}: numbers of devices, and -1 at most once, for the rest")
+    found.check(
+        "train.sharding",
+        lambda rules: all(is_rule(*item) for item in rules.items()),
+        f"{{regex: axes}}, with None or one of {axes} for each dimension, or () for whole",
+    )
+    if values["train.parallel"] == "pmap" and (values["train.mesh"].get("fsdp", 1) != 1 or values["train.sharding"]):
+        found.append('train.parallel "pmap" cannot cut the state: give "jit", or train.mesh fsdp 1 and no sharding.')
     return found
 
 

@@ -17,7 +17,6 @@ from jaxtl.commands import workdir as files
 from jaxtl.config import to_dict
 from jaxtl.errors import UserError
 from jaxtl.evaluate.figures import figures, headline
-from jaxtl.parallel import make_placement
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +39,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             f"--workdir={workdir} is that of a run, whose results.json must stay: give another folder "
             f"(to evaluate that run, add --config.model.weights=run:{workdir})."
         )
-    placement = make_placement(config.train.parallel)
+    placement = setup.placement_for(config)
     batch_size = config.eval.batch_size or config.train.batch_size
     setup.check_devices(batch_size, placement, "eval.batch_size")
     opened, source = setup.open_both(config)

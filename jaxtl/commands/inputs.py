@@ -71,7 +71,9 @@ def make_inputs(
     """
     f = config.finetune
     stop, start = features.find_cut(model.module.groups(), assignment, labels)
-    prefix = Prefix.make(model, variables, stop, config.eval.batch_size or config.train.batch_size) if stop else None
+    prefix = (
+        Prefix.make(config, model, variables, stop, config.eval.batch_size or config.train.batch_size) if stop else None
+    )
     rows = f.cache_views * len(splits.train) + len(splits.val)
     decision = features.decide(
         f.cache_features,

@@ -16,7 +16,6 @@ from jaxtl.commands import workdir as files
 from jaxtl.commands.inputs import Inputs, make_inputs
 from jaxtl.commands.plan import Plan, make_plan
 from jaxtl.evaluate.plot import plot_rates
-from jaxtl.parallel import make_placement
 from jaxtl.train import lr_find
 from jaxtl.train.losses import Loss
 
@@ -53,7 +52,7 @@ def run(
 ) -> dict[str, Any]:
     """Sweeps the rate of the head, all others in their proportion; returns what lr_find.json holds."""
     files.open_workdir(workdir)
-    placement = make_placement("jit")
+    placement = setup.placement_for(config, "jit")
     setup.check_devices(config.train.batch_size, placement, "train.batch_size")
     opened, source = setup.open_both(config)
     splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
@@ -103,7 +102,7 @@ def sweep(
     per_group: bool = False,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Sweeps the first stage of a plan on a copy of its first state; returns name -> (rates [n], losses [n])."""
-    placement, stage = make_placement("jit"), plan.stages[0]
+    placement, stage = setup.placement_for(config, "jit"), plan.stages[0]
     rate = lr_find.exponential(low, high, steps)
     swept = _swept(plan, rate, config.optimizer.learning_rate)
     optimizer = swept.make_optimizer(stage)

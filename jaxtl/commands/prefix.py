@@ -16,7 +16,6 @@ from jaxtl import data
 from jaxtl.commands import setup
 from jaxtl.data.batches import Batch, EvalView, TrainView
 from jaxtl.data.normalize import normalize
-from jaxtl.parallel import make_placement
 from jaxtl.train import feature_store, features
 
 
@@ -39,10 +38,12 @@ class Prefix:
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
     @classmethod
-    def make(cls, model: setup.Model, variables: Mapping[str, Any], stop: str, batch_size: int) -> "Prefix":
+    def make(
+        cls, config: ConfigDict, model: setup.Model, variables: Mapping[str, Any], stop: str, batch_size: int
+    ) -> "Prefix":
         """Takes the groups up to `stop`; nothing is compiled before the first batch."""
         # jit whatever the steps use: each host needs all rows, since it trains on any of them.
-        placement = make_placement("jit")
+        placement = setup.placement_for(config, "jit")
         variables = features.prefix_variables(variables, model.module.groups(), stop)
 
         def forward(variables, images):

@@ -15,7 +15,7 @@ from jaxtl import data, models, weights
 from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
 from jaxtl.evaluate.sums import add_up, eval_step
-from jaxtl.parallel import Placement
+from jaxtl.parallel import Placement, make_placement
 
 T = TypeVar("T")
 
@@ -50,6 +50,13 @@ class Model:
             pixels=self.pixels,
             classes=self.classes,
         )
+
+
+def placement_for(config: ConfigDict, name: str = "") -> Placement:
+    """Returns the placement that the config describes, or that of its mesh under another name."""
+    return make_placement(
+        name or config.train.parallel, mesh=dict(config.train.mesh), rules=dict(config.train.sharding)
+    )
 
 
 def open_both(config: ConfigDict) -> tuple[weights.Weights | None, data.Source]:

@@ -23,7 +23,7 @@ from jaxtl.commands.plan import Plan, make_plan
 from jaxtl.commands.prefix import min_side
 from jaxtl.errors import UserError
 from jaxtl.evaluate.figures import figures, headline, summary
-from jaxtl.parallel import Placement, make_placement
+from jaxtl.parallel import Placement
 from jaxtl.train import loop
 from jaxtl.train.cost import Cost, step_cost
 from jaxtl.train.log import MetricsLog, Screen
@@ -85,7 +85,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 def _prepare(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     """Opens and checks everything; whatever the user can mend is reported here, before anything is compiled."""
-    placement = make_placement(config.train.parallel)
+    placement = setup.placement_for(config)
     setup.check_devices(config.train.batch_size, placement, "train.batch_size")
     setup.check_devices(config.eval.batch_size or config.train.batch_size, placement, "eval.batch_size")
     opened, source = setup.open_both(config)
@@ -99,6 +99,7 @@ def _prepare(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     splits = _into_memory(config, splits, min_side(config, model))
 
     _check_shapes(config, model, placement)
+    placement.check(variables)
     files.claim(workdir, config)
     files.claim_inputs(workdir, _digests(splits, passport))
     files.write_json(workdir / "model.json", model.facts())

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from jaxtl import config as config_lib
 from jaxtl.errors import UserError
 
-# Keys that may change between two starts of one run, because they change nothing that is computed.
-_HARMLESS = ("data.workers:", "data.cache_gib:", "finetune.cache_dir:")
+# Keys that may change between two starts of one run: they change nothing that is computed, but the order of sums.
+_HARMLESS = ("data.workers:", "data.cache_gib:", "finetune.cache_dir:", "train.mesh:", "train.sharding:")
 
 
 def open_workdir(workdir: Path) -> None:

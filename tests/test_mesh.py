@@ -1,0 +1,181 @@
+"""Training on meshes of eight devices equals training on one, and cut states take their share of memory."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtl import models
+from jaxtl.errors import UserError
+from jaxtl.parallel import axes_of, make_placement, mesh_shape
+from jaxtl.train import ema
+from jaxtl.train.groups import assign, select
+from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.state import TrainState
+from jaxtl.train.step import train_step
+
+MODELS = {"vit": "vit_petals:depth=2,width=64,heads=2,patch=8", "resnet": "resnet18:stages=1-1,width=32"}
+UNFREEZE = ("head", "1", "all")
+MESHES = {"data 8": {}, "data 4 x fsdp 2": {"fsdp": 2}, "fsdp 8": {"data": 1, "fsdp": 8}}
+RULES = {"block0/.*/kernel": (), "head/kernel": ("fsdp", None)}
+
+
+def train(model, variables, unfreeze, placement):
+    """Takes five steps of SGD; returns the last state and the losses."""
+    groups = select(assign(variables["params"], model.groups()), unfreeze)
+    optimizer = make_optimizer(groups, name="sgd", learning_rate=0.05, momentum=0.9)
+    average = ema.trained_leaves(variables, groups)
+    state = placement.put_state(TrainState.create(variables, optimizer, jax.random.key(1), ema=average))
+    step = partial(train_step, model=model, optimizer=optimizer, groups=groups, clip_norm=1.0, ema_decay=0.9)
+
+    def batch(seed):
+        rng = np.random.default_rng(seed)
+        images = rng.normal(size=(16, 16, 16, 3)).astype(np.float32)
+        return placement.put_batch({"image": images, "label": rng.integers(0, 8, 16).astype(np.int32)})
+
+    compiled = placement.compile(step, state, batch(0), donate=True)
+    losses = []
+    for seed in range(5):
+        state, scalars = compiled(state, batch(seed))
+        losses.append(float(placement.get(scalars)["loss"]))
+    return state, losses
+
+
+def bytes_a_device(tree):
+    taken = dict.fromkeys(jax.devices(), 0)
+    for leaf in jax.tree.leaves(tree):
+        for shard in leaf.addressable_shards:
+            taken[shard.device] += shard.data.nbytes
+    return list(taken.values())
+
+
+def measure(name, unfreeze):
+    """Returns mesh -> how far it ends from one device, and the bytes of each device."""
+    model = models.build(MODELS[name], num_classes=8, image_size=16)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    first, losses = train(model, variables, unfreeze, make_placement(devices=jax.devices()[:1]))
+    placements = {mesh: make_placement(mesh=shape) for mesh, shape in MESHES.items()}
+    placements["fsdp 8 by rules"] = make_placement(mesh=MESHES["fsdp 8"], rules=RULES)
+    placements["pmap"] = make_placement("pmap")
+    found = {}
+    for mesh, placement in placements.items():
+        state, others = train(model, variables, unfreeze, placement)
+        apart = [
+            float(np.abs(np.asarray(a) - np.asarray(b)).max())
+            for one, two in ((first, placement.get(state)),)
+            for a, b in zip(
+                jax.tree.leaves((one.variables, one.opt_state, one.ema)),
+                jax.tree.leaves((two.variables, two.opt_state, two.ema)),
+                strict=True,
+            )
+        ]
+        parts = {"params": state.params, "moments": state.opt_state, "averages": state.ema}
+        found[mesh] = {
+            "apart": max(apart),
+            "losses apart": max(abs(a - b) for a, b in zip(losses, others, strict=True)),
+            "bytes": {part: bytes_a_device(tree) for part, tree in parts.items()},
+        }
+    return found
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Every case, in one process with eight devices."""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    out = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=900)
+    assert out.returncode == 0, out.stderr
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unfreeze", UNFREEZE)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_mesh_ends_where_one_device_does(measured, name, unfreeze):
+    found = measured[f"{name} {unfreeze}"]
+    assert len(found) == 5
+    assert max(case["losses apart"] for case in found.values()) < 1e-6
+    assert max(case["apart"] for case in found.values()) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_under_fsdp_each_device_holds_its_part(measured, name):
+    found = measured[f"{name} all"]
+    for part in ("params", "moments", "averages"):
+        whole, half, eighth = (found[mesh]["bytes"][part] for mesh in MESHES)
+        assert len(set(whole)) == len(set(half)) == len(set(eighth)) == 1  # All devices hold the same amount.
+        # Biases and norms stay whole; they are below a twentieth.
+        assert half[0] < 0.55 * whole[0]
+        assert eighth[0] < 0.18 * whole[0]
+
+
+@pytest.mark.slow
+def test_a_rule_keeps_what_it_names_whole(measured):
+    cut, ruled = (measured["vit all"][mesh]["bytes"]["moments"][0] for mesh in ("fsdp 8", "fsdp 8 by rules"))
+    # The kernels of one block: attention 4 x 64 x 64 and MLP 2 x 64 x 256, less the eighth that a cut leaves; and the
+    # kernel of the head, 64 x 8, which is too small to be cut by itself.
+    assert ruled - cut == 4 * (12 * 64 * 64 * 7 // 8 - 64 * 8 * 7 // 8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((64, 256), (None, "fsdp")),
+        ((256, 64), ("fsdp",)),
+        ((64, 64), (None, "fsdp")),  # Of equal ones the last.
+        ((3, 3, 32, 64), (None, None, None, "fsdp")),
+        ((4096,), ("fsdp",)),
+        ((1001, 64), (None, "fsdp")),  # 1001 cannot be cut in four.
+        ((1001, 63), ()),
+        ((64, 63), ()),  # Below 4,096 elements.
+        ((), ()),
+    ],
+)
+def test_the_largest_dimension_that_can_be_is_cut(shape, axes):
+    assert axes_of("params/a/kernel", shape, fsdp=4, rules={}) == axes
+    assert axes_of("params/a/kernel", shape, fsdp=1, rules={}) == ()
+
+
+def test_the_first_rule_that_fits_the_end_of_a_path_decides():
+    rules = {"head/kernel": ["fsdp", None], "head/.*": (), "norm": ("data",)}
+    at = partial(axes_of, shape=(64, 256), fsdp=4, rules=rules)
+    assert at("params/head/kernel") == at("0/mu/head/kernel") == at("head/kernel") == ("fsdp", None)
+    assert at("params/head/bias") == ()
+    assert at("params/overhead/kernel") == at("params/norm/scale") == (None, "fsdp")
+
+
+@pytest.mark.parametrize(
+    ("mesh", "shape"),
+    [({}, (8, 1)), ({"fsdp": 2}, (4, 2)), ({"data": 2, "fsdp": -1}, (2, 4)), ({"data": 8}, (8, 1))],
+)
+def test_the_mesh_takes_all_devices(mesh, shape):
+    assert mesh_shape(mesh, 8) == shape
+
+
+@pytest.mark.parametrize("mesh", [{"data": 3}, {"fsdp": 3}, {"data": 2, "fsdp": 2}, {"data": 16}, {"fsdp": 16}])
+def test_a_mesh_that_does_not_fit_the_devices_is_an_error(mesh):
+    with pytest.raises(UserError, match=r"must be the number of devices, 8"):
+        mesh_shape(mesh, 8)
+
+
+def test_what_cannot_be_cut_is_an_error_that_names_it():
+    variables = {"params": {"head": {"kernel": np.zeros((7, 4)), "bias": np.zeros(4)}}}
+    placed = partial(make_placement, mesh={"data": 1, "fsdp": 2})
+    with pytest.raises(UserError, match=r"params/head/kernel \(7, 4\) along \('fsdp',\)"):
+        placed(rules={"kernel": ("fsdp",)}).check(variables)
+    with pytest.raises(UserError, match="params/head/bias"):
+        placed(rules={"bias": (None, "fsdp")}).check(variables)
+    with pytest.raises(UserError, match="'tail' fits no parameter"):
+        placed(rules={"tail": ()}).check(variables)
+    with pytest.raises(UserError, match="pmap"):
+        make_placement("pmap", mesh={"data": 1, "fsdp": 2})
+
+
+if __name__ == "__main__":
+    print(json.dumps({f"{name} {unfreeze}": measure(name, unfreeze) for name in MODELS for unfreeze in UNFREEZE}))
