@@ -114,6 +114,8 @@ def make_model(config: ConfigDict, opened: weights.Weights | None, classes: tupl
         dtype=jnp.dtype(config.train.precision),
         dropout=config.model.dropout,
         drop_path=config.model.drop_path,
+        remat=config.model.remat,
+        scan=config.model.scan,
         epsilon=epsilon,
     )
     return Model(name, module, classes, pixels, epsilon)
@@ -190,6 +192,12 @@ def blank_batch(size: int, batch_size: int) -> dict[str, np.ndarray]:
         "label": np.zeros(rows, np.int32),
         "mask": np.ones(rows, np.float32),
     }
+
+
+def whole_batch(blank: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of the batch of which each host holds such rows."""
+    hosts = jax.process_count()
+    return {key: jax.ShapeDtypeStruct((hosts * len(x), *x.shape[1:]), x.dtype) for key, x in blank.items()}
 
 
 def check_devices(batch_size: int, placement: Placement, key: str) -> None:

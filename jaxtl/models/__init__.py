@@ -41,6 +41,8 @@ def build(
     dtype: Any = jnp.float32,
     dropout: float = 0.0,
     drop_path: float = 0.0,
+    remat: bool = False,
+    scan: bool = False,
     epsilon: float | None = None,
 ) -> nn.Module:
     """Builds the model of that name; its parameters come from `init` or from a weight file.
@@ -52,6 +54,8 @@ def build(
       dtype: what is computed in; parameters and logits are float32.
       dropout: the dropout rate in training.
       drop_path: the stochastic-depth rate of the last block in training; it grows linearly from 0 at the first.
+      remat: whether training computes each block a second time instead of keeping what lies within it.
+      scan: whether blocks that are alike are compiled once and run as a loop; ViT only.
       epsilon: of the normalisations; None for the family's own.
 
     Raises:
@@ -63,15 +67,21 @@ def build(
         fields["image_size"] = image_size
     if epsilon is not None:
         fields["epsilon"] = epsilon
-    for key, rate in (("dropout", dropout), ("drop_path", drop_path)):
-        if rate:
+    for key, value in (("dropout", dropout), ("drop_path", drop_path), ("remat", remat), ("scan", scan)):
+        if value:
             if key not in _field_names(family.MODEL):
-                raise UserError(f"model {name!r} has no {key}; leave it at 0.")
-            fields[key] = rate
+                raise UserError(f"model {name!r} has no {key}; leave it at {False if value is True else 0}.")
+            fields[key] = value
     try:
         return family.MODEL(num_classes=num_classes, dtype=dtype, **fields)
     except ValueError as error:
         raise UserError(f"model {name!r}: {error}.") from None
+
+
+def unrolled(module: nn.Module) -> nn.Module:
+    """Gives the same model without loops over blocks, and computing none twice: its operations can be counted."""
+    fields: Any = {key: False for key in ("remat", "scan") if getattr(module, key, False)}
+    return module.clone(**fields) if fields else module
 
 
 def spec(model: type[nn.Module], fields: Mapping[str, Any]) -> str:
@@ -132,7 +142,7 @@ def _field_names(model: type) -> set[str]:
 def _parse_fields(name: str, text: str, model: type) -> dict[str, Any]:
     """Reads "patch=8,registers=4" into values of the types that the model's fields have."""
     types = {field.name: field.type for field in dataclasses.fields(model)}
-    allowed = _field_names(model) - {"num_classes", "dtype", "axis_name"}
+    allowed = _field_names(model) - {"num_classes", "dtype", "axis_name", "remat", "scan"}
     fields: dict[str, Any] = {}
     for item in filter(None, text.split(",")):
         key, _, value = item.partition("=")

@@ -83,6 +83,7 @@ class ResNet(nn.Module):
       momentum: the share that running statistics keep at each training step.
       unbiased: whether the running variance is the unbiased one, as in PyTorch.
       axis_name: the mapped axis over which batch statistics are taken, under pmap.
+      remat: whether training computes each block a second time instead of keeping what lies within it.
     """
 
     num_classes: int
@@ -100,6 +101,7 @@ class ResNet(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     axis_name: str | None = None
+    remat: bool = False
     dtype: Any = jnp.float32
 
     def groups(self) -> Groups:
@@ -162,7 +164,7 @@ class ResNet(nn.Module):
     def _block(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         stage, index = (int(part) for part in name.removeprefix("layer").split("."))
         before = sum(self.stages[: stage - 1]) + index
-        x = Block(
+        x = (nn.remat(Block, static_argnums=2) if self.remat else Block)(
             features=self.width * 2 ** (stage - 1),
             stride=2 if stage > 1 and index == 0 else 1,
             bottleneck=self.bottleneck,

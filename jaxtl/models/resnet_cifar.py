@@ -44,6 +44,7 @@ class ResNetCifar(nn.Module):
     Attributes:
       blocks: the number n of residual blocks in each stage.
       width: channels of the first stage; the second and third have 2 and 4 times as many.
+      remat: whether training computes each block a second time instead of keeping what lies within it.
     """
 
     num_classes: int
@@ -53,6 +54,7 @@ class ResNetCifar(nn.Module):
     epsilon: float = 1e-5
     dropout: float = 0.0
     axis_name: str | None = None
+    remat: bool = False
     dtype: Any = jnp.float32
 
     def groups(self) -> Groups:
@@ -89,7 +91,8 @@ class ResNetCifar(nn.Module):
             else:
                 stage, index = (int(part) for part in name.removeprefix("layer").split("."))
                 stride = 2 if stage > 1 and index == 0 else 1
-                x = Block(self.width * 2 ** (stage - 1), stride, **norm, name=name)(x, train)
+                kind = nn.remat(Block, static_argnums=2) if self.remat else Block
+                x = kind(self.width * 2 ** (stage - 1), stride, **norm, name=name)(x, train)
                 if name == last:
                     x = x.mean(axis=(1, 2))
         return x

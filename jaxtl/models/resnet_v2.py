@@ -77,6 +77,7 @@ class ResNetV2(nn.Module):
         otherwise group normalisation, weight standardisation and the stride in the first block, as in BiT.
       norm_groups: the number of groups of the group normalisation.
       axis_name: the mapped axis over which batch statistics are taken, under pmap.
+      remat: whether training computes each block a second time instead of keeping what lies within it.
     """
 
     num_classes: int
@@ -89,6 +90,7 @@ class ResNetV2(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     axis_name: str | None = None
+    remat: bool = False
     dtype: Any = jnp.float32
 
     def groups(self) -> Groups:
@@ -137,7 +139,7 @@ class ResNetV2(nn.Module):
         before, total = sum(self.stages[: stage - 1]) + index, sum(self.stages)
         # Keras halves the map at the end of a stage, BiT at the start of the next one.
         strided = index == count - 1 and stage < len(self.stages) if self.keras else index == 0 and stage > 1
-        x = Block(
+        x = (nn.remat(Block, static_argnums=2) if self.remat else Block)(
             features=self.width * 2 ** (stage - 1),
             stride=2 if strided else 1,
             project=index == 0,

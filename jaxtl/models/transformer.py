@@ -1,121 +1,16 @@
 """The Vision Transformer as a module, from the patch embedding to the head; its families are vit, deit and dinov2."""
 
+import itertools
+from collections.abc import Hashable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core.scope import Scope
 
+from jaxtl.models.encoder import Block
 from jaxtl.models.groups import Groups, span
-
-# Xavier for a square projection; written by fan-in, because the fused q, k, v kernel [D, 3D] is three of those.
-_square_init = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
-
-
-def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Gives softmax(query key^T / sqrt(d)) value, all of them [B, N, H, d]."""
-    if jax.default_backend() != "cpu":
-        return jax.nn.dot_product_attention(query, key, value)
-    # On a CPU, plain batched matrix products take four fifths of the time of the general function.
-    query, key, value = (x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
-    scores = jax.nn.softmax((query @ key.swapaxes(2, 3)).astype(jnp.float32), axis=-1).astype(value.dtype)
-    return (scores @ value).swapaxes(1, 2)
-
-
-def exact_gelu(x: jax.Array) -> jax.Array:
-    """Gives x times the normal distribution function of x (https://arxiv.org/abs/1606.08415)."""
-    # Flax goes by way of erfc, which keeps relative precision far below zero, where the product vanishes all the same;
-    # erf saves a CPU a tenth of a whole training step.
-    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
-
-
-class QueryKeyValue(nn.Module):
-    """One fused projection to queries, keys and values; queries may be asked of the first tokens only."""
-
-    use_bias: bool = True
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, queries: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Maps tokens [B, N, D] to queries [B, queries, D], keys [B, N, D] and values [B, N, D]."""
-        width = x.shape[-1]
-        x = x.astype(self.dtype)
-        kernel = self.param("kernel", _square_init, (width, 3 * width)).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (3 * width,)) if self.use_bias else jnp.zeros(3 * width)
-        bias = bias.astype(self.dtype)[None, None]
-        # One product where all are asked for: a CPU takes longer over three.
-        first = 3 * width if queries == x.shape[1] else width
-        query = x[:, :queries] @ kernel[:, :first] + bias[..., :first]
-        rest = query[..., width:] if first > width else x @ kernel[:, first:] + bias[..., first:]
-        return query[..., :width], rest[..., :width], rest[..., width:]
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention."""
-
-    heads: int
-    qkv_bias: bool = True
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, outputs: int) -> jax.Array:
-        """Maps tokens [B, N, D] to what the first of them attend to, [B, outputs, D]."""
-        batch, _, width = x.shape
-        parts = QueryKeyValue(self.qkv_bias, self.dtype, name="qkv")(x, outputs)
-        query, key, value = (part.reshape(batch, -1, self.heads, width // self.heads) for part in parts)
-        x = attend(query, key, value).reshape(batch, outputs, width)
-        return nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name="proj")(x)
-
-
-class Mlp(nn.Module):
-    """Two dense layers with a GELU between them."""
-
-    hidden: int
-    gelu: str
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps tokens [B, N, D] to tokens [B, N, D]."""
-        init = nn.initializers.xavier_uniform()
-        width = x.shape[-1]
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init, name="fc1")(x)
-        x = nn.gelu(x) if self.gelu == "tanh" else exact_gelu(x)
-        x = nn.Dropout(self.dropout)(x, deterministic=not train)
-        return nn.Dense(width, dtype=self.dtype, kernel_init=init, name="fc2")(x)
-
-
-class Block(nn.Module):
-    """A pre-norm encoder block: attention, then the MLP, each on a residual branch."""
-
-    heads: int
-    hidden: int
-    qkv_bias: bool
-    layer_scale: bool
-    gelu: str
-    epsilon: float
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool, outputs: int) -> jax.Array:
-        """Maps tokens [B, N, D] to the first of them, [B, outputs, D]."""
-        y = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm1")(x)
-        y = Attention(self.heads, self.qkv_bias, self.dtype, name="attn")(y, outputs)
-        x = x[:, :outputs] + self._branch(y, "ls1", train)
-        y = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm2")(x)
-        y = Mlp(self.hidden, self.gelu, self.dropout, self.dtype, name="mlp")(y, train)
-        return x + self._branch(y, "ls2", train)
-
-    def _branch(self, y: jax.Array, scale: str, train: bool) -> jax.Array:
-        """The end of a residual branch: dropout, layer scale, stochastic depth."""
-        y = nn.Dropout(self.dropout)(y, deterministic=not train)
-        if self.layer_scale:
-            y = y * self.param(scale, nn.initializers.constant(1e-5), (y.shape[-1],)).astype(y.dtype)[None, None]
-        # Stochastic depth (https://arxiv.org/abs/1603.09382): one draw for all tokens of an example.
-        return nn.Dropout(self.drop_path, broadcast_dims=(1, 2))(y, deterministic=not train)
 
 
 class PatchEmbed(nn.Module):
@@ -160,6 +55,8 @@ class ViT(nn.Module):
       norm_after_pool: whether the final norm follows the pooling; it matters for "mean" only.
       pre_logits: width of a tanh layer before the head; 0 for none.
       gelu: "exact" or "tanh" (the approximation of Google's own code).
+      remat: whether training computes each block a second time instead of keeping what lies within it.
+      scan: whether blocks that are alike are compiled once and run as a loop, over their stacked parameters.
     """
 
     num_classes: int
@@ -183,6 +80,8 @@ class ViT(nn.Module):
     epsilon: float = 1e-6
     dropout: float = 0.0
     drop_path: float = 0.0
+    remat: bool = False
+    scan: bool = False
     dtype: Any = jnp.float32
 
     def __post_init__(self):
@@ -230,9 +129,22 @@ class ViT(nn.Module):
         With `num_classes` 0 there is no head, and the pooled features are returned.
         """
         x = images
-        for name in span(self.groups(), start, stop):
-            x = self._run(x, name, train)
+        kinds = itertools.groupby(span(self.groups(), start, stop), key=self.block_kind)
+        for _, alike in kinds:
+            names = list(alike)
+            x = self._scan(x, names, train) if len(names) > 1 else self._run(x, names[0], train)
         return x
+
+    def block_kind(self, name: str) -> Hashable:
+        """Gives what neighbouring groups must have in common to be run as one loop.
+
+        Whoever differentiates some parameters only adds which (see `jaxtl.train.freeze`): in one loop all blocks go
+        backwards if one of them does.
+        """
+        if not self.scan or self.is_initializing() or not name.startswith("block"):
+            return name
+        last = int(name.removeprefix("block")) == self.depth - 1
+        return name if last else "block"
 
     def _run(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group."""
@@ -275,22 +187,48 @@ class ViT(nn.Module):
         prefix = [jnp.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in prefix]
         return jnp.concatenate([*prefix, x], axis=1)
 
+    def _scan(self, x: jax.Array, names: list[str], train: bool) -> jax.Array:
+        """Runs neighbouring blocks as one loop over their parameters, stacked here and nowhere else."""
+        blocks = self.variables["params"]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(dict(blocks[name]) for name in names))
+        numbers = jnp.arange(len(names))
+        rates = jnp.asarray([self._rate(int(name.removeprefix("block"))) for name in names], jnp.float32)
+        key = self.make_rng("dropout") if train and self.has_rng("dropout") else None
+
+        def body(x, inputs):
+            leaves, rate, number = inputs
+            rngs = {} if key is None else {"dropout": jax.random.fold_in(key, number)}
+            # Below the path of the first of them, so that what holds for frozen blocks holds here.
+            scope: Any = Scope({"params": leaves}, rngs, name=names[0], path=(*self.path, names[0]))
+            block = Block(**self._block_fields(rate if self.drop_path else 0.0), parent=scope)
+            return block(x, train, x.shape[1]), None
+
+        body = jax.checkpoint(body, prevent_cse=False) if self.remat else body
+        return jax.lax.scan(body, x, (stacked, rates, numbers))[0]
+
+    def _rate(self, index: int) -> float:
+        """The rate of stochastic depth of a block."""
+        return self.drop_path * index / max(self.depth - 1, 1)
+
+    def _block_fields(self, drop_path: float | jax.Array) -> dict[str, Any]:
+        return {
+            "heads": self.heads,
+            "hidden": self.mlp or 4 * self.width,
+            "qkv_bias": self.qkv_bias,
+            "layer_scale": self.layer_scale,
+            "gelu": self.gelu,
+            "epsilon": self.epsilon,
+            "dropout": self.dropout,
+            "drop_path": drop_path,
+            "dtype": self.dtype,
+        }
+
     def _block(self, x: jax.Array, index: int, train: bool) -> jax.Array:
         outputs = x.shape[1]
         if index == self.depth - 1 and self.pool == "cls":
             outputs = 2 if self.teacher_head else 1  # Nothing reads the other tokens: a sixth of the block remains.
-        x = Block(
-            heads=self.heads,
-            hidden=self.mlp or 4 * self.width,
-            qkv_bias=self.qkv_bias,
-            layer_scale=self.layer_scale,
-            gelu=self.gelu,
-            epsilon=self.epsilon,
-            dropout=self.dropout,
-            drop_path=self.drop_path * index / max(self.depth - 1, 1),
-            dtype=self.dtype,
-            name=f"block{index}",
-        )(x, train, outputs)
+        kind = nn.remat(Block, static_argnums=(2, 3)) if self.remat else Block
+        x = kind(**self._block_fields(self._rate(index)), name=f"block{index}")(x, train, outputs)
         if index < self.depth - 1:
             return x
         # timm gives the norm after pooling a name of its own, since weights for one place do not fit the other.

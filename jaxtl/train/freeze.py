@@ -52,6 +52,12 @@ def frozen_modules(labels: Mapping[str, str], axis_name: str | None = None) -> A
                 object.__setattr__(module, "axis_name", axis_name)
         elif isinstance(module, nn.Dropout) and context.method_name == "__call__" and not trains(module.path):
             kwargs = _force(module, kwargs, "deterministic")
+        elif context.method_name == "block_kind":
+            # A model that runs blocks as a loop does so with those of which the same parameters train.
+            below = "/".join([*map(str, module.path), str(args[0]), ""])
+            return call(*args, **kwargs), frozenset(
+                path.removeprefix(below) for path, label in labels.items() if path.startswith(below) and label != FROZEN
+            )
         return call(*args, **kwargs)
 
     return nn.intercept_methods(intercept)

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from jaxtl import models
+from jaxtl.models.attention import attend
 from jaxtl.models.batchnorm import BatchNorm
 from jaxtl.models.standardized import StandardizedConv
-from jaxtl.models.transformer import PatchEmbed, attend
+from jaxtl.models.transformer import PatchEmbed
 from jaxtl.weights.adopt import abstract_variables
 from jaxtl.weights.tree import nest
 
