@@ -14,7 +14,6 @@ from jaxtl.commands import arguments as flags
 from jaxtl.commands import recipe, setup
 from jaxtl.commands.plan import Plan, make_plan
 from jaxtl.errors import UserError
-from jaxtl.train.cost import step_cost
 from jaxtl.train.groups import FROZEN
 from jaxtl.train.losses import softmax_cross_entropy
 from jaxtl.train.stages import Stage
@@ -36,15 +35,8 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
 
 def run(config: ConfigDict, *, leaves: bool = False, cost: bool = False) -> None:
     """Prints the weights' passport, the groups with shapes, counts, what trains and its rate, and the step's cost."""
-    notes = []
-    try:
-        opened = setup.open_weights(config)
-    except UserError as error:
-        if config.model.name == "auto":
-            raise
-        opened = None
-        notes.append(f"the weights are not here, so the model is shown as if new: {str(error).splitlines()[0]}")
-    classes, origin = _classes(config, opened)
+    opened, notes = try_weights(config)
+    classes, origin = find_classes(config, opened)
     notes.append(f"{len(classes)} classes, from {origin}")
     model = setup.make_model(config, opened, classes)
     shapes = abstract_variables(model.module, model.pixels.size)
@@ -75,7 +67,7 @@ def _cost(config: ConfigDict, model: setup.Model, plan: Plan, stage: Stage, vari
     blank = setup.blank_batch(model.pixels.size, config.train.batch_size)
     reference = recipe.begin_reference_cost(config, model, plan, variables)
     compiled = jax.jit(step, donate_argnums=0).lower(state, blank).compile()
-    cost = step_cost(compiled, state, parts=config.train.accumulate)
+    cost = recipe.stage_cost(config, step, compiled, state, blank)
     return recipe.cost_line({**cost, **reference.result()}, plan, stage)
 
 
@@ -107,7 +99,17 @@ def table(plan: Plan, learning_rate: float, *, leaves: bool = False) -> str:
     )
 
 
-def _classes(config: ConfigDict, opened: weights.Weights | None) -> tuple[tuple[str, ...], str]:
+def try_weights(config: ConfigDict) -> tuple[weights.Weights | None, list[str]]:
+    """Returns the weights, or None and a note where they are not at hand."""
+    try:
+        return setup.open_weights(config), []
+    except UserError as error:
+        if config.model.name == "auto":
+            raise
+        return None, [f"the weights are not here, so the model is shown as if new: {str(error).splitlines()[0]}"]
+
+
+def find_classes(config: ConfigDict, opened: weights.Weights | None) -> tuple[tuple[str, ...], str]:
     """Returns the classes of the data if they are at hand, else those of the weights."""
     try:
         return data.open_source(config.data.source, data_dir=config.data.data_dir).classes, config.data.source

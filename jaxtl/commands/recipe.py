@@ -1,7 +1,7 @@
 """From a config to the parts of a step: its loss, what prepares a batch, and its options."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +16,7 @@ from jaxtl.commands.plan import Plan
 from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
 from jaxtl.train import ema, scaling
-from jaxtl.train.cost import Cost, reference_cost
+from jaxtl.train.cost import Cost, model_gflop, reference_cost, step_cost
 from jaxtl.train.losses import Loss, balanced_weights, make_loss
 from jaxtl.train.mixing import mix
 from jaxtl.train.penalties import make_penalty
@@ -35,7 +35,7 @@ def make_step(
     loss: Loss,
     module: Any = None,
     cached: bool = False,
-) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+) -> functools.partial[tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the train step of a stage: (state, batch) -> (state, scalars).
 
     Args:
@@ -122,6 +122,24 @@ def begin_reference_cost(config: ConfigDict, model: setup.Model, plan: Plan, var
     return future
 
 
+def stage_cost(
+    config: ConfigDict, step: functools.partial[Any], compiled: Any, state: TrainState, blank: Any, *, devices: int = 1
+) -> Cost:
+    """Returns the cost of a compiled step; see `step_cost`.
+
+    Args:
+      config: the config.
+      step: from `make_step`.
+      compiled: the same, compiled.
+      state: that it takes, one copy, as arrays or shapes.
+      blank: a batch of the size that all devices share, as arrays or shapes.
+      devices: that share the batch.
+    """
+    cost = step_cost(compiled, state, devices=devices, parts=config.train.accumulate)
+    # The compiler counts the body of a loop over blocks once.
+    return {**cost, "step_gflop": model_gflop(step, state, blank)} if config.model.scan else cost
+
+
 def cost_line(cost: Mapping[str, float], plan: Plan, stage: Stage) -> str:
     """Returns the cost of a stage's step beside that of full fine-tuning and of evaluation, in one line."""
     trained = plan.count(stage.since)
@@ -129,9 +147,10 @@ def cost_line(cost: Mapping[str, float], plan: Plan, stage: Stage) -> str:
     return (
         f"{trained:,} parameters train, {frozen:,} are frozen; a step takes {_short(cost['step_gflop'])} GFLOP "
         f"(training everything {_short(cost['full_gflop'])}, forward alone {_short(cost['forward_gflop'])}), "
-        f"{cost['optimizer_bytes'] / 2**20:.3g} MiB for the optimizer and {cost['temp_bytes'] / 2**20:.3g} MiB at work"
+        f"{cost['optimizer_bytes'] / 2**20:.3g} MiB for the optimizer and {cost['temp_bytes'] / 2**20:.3g} MiB at work "
+        f"({_short(cost['peak_bytes'] / 2**20)} MiB in all on each device)"
     )
 
 
-def _short(gflop: float) -> str:
-    return f"{gflop:.3g}" if gflop < 100 else f"{gflop:,.0f}"
+def _short(number: float) -> str:
+    return f"{number:.3g}" if number < 100 else f"{number:,.0f}"

@@ -25,7 +25,7 @@ from jaxtl.errors import UserError
 from jaxtl.evaluate.figures import figures, headline, summary
 from jaxtl.parallel import Placement
 from jaxtl.train import loop
-from jaxtl.train.cost import Cost, step_cost
+from jaxtl.train.cost import Cost
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.losses import Loss
 from jaxtl.train.stages import Stage, carry_over, stage_of
@@ -242,9 +242,9 @@ def _begin_stage(
     )
     compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
     seconds = time.perf_counter() - begun
-    cost = (
-        step_cost(compiled, placement.get(state), devices=placement.devices, parts=run.config.train.accumulate)
-        | reference.result()
+    blank = setup.whole_batch(inputs.blank)
+    cost = recipe.stage_cost(run.config, step, compiled, placement.get(state), blank, devices=placement.devices) | dict(
+        reference.result()
     )
     progress.costs[str(stage.start)] = {"parameters": plan.count(stage.since), **cost}
     print(recipe.cost_line(cost, plan, stage))

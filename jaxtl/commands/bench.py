@@ -1,0 +1,230 @@
+"""The bench command: how fast a config trains here, what a step costs, and how much of the chip that uses."""
+
+import argparse
+import itertools
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxtl import data, weights
+from jaxtl.commands import arguments as flags
+from jaxtl.commands import describe, recipe, setup
+from jaxtl.commands import workdir as files
+from jaxtl.commands.inputs import Inputs, make_inputs
+from jaxtl.commands.plan import Plan, make_plan
+from jaxtl.errors import UserError
+from jaxtl.parallel import Placement
+from jaxtl.train.chips import peak_tflops
+from jaxtl.train.cost import model_gflop, step_cost
+from jaxtl.train.timing import Timing, time_steps
+
+INPUTS = ("synthetic", "real")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's flags."""
+    flags.add_config(parser)
+    flags.add_workdir(parser, "where bench.json goes")
+    parser.add_argument(
+        "--input", choices=INPUTS, default="synthetic", help="one batch of noise over and over (default), or the data"
+    )
+    parser.add_argument("--steps", type=int, default=30, help="steps that are timed (30)")
+    parser.add_argument("--warmup", type=int, default=3, help="steps before them (3)")
+
+
+def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """Runs the command from its flags."""
+    config = flags.load_config(arguments, overrides)
+    run(config, arguments.workdir, source=arguments.input, steps=arguments.steps, warmup=arguments.warmup)
+
+
+def run(
+    config: ConfigDict, workdir: Path, *, source: str = "synthetic", steps: int = 30, warmup: int = 3
+) -> dict[str, Any]:
+    """Times the steps of the first stage; returns what bench.json holds."""
+    if steps < 2 or warmup < 1:
+        raise UserError(f"--steps={steps} --warmup={warmup}: give at least 2 steps, after at least 1.")
+    files.open_workdir(workdir)
+    placement = setup.placement_for(config)
+    setup.check_devices(config.train.batch_size, placement, "train.batch_size")
+    opening = _synthetic if source == "synthetic" else _real
+    model, variables, plan, inputs, images = opening(config, workdir, placement)
+    placement.check(variables)
+    stage = plan.stages[0]
+    optimizer = plan.make_optimizer(stage)
+    labels = np.zeros(1, np.int32) if images is None else images
+    loss = recipe.choose_loss(config, len(model.classes), labels)
+    step = recipe.make_step(
+        config, model, plan, stage, optimizer=optimizer, loss=loss, module=inputs.model, cached=inputs.cached
+    )
+    fresh = recipe.make_state(config, variables, stage, optimizer)
+    state = placement.put_state(fresh)
+    begun = time.perf_counter()
+    compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
+    compile_seconds = time.perf_counter() - begun
+    cost = step_cost(compiled, fresh, devices=placement.devices, parts=config.train.accumulate)
+    cost["model_gflop"] = model_gflop(step, fresh, setup.whole_batch(inputs.blank))
+    batches = _batches(inputs, placement, source)
+    _, timing = time_steps(compiled, state, batches, steps=steps, warmup=warmup)
+    results = {
+        "model": model.name,
+        "weights": config.model.weights,
+        "data": config.data.source if source == "real" else "",
+        "input": source,
+        "precision": config.train.precision,
+        "batch_size": config.train.batch_size,
+        "parameters": plan.counts,
+        **_machine(placement),
+        **figures(timing, cost, batch_size=config.train.batch_size, devices=placement.devices),
+        "seconds": {"compile": compile_seconds, "timed": float(timing.done[-1] - timing.done[0])},
+        "run": estimate(config, plan, timing.seconds, None if images is None else len(images)),
+    }
+    if jax.process_index() == 0:
+        files.write_json(workdir / "bench.json", results)
+        print(report(results))
+        print(workdir / "bench.json")
+    return results
+
+
+Opened = tuple[setup.Model, dict[str, Any], Plan, Inputs, np.ndarray | None]
+
+
+def _synthetic(config: ConfigDict, workdir: Path, placement: Placement) -> Opened:
+    """Returns the parts of a run on noise: neither data nor weights need be at hand."""
+    opened = describe.try_weights(config)[0]
+    classes, _ = describe.find_classes(config, opened)
+    model = setup.make_model(config, opened, classes)
+    passport = None if opened is None else setup.examine(config, opened, model)
+    new_head = passport is None or "params/head/kernel" in passport.initialised
+    # Products of other numbers take as long.
+    variables = weights.initialise(model.module, jax.random.key(config.train.seed), model.pixels.size)
+    plan = make_plan(config, model.module, variables["params"], steps_per_epoch=1e6, new_head=new_head)
+    blank = setup.blank_batch(model.pixels.size, config.train.batch_size)
+    noise = np.random.default_rng(0).integers(0, 256, blank["image"].shape, np.uint8)
+    labels = np.arange(len(noise), dtype=np.int32) % len(classes)
+
+    def batches(start_step: int) -> Iterator[Any]:
+        return itertools.repeat({**blank, "image": noise, "label": labels})
+
+    inputs = Inputs(model.module, False, blank, batches, lambda variables: _never)
+    return model, variables, plan, inputs, None
+
+
+def _never(*_: Any) -> Any:
+    raise AssertionError("bench evaluates nothing")
+
+
+def _real(config: ConfigDict, workdir: Path, placement: Placement) -> Opened:
+    """Returns the parts of a run as train would start it."""
+    opened, source = setup.open_both(config)
+    splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
+    model = setup.make_model(config, opened, source.classes)
+    variables, passport = setup.variables_for(config, opened, model)
+    new_head = passport is None or "params/head/kernel" in passport.initialised
+    per_epoch = len(splits.train) / config.train.batch_size
+    plan = make_plan(config, model.module, variables["params"], steps_per_epoch=per_epoch, new_head=new_head)
+    inputs = make_inputs(
+        config,
+        workdir,
+        model,
+        splits,
+        placement,
+        variables=variables,
+        assignment=plan.assignment,
+        labels=[stage.labels for stage in plan.stages],
+        epochs=plan.total_steps / per_epoch,
+    )
+    return model, variables, plan, inputs, splits.train.labels
+
+
+def _batches(inputs: Inputs, placement: Placement, source: str) -> Iterator[Any]:
+    if source == "real":
+        return map(placement.put_batch, inputs.batches(0))
+    return itertools.repeat(placement.put_batch(next(inputs.batches(0))))
+
+
+def figures(timing: Timing, cost: Mapping[str, float], *, batch_size: int, devices: int) -> dict[str, Any]:
+    """Returns speed, step times, cost and utilisation.
+
+    Args:
+      timing: of the steps.
+      cost: "model_gflop" of a step, and what `step_cost` gives.
+      batch_size: rows of the global batch.
+      devices: that share it.
+    """
+    p50, p90, p99 = timing.percentiles(50, 90, 99)
+    tflops = cost["model_gflop"] / 1e3 / timing.seconds / devices
+    peak = peak_tflops(jax.devices()[0].device_kind)
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return {
+        "images_per_second": batch_size / timing.seconds,
+        "step_seconds": {"mean": timing.seconds, "p50": p50, "p90": p90, "p99": p99},
+        "waiting_for_data": timing.waiting,
+        "step_gflop": cost["model_gflop"],
+        "tflops_per_device": tflops,
+        "peak_tflops_per_device": peak,
+        "mfu": tflops / peak if peak else None,
+        "memory_bytes": {
+            "step_alone": cost["temp_bytes"],
+            "step_in_all": cost["peak_bytes"],
+            "device_peak": stats.get("peak_bytes_in_use"),
+            # Kilobytes, but on a Mac.
+            "host_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        },
+    }
+
+
+def estimate(config: ConfigDict, plan: Plan, seconds: float, images: int | None) -> dict[str, Any] | None:
+    """Returns how long the config's run would take at `seconds` a step; None if unknown data decide its length."""
+    lengths = config.finetune.stages or ({"steps": config.train.steps} if config.train.steps else {},)
+    if images is None and not all("steps" in stage for stage in lengths):
+        return None
+    seen = plan.total_steps * config.train.batch_size
+    return {
+        "steps": plan.total_steps,
+        "images": seen,
+        "epochs": seen / images if images else None,
+        "seconds": plan.total_steps * seconds,
+    }
+
+
+def _machine(placement: Placement) -> dict[str, Any]:
+    return {
+        "device": jax.devices()[0].device_kind,
+        "devices": placement.devices,
+        "processes": jax.process_count(),
+        "jax": jax.__version__,
+    }
+
+
+def report(results: Mapping[str, Any]) -> str:
+    """Returns the figures in a few lines."""
+    step, memory, run_ = results["step_seconds"], results["memory_bytes"], results["run"]
+    mfu = "no MFU: the peak of this device is not in the table"
+    if results["mfu"]:
+        mfu = f"MFU {results['mfu']:.3f} of {results['peak_tflops_per_device']:g} TFLOP/s in bfloat16"
+    lines = [
+        f"{results['model']}, batch {results['batch_size']}, {results['precision']}, {results['input']} input, on "
+        f"{results['devices']} x {results['device']}",
+        f"{results['images_per_second']:.4g} images/s; step {1e3 * step['p50']:.4g} ms (p50), "
+        f"{1e3 * step['p90']:.4g} (p90), {1e3 * step['p99']:.4g} (p99)",
+        f"{results['seconds']['compile']:.1f} s to compile",
+        f"{results['step_gflop']:.4g} GFLOP a step, {results['tflops_per_device']:.3g} TFLOP/s a device; {mfu}",
+        f"{memory['step_in_all'] / 2**20:,.0f} MiB a device, of which {memory['step_alone'] / 2**20:,.0f} MiB for the "
+        f"step alone; {memory['host_peak'] / 2**20:,.0f} MiB of the host",
+        f"{100 * results['waiting_for_data']:.1f} % of the time waiting for data",
+    ]
+    if run_:
+        epochs = f", {run_['epochs']:.3g} epochs" if run_["epochs"] else ""
+        lines.append(
+            f"the whole run: {run_['steps']:,} steps, {run_['images']:,} images{epochs}, "
+            f"about {run_['seconds']:,.0f} s of training, evaluation aside"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+import json
+
+import numpy as np
+import pytest
+
+COMMON = ("--config.data.source=folder:nowhere", "--steps=2")
+KEYS = {"images_per_second", "step_seconds", "waiting_for_data", "step_gflop", "mfu", "memory_bytes", "seconds", "run"}
+
+
+def test_a_config_is_timed_without_data_or_weights(jaxtl, config_file, tmp_path):
+    status, out, err = jaxtl(
+        "bench",
+        f"--config={config_file}",
+        f"--workdir={tmp_path / 'b'}",
+        "--config.data.source=folder:nowhere",
+        "--config.model.weights=nowhere.safetensors",
+        "--steps=4",
+    )
+    assert (status, err) == (0, "")
+    found = json.loads((tmp_path / "b" / "bench.json").read_text())
+    assert found.keys() >= KEYS
+    step = found["step_seconds"]
+    assert 0 < step["p50"] <= step["p90"] <= step["p99"]
+    assert found["images_per_second"] == pytest.approx(8 / step["mean"])
+    # No device of this kind is in the table, and none is made up.
+    assert (found["device"], found["peak_tflops_per_device"], found["mfu"]) == ("cpu", None, None)
+    assert found["run"] == {"steps": 12, "images": 96, "epochs": None, "seconds": pytest.approx(12 * step["mean"])}
+    assert 0 <= found["waiting_for_data"] < 1
+    assert found["memory_bytes"]["step_in_all"] > found["memory_bytes"]["step_alone"] > 0
+    for text in ("images/s", "p99", "GFLOP a step", "waiting for data", "12 steps, 96 images"):
+        assert text in out
+
+
+def test_real_input_is_read_and_its_epochs_are_counted(jaxtl, config_file, pictures, tmp_path):
+    status, _, err = jaxtl(
+        "bench",
+        f"--config={config_file}",
+        f"--workdir={tmp_path / 'b'}",
+        f"--config.data.source=folder:{pictures}",
+        "--input=real",
+        "--steps=3",
+        "--config.finetune.unfreeze=head",
+    )
+    assert (status, err) == (0, "")
+    found = json.loads((tmp_path / "b" / "bench.json").read_text())
+    assert (found["input"], found["run"]["steps"]) == ("real", 12)
+    assert found["run"]["epochs"] == pytest.approx(96 / 54)
+    assert not (tmp_path / "b" / "checkpoints").exists()
+
+
+def test_scan_and_accumulation_leave_the_counted_work_as_it_is(jaxtl, config_file, tmp_path):
+    gflop = []
+    for number, flags in enumerate(([], ["--config.model.scan=true", "--config.train.accumulate=2"])):
+        workdir = tmp_path / str(number)
+        depth = "--config.model.name=vit_petals:depth=4,width=16,heads=2,patch=8"
+        status, _, err = jaxtl("bench", f"--config={config_file}", f"--workdir={workdir}", *COMMON, depth, *flags)
+        assert (status, err) == (0, "")
+        gflop.append(json.loads((workdir / "bench.json").read_text())["step_gflop"])
+    np.testing.assert_allclose(gflop[0], gflop[1], rtol=0.02)
+
+
+def test_too_few_steps_are_refused(jaxtl, config_file, tmp_path):
+    status, _, err = jaxtl("bench", f"--config={config_file}", f"--workdir={tmp_path / 'b'}", *COMMON, "--steps=1")
+    assert status == 1
+    assert "at least 2 steps" in err
