@@ -20,8 +20,8 @@ from jaxtl.train import lr_find
 from jaxtl.train.losses import Loss
 
 LOW, HIGH = 1e-7, 10.0
-# Rates of the cheap check before training, and how far above the point of divergence is worth a warning.
-_CHECK_STEPS, _FAR = 30, 10.0
+# Steps of the cheap check before training, and how far above the point of divergence is worth a warning.
+_CHECK_STEPS, _FAR = 10, 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,10 +132,10 @@ def warn(config: ConfigDict, *parts: Any) -> None:
       parts: model, plan, loss, inputs and variables, as `sweep` takes them.
     """
     chosen = config.optimizer.learning_rate
-    # No further than the question needs: up to the chosen rate.
-    rates, losses = sweep(config, *parts, steps=_CHECK_STEPS, low=chosen / 1e5, high=chosen)["all"]
+    # No further than the question needs: what diverges only above a tenth of the chosen rate is no reason to warn.
+    rates, losses = sweep(config, *parts, steps=_CHECK_STEPS, low=chosen / 1e5, high=chosen / _FAR)["all"]
     limit = lr_find.suggest(rates, losses).get("diverges")
-    if limit is not None and chosen > _FAR * limit:
+    if limit is not None:
         print(
             f"optimizer.learning_rate is {chosen:g}, but a short sweep diverged at {limit:.2g} already: lower it, or "
             "see `lr_find`."

@@ -116,7 +116,8 @@ def stored_features(
         fill(write)
         return array
     drawn = {"augment": config.augment.to_dict(), "seed": config.train.seed} if views > 1 else {}
-    facts = {**prefix.facts, "views": views, "min_side": min_side(config, model), **drawn}
+    # Each number of hosts has files of its own, for none to find parts of another's beside its own.
+    facts = {**prefix.facts, "hosts": shard()[1], "views": views, "min_side": min_side(config, model), **drawn}
     key = feature_store.make_key(prefix.variables, facts, [splits.train, splits.val])
     folder = Path(config.finetune.cache_dir or workdir / "features").absolute() / key
     found = feature_store.load(folder)

@@ -134,7 +134,8 @@ def build(
             "or set finetune.cache_features=off."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
     wait()
     mapped = load(folder)
     if mapped is None or len(mapped) != count:
