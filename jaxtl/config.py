@@ -108,7 +108,9 @@ def default() -> ConfigDict:
     # {regex: axes}: what arrays of the state are cut along, in place of their largest dimension: {"head/kernel":
     # (None, "fsdp")}, or () for whole. A rule fits the end of a path, and the moments of a parameter like itself.
     c.train.sharding = {}
-    c.train.loss = "softmax"  # "softmax" | "binary" | "focal" | "module:function" (logits, labels) -> one an example
+    # "softmax" | "binary" | "focal" | "module:function" (logits, labels) -> one an example. It trains; an image has one
+    # label, so evaluation and prediction compare the classes by softmax whatever it is.
+    c.train.loss = "softmax"
     c.train.label_smoothing = 0.0
     c.train.focal_gamma = 2.0
     c.train.class_weights = ""  # "" | "balanced" (by the counts in train) | one number a class, with commas

@@ -2,8 +2,10 @@
 
 import argparse
 import functools
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from jaxtl.config import to_dict
 from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
 from jaxtl.evaluate.plot import plot_depth
-from jaxtl.evaluate.probe import Score, Split, probe_knn, probe_linear
+from jaxtl.evaluate.probe import Score, Split, compile_linear, probe_knn, probe_linear
 from jaxtl.parallel import make_placement
 
 PROBES = {"knn": probe_knn, "linear": probe_linear}
@@ -47,21 +49,25 @@ def run(config: ConfigDict, workdir: Path, *, per_group: bool = False) -> dict[s
     splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
     if splits.test is None:
         raise UserError(f"{source.uri} has no test split to measure on: name one with --config.data.test.")
-    model = setup.make_model(config, opened, source.classes)
+    # Without a head, none needs to be made.
+    model = setup.make_model(config, opened, ())
     variables, _ = setup.variables_for(config, opened, model)
     for note in splits.notes:
         print(note)
-    names = [name for name, _ in model.module.groups()[:-1]]
-    chosen = names if per_group else names[-1:]
+    names = [name for name, _ in model.module.groups() if name != "head"]
+    forward = functools.partial(_outputs, model=model, names=names, chosen=names if per_group else names[-1:])
+    # The compiler works on the linear probe while the images are decoded and pass through the model.
+    compiling = _begin_compiling(forward, variables, model, len(splits.train) + len(splits.val), len(source.classes))
     begun = time.perf_counter()
-    parts = _features(model, variables, (splits.train, splits.val, splits.test), batch_size, names, chosen)
+    parts = _features(forward, model, variables, (splits.train, splits.val, splits.test), batch_size)
     ended = time.perf_counter()
+    compiling.result()
     scores = {
         group: {
             probe: measure(*parts[group], num_classes=len(source.classes), seed=config.train.seed)
             for probe, measure in PROBES.items()
         }
-        for group in chosen
+        for group in parts
     }
     print(_table(scores))
     results = {
@@ -83,34 +89,54 @@ def run(config: ConfigDict, workdir: Path, *, per_group: bool = False) -> dict[s
     return results
 
 
+def _outputs(
+    variables: Mapping[str, Any], images: jax.Array, *, model: setup.Model, names: list[str], chosen: list[str]
+) -> dict[str, jax.Array]:
+    """Returns the pooled outputs of the chosen groups, group -> [B, D], of images uint8 [B, S, S, C]."""
+    outputs = {}
+    x: Any = normalize(images, model.pixels)
+    start = names[0]
+    for name, following in itertools.pairwise([*names, None]):
+        if name in chosen:
+            x = model.module.apply(variables, x, train=False, start=start, stop=name)
+            # What is not pooled yet, tokens [B, N, D] or a map [B, h, w, C], is averaged over its places.
+            outputs[name] = x.reshape(len(x), -1, x.shape[-1]).astype(np.float32).mean(1)
+            start = following
+    return outputs
+
+
+def _begin_compiling(
+    forward: Callable[..., Any], variables: Any, model: setup.Model, count: int, num_classes: int
+) -> Future[None]:
+    """Starts compiling the linear probe of `count` examples, for each width of features."""
+    image = jax.ShapeDtypeStruct((1, model.pixels.size, model.pixels.size, 3), np.uint8)
+    widths = sorted({leaf.shape[-1] for leaf in jax.eval_shape(forward, variables, image).values()})
+
+    def compile_all() -> None:
+        for width in widths:
+            compile_linear(count, width, num_classes)
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="jaxtl-probe")
+    future = pool.submit(compile_all)
+    pool.shutdown(wait=False)
+    return future
+
+
 def _features(
+    forward: Callable[..., dict[str, jax.Array]],
     model: setup.Model,
     variables: Mapping[str, Any],
     datasets: tuple[data.Dataset, ...],
     batch_size: int,
-    names: list[str],
-    chosen: list[str],
 ) -> dict[str, tuple[Split, ...]]:
-    """Passes over all images once; returns the pooled outputs of the chosen groups, group -> a split a data set."""
+    """Passes over all images once; returns group -> a split for each data set."""
     # jit whatever the config says: each host needs all rows.
     placement = make_placement("jit")
-    module = model.module
-
-    def forward(variables, images):
-        outputs = {}
-        x: Any = normalize(images, model.pixels)
-        for name in names:
-            x = module.apply(variables, x, train=False, start=name, stop=name)
-            if name in chosen:
-                # What is not pooled yet, tokens [B, N, D] or a map [B, h, w, C], is averaged over its places.
-                outputs[name] = x.reshape(len(x), -1, x.shape[-1]).astype(np.float32).mean(1)
-        return outputs
-
     on_devices = placement.put_state(variables)
     blank = placement.put_batch(setup.blank_batch(model.pixels.size, batch_size))["image"]
     compiled = placement.compile(forward, on_devices, blank)
     view = functools.partial(data.eval_view, pixels=model.pixels)
-    splits: dict[str, list[Split]] = {name: [] for name in chosen}
+    splits: dict[str, list[Split]] = {}
     for dataset in datasets:
         shard = (jax.process_index(), jax.process_count())
         found = []
@@ -118,10 +144,10 @@ def _features(
             found.append(compiled(on_devices, placement.put_batch(batch)["image"]))
             if len(found) > 1:
                 found[-2] = jax.device_get(found[-2])  # A batch late, so that the devices never wait for the host.
-        for name in chosen:
+        for name in found[0]:
             rows = np.concatenate([np.asarray(outputs[name]) for outputs in found])[: len(dataset)]
-            splits[name].append(Split(rows, dataset.labels))
-    return {name: tuple(parts) for name, parts in splits.items()}
+            splits.setdefault(name, []).append(Split(rows, dataset.labels))
+    return {name: tuple(splits[name]) for name, _ in model.module.groups() if name in splits}
 
 
 def _table(scores: Mapping[str, Mapping[str, Score]]) -> str:

@@ -1,8 +1,8 @@
 """How far features alone carry: k nearest neighbours and a linear classifier, chosen on val, measured on test."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -75,7 +75,8 @@ def probe_linear(train: Split, val: Split, test: Split, *, num_classes: int, see
     mean, std = train.features.mean(0), train.features.std(0)
     scaled = [(split - mean) / np.maximum(std, 1e-6) for split in (features, val.features, test.features)]
     in_train = np.arange(len(labels)) < len(train.labels)
-    fitted = np.asarray(_fit_grid(scaled[0], labels, in_train, np.asarray(PENALTIES, np.float32), num_classes))
+    fit = compile_linear(*features.shape, num_classes)
+    fitted = np.asarray(fit(scaled[0], labels.astype(np.int32), in_train, np.asarray(PENALTIES, np.float32)))
     lanes = len(PENALTIES)
     logits = _logits(fitted[:lanes], scaled[1])
     right = logits.argmax(-1) == val.labels
@@ -83,6 +84,14 @@ def probe_linear(train: Split, val: Split, test: Split, *, num_classes: int, see
     best = max(range(lanes), key=lambda lane: (right[lane].mean(), PENALTIES[lane]))
     correct = _logits(fitted[lanes + best], scaled[2]).argmax(-1) == test.labels
     return Score(float(correct.mean()), bootstrap(correct, seed), float(right[best].mean()), PENALTIES[best])
+
+
+@cache
+def compile_linear(count: int, width: int, num_classes: int) -> Callable[..., jax.Array]:
+    """Compiles the fit of `probe_linear` for features [count, width]; called beforehand, it is found ready there."""
+    arrays = ((count, width), np.float32), ((count,), np.int32), ((count,), np.bool_), ((len(PENALTIES),), np.float32)
+    shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in arrays]
+    return _fit_grid.lower(*shapes, num_classes=num_classes).compile()
 
 
 def bootstrap(correct: np.ndarray, seed: int = 0, *, samples: int = 2000) -> tuple[float, float]:
