@@ -76,6 +76,10 @@ def default() -> ConfigDict:
     c.finetune.cache_views = 1  # 1: each image as evaluation sees it; above: so many views, drawn as augment says.
     c.finetune.cache_dir = ""  # Where features lie on disk, for other runs too; "": in memory, if they fit, or WORKDIR.
 
+    # "bfloat16": the devices hold frozen parameters in half the memory, where the model rounds them before any use;
+    # results stay the same, and checkpoints keep float32. It needs train.precision "bfloat16".
+    c.finetune.frozen_dtype = "float32"
+
     c.optimizer = ConfigDict(type_safe=False)
     c.optimizer.name = "adamw"  # "adamw" | "adam" | "sgd" | "rmsprop"
     c.optimizer.learning_rate = 1e-3  # The head's highest rate.

@@ -123,6 +123,9 @@ def _finetune_problems(values: Mapping[str, Any]) -> list[str]:
             "{regex: factor} with factors of 0 or more",
         )
     found.choice("finetune.cache_features", features.MODES)
+    found.choice("finetune.frozen_dtype", ("float32", "bfloat16"))
+    if values["finetune.frozen_dtype"] == "bfloat16" and values["train.precision"] != "bfloat16":
+        found.append('finetune.frozen_dtype "bfloat16" would change results: give it with train.precision "bfloat16".')
     found.check("finetune.cache_views", lambda value: value >= 1, "1 or more")
     mixing = values["augment.mixup"] > 0 or values["augment.cutmix"] > 0
     if mixing and values["finetune.cache_features"] == "on":

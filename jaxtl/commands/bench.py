@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,22 @@ from jaxtl.commands.plan import Plan, make_plan
 from jaxtl.errors import UserError
 from jaxtl.parallel import Placement
 from jaxtl.train.chips import peak_tflops
-from jaxtl.train.cost import model_gflop, step_cost
+from jaxtl.train.cost import Cost, model_gflop, step_cost
+from jaxtl.train.storage import with_narrow_frozen
 from jaxtl.train.timing import Timing, time_steps
 
 INPUTS = ("synthetic", "real")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The parts of a run; `labels` are those of the training split, none where the input is noise."""
+
+    model: setup.Model
+    variables: dict[str, Any]
+    plan: Plan
+    inputs: Inputs
+    labels: np.ndarray
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,36 +68,21 @@ def run(
     placement = setup.placement_for(config)
     setup.check_devices(config.train.batch_size, placement, "train.batch_size")
     opening = _synthetic if source == "synthetic" else _real
-    model, variables, plan, inputs, images = opening(config, workdir, placement)
-    placement.check(variables)
-    stage = plan.stages[0]
-    optimizer = plan.make_optimizer(stage)
-    labels = np.zeros(1, np.int32) if images is None else images
-    loss = recipe.choose_loss(config, len(model.classes), labels)
-    step = recipe.make_step(
-        config, model, plan, stage, optimizer=optimizer, loss=loss, module=inputs.model, cached=inputs.cached
-    )
-    fresh = recipe.make_state(config, variables, stage, optimizer)
-    state = placement.put_state(fresh)
-    begun = time.perf_counter()
-    compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
-    compile_seconds = time.perf_counter() - begun
-    cost = step_cost(compiled, fresh, devices=placement.devices, parts=config.train.accumulate)
-    cost["model_gflop"] = model_gflop(step, fresh, setup.whole_batch(inputs.blank))
-    batches = _batches(inputs, placement, source)
-    _, timing = time_steps(compiled, state, batches, steps=steps, warmup=warmup)
+    opened = opening(config, workdir, placement)
+    placement.check(opened.variables)
+    timing, cost, compiling = _measure(config, opened, placement, source=source, steps=steps, warmup=warmup)
     results = {
-        "model": model.name,
+        "model": opened.model.name,
         "weights": config.model.weights,
         "data": config.data.source if source == "real" else "",
         "input": source,
         "precision": config.train.precision,
         "batch_size": config.train.batch_size,
-        "parameters": plan.counts,
+        "parameters": opened.plan.counts,
         **_machine(placement),
         **figures(timing, cost, batch_size=config.train.batch_size, devices=placement.devices),
-        "seconds": {"compile": compile_seconds, "timed": float(timing.done[-1] - timing.done[0])},
-        "run": estimate(config, plan, timing.seconds, None if images is None else len(images)),
+        "seconds": {"compile": compiling, "timed": float(timing.done[-1] - timing.done[0])},
+        "run": estimate(config, opened.plan, timing.seconds, len(opened.labels) if source == "real" else None),
     }
     if jax.process_index() == 0:
         files.write_json(workdir / "bench.json", results)
@@ -93,7 +91,31 @@ def run(
     return results
 
 
-Opened = tuple[setup.Model, dict[str, Any], Plan, Inputs, np.ndarray | None]
+def _measure(
+    config: ConfigDict, opened: Opened, placement: Placement, *, source: str, steps: int, warmup: int
+) -> tuple[Timing, Cost, float]:
+    """Compiles and runs the first stage's step; returns the timing, the cost and the seconds of compiling."""
+    model, variables, plan, inputs = opened.model, opened.variables, opened.plan, opened.inputs
+    stage = plan.stages[0]
+    optimizer = plan.make_optimizer(stage)
+    loss = recipe.choose_loss(config, len(model.classes), opened.labels)
+    step = recipe.make_step(
+        config, model, plan, stage, optimizer=optimizer, loss=loss, module=inputs.model, cached=inputs.cached
+    )
+    narrow = recipe.narrow_paths(config, model, plan, variables)
+    placement = with_narrow_frozen(placement, variables["params"], narrow) if narrow else placement
+    fresh = recipe.make_state(config, variables, stage, optimizer)
+    state = placement.put_state(fresh)
+    begun = time.perf_counter()
+    compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
+    compiling = time.perf_counter() - begun
+    cost = step_cost(compiled, fresh, devices=placement.devices, parts=config.train.accumulate)
+    cost["model_gflop"] = model_gflop(step, fresh, setup.whole_batch(inputs.blank))
+    batches = inputs.batches(0)
+    placed = (
+        map(placement.put_batch, batches) if source == "real" else itertools.repeat(placement.put_batch(next(batches)))
+    )
+    return time_steps(compiled, state, placed, steps=steps, warmup=warmup)[1], cost, compiling
 
 
 def _synthetic(config: ConfigDict, workdir: Path, placement: Placement) -> Opened:
@@ -114,7 +136,7 @@ def _synthetic(config: ConfigDict, workdir: Path, placement: Placement) -> Opene
         return itertools.repeat({**blank, "image": noise, "label": labels})
 
     inputs = Inputs(model.module, False, blank, batches, lambda variables: _never)
-    return model, variables, plan, inputs, None
+    return Opened(model, variables, plan, inputs, np.zeros(0, np.int32))
 
 
 def _never(*_: Any) -> Any:
@@ -141,13 +163,7 @@ def _real(config: ConfigDict, workdir: Path, placement: Placement) -> Opened:
         labels=[stage.labels for stage in plan.stages],
         epochs=plan.total_steps / per_epoch,
     )
-    return model, variables, plan, inputs, splits.train.labels
-
-
-def _batches(inputs: Inputs, placement: Placement, source: str) -> Iterator[Any]:
-    if source == "real":
-        return map(placement.put_batch, inputs.batches(0))
-    return itertools.repeat(placement.put_batch(next(inputs.batches(0))))
+    return Opened(model, variables, plan, inputs, splits.train.labels)
 
 
 def figures(timing: Timing, cost: Mapping[str, float], *, batch_size: int, devices: int) -> dict[str, Any]:

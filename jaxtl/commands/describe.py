@@ -1,6 +1,7 @@
 """The describe command: what a config would train, without data, and without compiling unless asked to."""
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from jaxtl.commands import arguments as flags
 from jaxtl.commands import recipe, setup
 from jaxtl.commands.plan import Plan, make_plan
 from jaxtl.errors import UserError
+from jaxtl.train import storage
 from jaxtl.train.groups import FROZEN
 from jaxtl.train.losses import softmax_cross_entropy
 from jaxtl.train.stages import Stage
@@ -62,6 +64,8 @@ def _cost(config: ConfigDict, model: setup.Model, plan: Plan, stage: Stage, vari
     """Compiles the step of a stage for one device, from shapes alone, and tells what it costs."""
     optimizer = plan.make_optimizer(stage)
     state = jax.eval_shape(lambda tree: recipe.make_state(config, tree, stage, optimizer), variables)
+    narrow = recipe.narrow_paths(config, model, plan, variables)
+    state = dataclasses.replace(state, params=jax.eval_shape(lambda tree: storage.narrowed(tree, narrow), state.params))
     # Class weights need data to count, and cost nothing.
     step = recipe.make_step(config, model, plan, stage, optimizer=optimizer, loss=softmax_cross_entropy)
     blank = setup.blank_batch(model.pixels.size, config.train.batch_size)

@@ -15,8 +15,9 @@ from jaxtl.commands import setup
 from jaxtl.commands.plan import Plan
 from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
-from jaxtl.train import ema, scaling
+from jaxtl.train import ema, scaling, storage
 from jaxtl.train.cost import Cost, model_gflop, reference_cost, step_cost
+from jaxtl.train.groups import FROZEN
 from jaxtl.train.losses import Loss, balanced_weights, make_loss
 from jaxtl.train.mixing import mix
 from jaxtl.train.penalties import make_penalty
@@ -80,6 +81,15 @@ def make_state(
     return TrainState.create(
         variables, optimizer, jax.random.key(config.train.seed), ema=average, loss_scale=loss_scale
     )
+
+
+def narrow_paths(config: ConfigDict, model: setup.Model, plan: Plan, variables: Mapping[str, Any]) -> set[str]:
+    """Returns the parameters that the devices hold in bfloat16: none unless finetune.frozen_dtype says so."""
+    if config.finetune.frozen_dtype == "float32":
+        return set()
+    image = jax.ShapeDtypeStruct((1, model.pixels.size, model.pixels.size, 3), jnp.float32)
+    rounded = storage.rounded_leaves(model.module, variables, image)
+    return {path for path in rounded if plan.labels[path] == FROZEN}
 
 
 def choose_loss(config: ConfigDict, classes: int, labels: np.ndarray) -> Loss:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -30,6 +31,7 @@ from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.losses import Loss
 from jaxtl.train.stages import Stage, carry_over, stage_of
 from jaxtl.train.state import TrainState
+from jaxtl.train.storage import with_narrow_frozen
 from jaxtl.weights.checkpoint import Checkpoints, read_best
 
 
@@ -116,6 +118,10 @@ def _prepare(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     first = plan.stages[0]
     # Penalties are made here once, for what is wrong with their rules to be said now.
     recipe.make_step(config, model, plan, first, optimizer=plan.make_optimizer(first), loss=loss)
+    narrow = recipe.narrow_paths(config, model, plan, variables)
+    if narrow:
+        variables = jax.device_get(variables)  # The devices are to hold them once.
+        placement = with_narrow_frozen(placement, variables["params"], narrow)
     return Run(config, workdir, model, splits, plan, loss, placement, steps_per_epoch), variables
 
 

@@ -1,6 +1,7 @@
 """Stages, averages, rules and losses from the config: what they leave, and that a stopped run goes on exactly."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -136,6 +137,8 @@ def test_a_head_only_run_tells_what_freezing_saves(train, tmp_path, jaxtl, confi
     assert status == 0
     assert "51 parameters train" in out
     assert "GFLOP (training everything" in out
+    # Before a step has run: what it needs at its highest, the state and the batch included.
+    assert float(re.search(r"([\d.]+) MiB in all on each device", out)[1]) > 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""What a step holds: the state is given away and its buffers taken over, and the compiler says what it needs before."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from test_storage import BATCH, VIT, build
+
+from jaxtl.parallel import make_placement
+from jaxtl.train import groups as groups_lib
+from jaxtl.train.cost import model_gflop, step_cost
+from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.state import TrainState
+from jaxtl.train.step import train_step
+
+
+def prepare(unfreeze="all", accumulate=1, **options):
+    model, variables = build(VIT, dtype=np.float32, **options)
+    assignment = groups_lib.sort(groups_lib.assign(variables["params"], model.groups()), model.groups())
+    labels = groups_lib.select(assignment, unfreeze)
+    optimizer = make_optimizer(labels, name="adamw", learning_rate=1e-2)
+    placement = make_placement("jit", devices=jax.devices()[:1])
+    state = placement.put_state(TrainState.create(variables, optimizer, jax.random.key(1)))
+    step = partial(train_step, model=model, optimizer=optimizer, groups=labels, accumulate=accumulate)
+    return state, step, placement
+
+
+@pytest.mark.parametrize("unfreeze", ["all", "1"])
+def test_the_state_is_given_away_and_its_buffers_are_taken_over(unfreeze):
+    state, step, placement = prepare(unfreeze)
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
+    # Read before the step: on a CPU an address is all that tells one buffer from another.
+    places = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state.params)}
+    batch = placement.put_batch(BATCH)
+    compiled = placement.compile(step, state, batch, donate=True)
+    memory = compiled.memory_analysis()
+    assert memory.alias_size_in_bytes >= held
+    after, _ = compiled(state, batch)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.opt_state)))
+    assert {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(after.params)} == places
+    cost = step_cost(compiled, after)
+    batch_bytes = sum(x.nbytes for x in batch.values())
+    assert held + batch_bytes <= cost["peak_bytes"] - cost["temp_bytes"] <= held + batch_bytes + 4096
+
+
+def test_the_work_counted_for_a_step_is_the_same_however_it_is_computed():
+    gflop = []
+    for options in ({}, {"scan": True}, {"remat": True}, {"accumulate": 2}):
+        state, step, _ = prepare(**options)
+        gflop.append(model_gflop(step, state, BATCH))
+    np.testing.assert_allclose(gflop, gflop[0], rtol=1e-6)
