@@ -15,6 +15,7 @@ from jaxtl.models.resnet import count_blocks
 from jaxtl.models.standardized import StandardizedConv
 from jaxtl.models.transformer import ViT
 from jaxtl.models.vit import B, L, S, sizes
+from jaxtl.models.windows import max_pool
 
 
 class Unit(nn.Module):
@@ -72,7 +73,7 @@ class HybridViT(ViT):
         if name == "stem":
             self._check(x)
             x = nn.relu(normalised_conv(x, self.stem_width, 7, 2, "conv1", "norm1", self.dtype))
-            return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="SAME")
+            return max_pool(x, "SAME", train)
         if name.startswith("layer"):
             stage, index = (int(part) for part in name.removeprefix("layer").split("."))
             stride = 2 if stage > 1 and index == 0 else 1

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxtl.models.batchnorm import BatchNorm
 from jaxtl.models.groups import Groups, span
+from jaxtl.models.windows import convolve, max_pool
 
 
 def conv(features: int, size: int, stride: int = 1, *, bias: bool = False, dtype: Any, name: str) -> nn.Conv:
@@ -22,6 +23,7 @@ def conv(features: int, size: int, stride: int = 1, *, bias: bool = False, dtype
         use_bias=bias,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
         dtype=dtype,
+        conv_general_dilated=convolve,
         name=name,
     )
 
@@ -159,7 +161,7 @@ class ResNet(nn.Module):
         else:
             x = conv(self.width, 7, 2, bias=self.conv_bias, dtype=self.dtype, name="conv1")(x)
             x = nn.relu(self._norm()(name="bn1")(x, use_running_average=not train))
-        return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        return max_pool(x, ((1, 1), (1, 1)), train)
 
     def _block(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         stage, index = (int(part) for part in name.removeprefix("layer").split("."))

@@ -15,6 +15,7 @@ from jaxtl.models.naming import HALF, Naming, PixelDefaults
 from jaxtl.models.residual import conv
 from jaxtl.models.resnet import count_blocks
 from jaxtl.models.standardized import StandardizedConv
+from jaxtl.models.windows import max_pool
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class ResNetV2(nn.Module):
                 x = self._layers().conv(x, self.width, 7, 2, "conv1")
                 # Padded with zeros, not with -inf: nothing is activated before this pooling.
                 x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-                x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2))
+                x = max_pool(x, ((0, 0), (0, 0)), train)
             elif name == "head":
                 x = x.astype(jnp.float32)
                 if self.num_classes:

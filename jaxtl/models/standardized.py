@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtl.models.windows import convolve
+
 
 class StandardizedConv(nn.Module):
     """A convolution without bias that standardises its kernel for each output channel.
@@ -34,10 +36,10 @@ class StandardizedConv(nn.Module):
             kernel = kernel / (jnp.sqrt(variance) + self.epsilon)
         else:
             kernel = kernel * jax.lax.rsqrt(variance + self.epsilon)
-        return jax.lax.conv_general_dilated(
+        return convolve(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=self.padding if isinstance(self.padding, str) else [(self.padding, self.padding)] * 2,
+            (self.stride, self.stride),
+            self.padding if isinstance(self.padding, str) else [(self.padding, self.padding)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )

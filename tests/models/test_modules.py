@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from jaxtl.models.attention import attend
 from jaxtl.models.batchnorm import BatchNorm
 from jaxtl.models.standardized import StandardizedConv
 from jaxtl.models.transformer import PatchEmbed
+from jaxtl.models.windows import convolve, max_pool
 from jaxtl.weights.adopt import abstract_variables
 from jaxtl.weights.tree import nest
 
@@ -64,6 +66,43 @@ def test_patches_are_those_of_a_strided_convolution():
     expected = torch.nn.functional.conv2d(torch.from_numpy(images).permute(0, 3, 1, 2), kernel, stride=4)
     expected = expected.flatten(2).transpose(1, 2)
     np.testing.assert_allclose(embed.apply(variables, images), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding"), [(1, 1, "SAME"), (1, 2, [(0, 0), (0, 0)]), (3, 2, [(1, 1), (1, 1)])]
+)
+def test_convolutions_are_those_of_lax(size, stride, padding):
+    generator = np.random.default_rng(0)
+    x, kernel = generator.normal(size=(2, 7, 9, 5)), generator.normal(size=(size, size, 5, 4))
+    x, kernel = x.astype(np.float32), kernel.astype(np.float32)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+    def both(*arguments):
+        return [
+            function(*arguments, (stride, stride), padding, **options)
+            for function in (convolve, jax.lax.conv_general_dilated)
+        ]
+
+    np.testing.assert_allclose(*both(x, kernel), atol=1e-5)
+    slopes = [
+        jax.grad(lambda *arguments, place=place: (both(*arguments)[place] ** 2).sum(), argnums=(0, 1))(x, kernel)
+        for place in (0, 1)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *slopes)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 1), (1, 1))])
+@pytest.mark.parametrize("side", [8, 9])
+def test_max_pooling_is_that_of_linen_to_the_bit_where_values_are_equal_too(padding, side):
+    x = np.random.default_rng(0).integers(0, 4, (2, side, side, 3)).astype(np.float32)
+    functions = (
+        lambda x: max_pool(x, padding, train=True),
+        lambda x: nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding),
+    )
+    outputs = [function(x) for function in functions]
+    np.testing.assert_array_equal(*outputs)
+    slope = np.random.default_rng(1).integers(1, 100, outputs[0].shape).astype(np.float32)
+    np.testing.assert_array_equal(*(jax.vjp(function, x)[1](slope)[0] for function in functions))
 
 
 def test_attention_is_that_of_torch():

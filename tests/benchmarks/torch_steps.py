@@ -1,0 +1,172 @@
+"""Times training steps of jaxtl and of PyTorch in turn, in one process, on the same device.
+
+    python tests/benchmarks/torch_steps.py --models vit_ti16 vit_s16 resnet18 resnet50 --unfreeze all 2 head
+    python tests/benchmarks/torch_steps.py --gpu     # ViT-B/16 and ResNet-50, bfloat16, against torch.compile
+
+Both train on one batch of noise that lies ready, with AdamW (fused in PyTorch), 1,000 classes, all cores. A round is
+--steps steps of the one and as many of the other; the ratio of a round is PyTorch's time by jaxtl's, above 1 where
+jaxtl is faster, and the median of the rounds counts, so that whatever else the machine does meets both. What is frozen
+does not train in either: PyTorch's has requires_grad off and its BatchNorm in evaluation mode. On a GPU PyTorch runs
+under torch.compile and autocast to bfloat16, with channels_last; jaxtl allocates no memory ahead, so that both find
+room.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch_deit import DeiT
+
+from jaxtl import models
+from jaxtl.train import groups as groups_lib
+from jaxtl.train.chips import peak_tflops
+from jaxtl.train.cost import model_gflop
+from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.state import TrainState
+from jaxtl.train.step import train_step
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "weights"))
+from torch_references import TorchResNet
+
+CLASSES = 1000
+SIZES = {"vit_ti16": (192, 12, 3), "vit_s16": (384, 12, 6), "vit_b16": (768, 12, 12)}
+STAGES = {"resnet18": ((2, 2, 2, 2), False), "resnet50": ((3, 4, 6, 3), True)}
+CPU_MODELS, GPU_MODELS = ("vit_ti16", "vit_s16", "resnet18", "resnet50"), ("vit_b16", "resnet50")
+Steps = Callable[[int], float]  # number of steps -> seconds
+
+
+def jaxtl_steps(name: str, unfreeze: str, images: np.ndarray, labels: np.ndarray, dtype: str) -> tuple[Steps, float]:
+    """Returns what runs steps, and the GFLOP of one."""
+    model = models.build(name, num_classes=CLASSES, dtype=jnp.dtype(dtype))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *images.shape[1:])))
+    assignment = groups_lib.sort(groups_lib.assign(variables["params"], model.groups()), model.groups())
+    chosen = groups_lib.select(assignment, unfreeze)
+    optimizer = make_optimizer(chosen, name="adamw", learning_rate=1e-4, weight_decay=0.05)
+    state = TrainState.create(variables, optimizer, jax.random.key(1))
+    batch = jax.device_put({"image": images, "label": labels})
+    step = partial(train_step, model=model, optimizer=optimizer, groups=chosen)
+    gflop = model_gflop(step, state, batch)
+    compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+
+    def run(count: int) -> float:
+        nonlocal state
+        begun = time.perf_counter()
+        for _ in range(count):
+            state, scalars = compiled(state, batch)
+        jax.block_until_ready((state, scalars))
+        return time.perf_counter() - begun
+
+    return run, gflop
+
+
+class Logits(TorchResNet):
+    def forward(self, images):
+        return super().forward(images)[1]
+
+
+def torch_model(name: str, unfreeze: str) -> nn.Module:
+    if name in SIZES:
+        model: nn.Module = DeiT(CLASSES, *SIZES[name])
+        order = ["cls_token|pos_embed|patch_embed", *(rf"blocks\.{i}\." for i in range(SIZES[name][1])), "head"]
+        order[-2] += "|norm"
+    else:
+        stages, bottleneck = STAGES[name]
+        model = Logits(stages, bottleneck, 64, CLASSES)
+        blocks = [rf"layer{stage + 1}\.{i}\." for stage, count in enumerate(stages) for i in range(count)]
+        order = ["conv1|bn1", *blocks, "fc"]
+    count = len(order) if unfreeze == "all" else 1 if unfreeze == "head" else 1 + int(unfreeze)
+    trains = re.compile("|".join(order[-count:]))
+    model.train()
+    for path, parameter in model.named_parameters():
+        parameter.requires_grad_(trains.match(path) is not None)
+    for path, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and not trains.match(path):
+            module.eval()
+    return model
+
+
+def torch_steps(name: str, unfreeze: str, images: np.ndarray, labels: np.ndarray, dtype: str, device: str) -> Steps:
+    model = torch_model(name, unfreeze).to(device)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
+    targets = torch.from_numpy(labels).long().to(device)
+    context: contextlib.AbstractContextManager = contextlib.nullcontext()
+    if device == "cuda":
+        model, pixels = model.to(memory_format=torch.channels_last), pixels.to(memory_format=torch.channels_last)
+        model = torch.compile(model)
+        context = torch.autocast("cuda", torch.bfloat16, enabled=dtype == "bfloat16")
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, 1e-4, weight_decay=0.05, fused=True)
+
+    def run(count: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(count):
+            with context:
+                loss = F.cross_entropy(model(pixels), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        loss.item()
+        return time.perf_counter() - begun
+
+    return run
+
+
+def compare(name: str, unfreeze: str, arguments: argparse.Namespace, device: str) -> None:
+    generator = np.random.default_rng(0)
+    images = generator.normal(size=(arguments.batch, 224, 224, 3)).astype(np.float32)
+    labels = generator.integers(0, CLASSES, arguments.batch).astype(np.int32)
+    theirs = torch_steps(name, unfreeze, images, labels, arguments.dtype, device)
+    ours, gflop = jaxtl_steps(name, unfreeze, images, labels, arguments.dtype)
+    theirs(2), ours(2)
+    rounds = [(ours(arguments.steps), theirs(arguments.steps)) for _ in range(arguments.rounds)]
+    seconds = [statistics.median(column) / arguments.steps for column in zip(*rounds, strict=True)]
+    ratios = sorted(b / a for a, b in rounds)
+    speeds = "  ".join(f"{who} {1e3 * s:8.1f} ms" for who, s in zip(("jaxtl", "torch"), seconds, strict=True))
+    peak = peak_tflops(jax.devices()[0].device_kind)
+    used = f"  MFU {gflop / 1e3 / seconds[0] / peak:.2f}" if peak else ""
+    print(
+        f"{name:9} {unfreeze:5} batch {arguments.batch}  {speeds}  {gflop / seconds[0]:8.0f} GFLOP/s  "
+        f"x {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}){used}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=[*SIZES, *STAGES])
+    parser.add_argument("--unfreeze", nargs="+", default=["all", "2", "head"])
+    parser.add_argument("--batch", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", default="")
+    parser.add_argument("--gpu", action="store_true")
+    arguments = parser.parse_args()
+    gpu = arguments.gpu
+    if gpu and not (torch.cuda.is_available() and jax.default_backend() == "gpu"):
+        print("skipped: --gpu needs a GPU that both JAX (jaxtl[cuda]) and PyTorch see.")
+        return
+    usual = {"batch": 128, "steps": 20, "dtype": "bfloat16"} if gpu else {"batch": 8, "steps": 3, "dtype": "float32"}
+    for key, value in usual.items():
+        setattr(arguments, key, getattr(arguments, key) or value)
+    for name in arguments.models or (GPU_MODELS if gpu else CPU_MODELS):
+        for unfreeze in arguments.unfreeze:
+            compare(name, unfreeze, arguments, "cuda" if gpu else "cpu")
+
+
+if __name__ == "__main__":
+    main()
