@@ -61,8 +61,8 @@ def _ti16(c: ConfigDict) -> None:
     c.data.source = "tfds:oxford_flowers102"
     c.model.name = "vit_ti16"
     c.model.weights = "hf:timm/deit_tiny_patch16_224.fb_in1k"
-    # What regularises acts on blocks that train: a head alone, on fixed features, is only slowed down by smoothed labels
-    # and strong crops. So one recipe serves both.
+    # What regularises acts on blocks that train: a head alone, on fixed features, is only slowed down by smoothed
+    # labels and strong crops. So one recipe serves both.
     c.augment.scale = (0.8, 1.0)
     c.model.drop_path = 0.1
     # The head is new and learns much faster than the layers, which only have to adapt.

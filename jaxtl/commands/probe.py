@@ -95,7 +95,7 @@ def _outputs(
     """Returns the pooled outputs of the chosen groups, group -> [B, D], of images uint8 [B, S, S, C]."""
     outputs = {}
     x: Any = normalize(images, model.pixels)
-    start = names[0]
+    start: str | None = names[0]
     for name, following in itertools.pairwise([*names, None]):
         if name in chosen:
             x = model.module.apply(variables, x, train=False, start=start, stop=name)
