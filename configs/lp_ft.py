@@ -34,4 +34,5 @@ def get_config(variant: str = "") -> ConfigDict:
     c.optimizer.clip_norm = 1.0
     c.train.label_smoothing = 0.1
     c.train.batch_size = 32
+    c.train.check_learning_rate = True
     return c

@@ -44,4 +44,5 @@ def get_config(variant: str = "") -> ConfigDict:
     c.optimizer.warmup_steps = 20
     c.train.batch_size = 128
     c.train.epochs = 5.0
+    c.train.check_learning_rate = True
     return c

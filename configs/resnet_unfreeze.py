@@ -32,4 +32,5 @@ def get_config(variant: str = "") -> ConfigDict:
     c.optimizer.warmup_steps = 10
     c.train.label_smoothing = 0.1
     c.train.batch_size = 32
+    c.train.check_learning_rate = True
     return c

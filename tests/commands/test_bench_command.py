@@ -48,6 +48,7 @@ def test_real_input_is_read_and_its_epochs_are_counted(jaxtl, config_file, pictu
     assert not (tmp_path / "b" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_scan_and_accumulation_leave_the_counted_work_as_it_is(jaxtl, config_file, tmp_path):
     gflop = []
     for number, flags in enumerate(([], ["--config.model.scan=true", "--config.train.accumulate=2"])):

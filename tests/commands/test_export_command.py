@@ -45,6 +45,7 @@ def test_transformers_classifies_as_predict_does(jaxtl, run, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["hf", "timm"])
+@pytest.mark.slow
 def test_what_was_exported_evaluates_as_the_run_does(jaxtl, run, config_file, pictures, tmp_path, form):
     jaxtl("export", f"--workdir={run}", f"--format={form}", f"--output={tmp_path / form}")
     _, variables = read_best(run)

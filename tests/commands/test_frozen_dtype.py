@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from jaxtl.train.groups import flatten
 from jaxtl.weights.checkpoint import read_best
@@ -10,6 +11,7 @@ from jaxtl.weights.checkpoint import read_best
 FLAGS = ("--config.train.precision=bfloat16", "--config.finetune.unfreeze=1", "--config.train.steps=8")
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_to_the_bit_and_its_checkpoint_holds_float32(train, tmp_path):
     assert train(*FLAGS, workdir="wide")[0] == 0
     status, _, err = train(*FLAGS, "--config.finetune.frozen_dtype=bfloat16", workdir="narrow")

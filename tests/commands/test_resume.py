@@ -83,6 +83,7 @@ def test_killed_at_random_and_continued_it_is_bit_for_bit_the_same(config_file, 
     assert one["train"]["loss"] == two["train"]["loss"]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_and_taken_again(train, tmp_path):
     train(workdir="whole")
     train(workdir="broken")
@@ -105,6 +106,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_taken_again(train, tmp_path):
         np.testing.assert_array_equal(leaf, flatten(theirs)[path], err_msg=path)
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_data(train, pictures, tmp_path):
     train()
     (tmp_path / "run" / "results.json").unlink()
@@ -114,6 +116,7 @@ def test_a_run_does_not_go_on_with_other_data(train, pictures, tmp_path):
     assert "data.train has changed" in err or "data.val has changed" in err
 
 
+@pytest.mark.slow
 def test_before_the_first_checkpoint_a_config_may_be_mended(train, tmp_path):
     status, _, err = train("--config.optimizer.name=sgd", "--config.optimizer.learning_rate=1e25")
     assert status == 1

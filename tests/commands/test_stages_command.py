@@ -86,6 +86,7 @@ def test_stopped_inside_a_stage_and_at_a_border_it_goes_on_exactly(train, tmp_pa
     ]
 
 
+@pytest.mark.slow
 def test_each_stage_trains_what_it_says_at_its_rate(train, tmp_path):
     status, _, err = train(*STAGES, "--config.optimizer.schedule=linear", "--config.train.patience=1")
     assert (status, err) == (0, "")

@@ -50,6 +50,7 @@ def test_a_run_leaves_what_the_interface_promises(train, tmp_path):
         assert checkpoints.best() == results["best_step"]
 
 
+@pytest.mark.slow
 def test_started_again_a_finished_run_says_so_and_changes_nothing(train, tmp_path):
     train()
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes(), (tmp_path / "run" / "results.json").read_bytes()
@@ -62,6 +63,7 @@ def test_started_again_a_finished_run_says_so_and_changes_nothing(train, tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(train, tmp_path):
     train(workdir="a")
     train(workdir="b")
@@ -98,6 +100,7 @@ def test_a_new_head_trains_even_if_it_was_not_named(train):
     assert "leaves out the head, which is new: it trains too" in out
 
 
+@pytest.mark.slow
 def test_patience_stops_early(train, tmp_path):
     # A rate that changes nothing: the first evaluation stays the best.
     flags = ("--config.optimizer.learning_rate=1e-30", "--config.train.monitor=loss", "--config.train.patience=2")
@@ -131,6 +134,7 @@ def test_it_keeps_the_last_good_checkpoint_when_the_loss_diverges_later(train, t
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
 
 
+@pytest.mark.slow
 def test_changed_config_on_the_same_workdir_is_refused(train):
     train()
     status, _, err = train("--config.train.seed=1", "--config.data.workers=1")

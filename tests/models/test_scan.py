@@ -99,6 +99,7 @@ def test_dropout_of_frozen_scanned_blocks_is_off():
     assert not np.allclose(model.apply(variables, IMAGES, train=True, rngs=rngs), frozen, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_scanned_blocks_keep_their_rates_of_stochastic_depth_and_draw_each_for_itself():
     name = VIT.replace("width=32", "width=4")
     model = models.build(name, num_classes=3, image_size=8, scan=True, drop_path=0.8)

@@ -66,6 +66,7 @@ def test_a_sweep_is_training_with_that_rate_and_leaves_the_state_alone():
     jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, state.variables))
 
 
+@pytest.mark.slow
 def test_a_group_alone_moves_alone():
     state, owners, _, _, make_step = setup()
     gates = {name: jnp.float32(name == "layer") for name, _ in TABLE}

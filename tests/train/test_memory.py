@@ -44,6 +44,7 @@ def test_the_state_is_given_away_and_its_buffers_are_taken_over(unfreeze):
     assert held + batch_bytes <= cost["peak_bytes"] - cost["temp_bytes"] <= held + batch_bytes + 4096
 
 
+@pytest.mark.slow
 def test_the_work_counted_for_a_step_is_the_same_however_it_is_computed():
     gflop = []
     for options in ({}, {"scan": True}, {"remat": True}, {"accumulate": 2}):

@@ -28,6 +28,7 @@ def rounded(model, variables):
     return rounded_leaves(model, variables, jax.ShapeDtypeStruct(IMAGES.shape, jnp.float32))
 
 
+@pytest.mark.slow
 def test_what_is_rounded_before_use_is_found_by_itself():
     found = rounded(*build(VIT))
     assert {"block0/attn/qkv/kernel", "block2/mlp/fc1/kernel", "patch_embed/kernel", "pos_embed", "cls_token"} <= found
