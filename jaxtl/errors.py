@@ -1,4 +1,4 @@
-"""The one error that a person reads: what was given, what is allowed, what to do."""
+"""The error that a person reads: what was given, what is allowed, what to do; and the end before the end."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The message is one or two lines a problem: what was given, what is allowed, what to do next.
     """
+
+
+class Stopped(Exception):
+    """No error: the process was asked to end (SIGTERM), and what was done is saved; the exit status is 75."""

@@ -3,9 +3,10 @@
 import argparse
 import importlib
 import logging
+import os
 import sys
 
-from jaxtl.errors import UserError
+from jaxtl.errors import Stopped, UserError
 
 COMMANDS = {
     "train": "fine-tune, and evaluate the best checkpoint once on test (the default)",
@@ -21,7 +22,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, or 1 for a problem that was explained in a line or two."""
+    """Runs one command; returns the exit status: 0, 1 (a problem, explained) or 75 (stopped, to be started again)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv.insert(0, "train")
@@ -42,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        print(f"{stopped}; started again, the run goes on", file=sys.stderr)
+        return os.EX_TEMPFAIL
     except KeyboardInterrupt:
         return 130
 

@@ -1,12 +1,15 @@
 """Flags that several commands share."""
 
 import argparse
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from jaxtl import config as config_lib
+from jaxtl import distributed
 from jaxtl.errors import UserError
 
 
@@ -19,6 +22,43 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def add_workdir(parser: argparse.ArgumentParser, text: str) -> None:
     """Adds --workdir."""
     parser.add_argument("--workdir", required=True, type=Path, metavar="DIR", help=text)
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that join several processes; SLURM and TPU VMs need none of them."""
+    variable = os.environ.get
+    parser.add_argument(
+        "--coordinator",
+        default=variable("JAX_COORDINATOR_ADDRESS", ""),
+        metavar="HOST:PORT",
+        help="where process 0 can be reached, if several processes train together ($JAX_COORDINATOR_ADDRESS)",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=variable("JAX_NUM_PROCESSES", "0"),
+        metavar="N",
+        help="their number ($JAX_NUM_PROCESSES)",
+    )
+    parser.add_argument(
+        "--process-id",
+        type=int,
+        default=variable("JAX_PROCESS_ID", "-1"),
+        metavar="I",
+        help="of this one, from 0 ($JAX_PROCESS_ID)",
+    )
+    parser.add_argument(
+        "--connect-timeout", type=int, default=120, metavar="S", help="seconds to wait for the others (120)"
+    )
+
+
+def connect(arguments: argparse.Namespace) -> None:
+    """Joins the processes; all but the first print nothing but errors from here on."""
+    distributed.connect(
+        arguments.coordinator, arguments.processes, arguments.process_id, timeout=arguments.connect_timeout
+    )
+    if not distributed.is_main():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives.
 
 
 def load_config(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> ConfigDict:

@@ -23,10 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
     flags.add_config(parser)
     flags.add_workdir(parser, "where results.json goes; not that of a run")
+    flags.add_processes(parser)
 
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
+    flags.connect(arguments)
     run(flags.load_config(arguments, overrides), arguments.workdir)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxtl import data
+from jaxtl import data, distributed
 from jaxtl.commands import setup
 from jaxtl.commands.prefix import Prefix, min_side, shard, stored_features, train_view
 from jaxtl.data.batches import Batch
@@ -19,7 +19,8 @@ from jaxtl.evaluate.sums import add_up, eval_step
 from jaxtl.parallel import Placement
 from jaxtl.train import feature_store, features
 
-Evaluate = Callable[[Any, data.Dataset], dict[str, np.ndarray]]
+# (variables on the devices, data set, stop=never) -> sums
+Evaluate = Callable[..., dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Inputs:
       cached: whether "image" holds features; images are normalised by the step, features are not.
       blank: an empty batch of this host.
       batches: step -> this host's batches from that step on, without end.
-      compile_evaluation: variables -> (variables on the devices, data set) -> sums.
+      compile_evaluation: variables -> (variables on the devices, data set, stop=never) -> sums.
     """
 
     model: Any
@@ -52,6 +53,7 @@ def make_inputs(
     assignment: Mapping[str, str],
     labels: Sequence[Mapping[str, str]],
     epochs: float,
+    began: bool | None = None,
 ) -> Inputs:
     """Decides whether the run reads images or features, says so, and in the second case computes them.
 
@@ -65,32 +67,37 @@ def make_inputs(
       assignment: path of each parameter -> its group.
       labels: path -> group or "frozen", for each stage of the run.
       epochs: length of the run.
+      began: whether the run began with cached features; it goes on as it began. None for a new one.
 
     Raises:
       UserError: finetune.cache_features is "on", but there is nothing to cache or no room for it.
     """
     f = config.finetune
+    mode = f.cache_features if began is None else "on" if began else "off"
     stop, start = features.find_cut(model.module.groups(), assignment, labels)
     prefix = (
         Prefix.make(config, model, variables, stop, config.eval.batch_size or config.train.batch_size) if stop else None
     )
     rows = f.cache_views * len(splits.train) + len(splits.val)
     decision = features.decide(
-        f.cache_features,
+        mode,
         stop=stop,
         # Mixing blends images: blending their features instead would be something else.
         exact=(_is_plain(config) or f.cache_views > 1) and not (config.augment.mixup or config.augment.cutmix),
         passes=epochs / f.cache_views,
         needed=rows * prefix.bytes_per_image if prefix else 0,
         memory=int(config.data.cache_gib * 2**30),
-        disk=feature_store.free_bytes(Path(f.cache_dir or workdir).absolute()),
+        # Of the host that has least: all decide alike.
+        disk=min(map(int, distributed.gather(str(feature_store.free_bytes(Path(f.cache_dir or workdir).absolute()))))),
         on_disk=bool(f.cache_dir),
         blended=bool(config.augment.mixup or config.augment.cutmix),
     )
+    if began and not decision.cache:
+        raise UserError(f"the run began with cached features, but {decision.reason}: make room for them again.")
     if f.cache_features == "on" and not decision.cache:
         raise UserError(f'finetune.cache_features is "on", but {decision.reason}: change that, or give "auto".')
     if prefix is None or not decision.cache:
-        if stop and f.cache_features != "off":
+        if stop and mode != "off":
             print(f"{_range(model, stop)} are frozen, but computed in every step: {decision.reason}")
         return _images(config, model, splits, placement)
     views = "" if f.cache_views == 1 else f" in {f.cache_views} views"
@@ -170,11 +177,12 @@ def _features(
         step = functools.partial(eval_step, model=suffix)
         compiled = placement.compile(step, variables, placement.put_batch(blank(prefix.batch_size)))
 
-        def evaluate(variables: Any, dataset: data.Dataset) -> dict[str, np.ndarray]:
+        def evaluate(variables: Any, dataset: data.Dataset, stop=lambda: False) -> dict[str, np.ndarray]:
             return add_up(
                 lambda *arguments: placement.get(compiled(*arguments)),
                 variables,
                 map(placement.put_batch, evaluation_batches(dataset)),
+                stop=stop,
             )
 
         return evaluate

@@ -164,8 +164,8 @@ def examine(config: ConfigDict, opened: weights.Weights, model: Model) -> weight
 
 def compile_evaluation(
     model: Model, variables: Any, placement: Placement, batch_size: int
-) -> Callable[[Any, data.Dataset], dict[str, np.ndarray]]:
-    """Compiles the evaluation; returns (variables on the devices, data set) -> sums."""
+) -> Callable[..., dict[str, np.ndarray]]:
+    """Compiles the evaluation; returns (variables on the devices, data set, stop=never) -> sums."""
     step = functools.partial(
         eval_step,
         model=model.module,
@@ -174,11 +174,14 @@ def compile_evaluation(
     compiled = placement.compile(step, variables, placement.put_batch(blank_batch(model.pixels.size, batch_size)))
     view = functools.partial(data.eval_view, pixels=model.pixels)
 
-    def evaluate(variables, dataset):
+    def evaluate(variables, dataset, stop=lambda: False):
         shard = (jax.process_index(), jax.process_count())
         batches = data.eval_batches(dataset, batch_size=batch_size, view=view, shard=shard)
         return add_up(
-            lambda *arguments: placement.get(compiled(*arguments)), variables, map(placement.put_batch, batches)
+            lambda *arguments: placement.get(compiled(*arguments)),
+            variables,
+            map(placement.put_batch, batches),
+            stop=stop,
         )
 
     return evaluate

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from jaxtl import data, weights
+from jaxtl import data, distributed, weights
 from jaxtl.commands import arguments as flags
 from jaxtl.commands import lr_find, recipe, setup
 from jaxtl.commands import workdir as files
-from jaxtl.commands.inputs import Inputs, make_inputs
+from jaxtl.commands.inputs import Evaluate, Inputs, make_inputs
 from jaxtl.commands.plan import Plan, make_plan
 from jaxtl.commands.prefix import min_side
 from jaxtl.errors import UserError
@@ -29,6 +28,7 @@ from jaxtl.train import loop
 from jaxtl.train.cost import Cost
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.losses import Loss
+from jaxtl.train.preemption import Preemption
 from jaxtl.train.stages import Stage, carry_over, stage_of
 from jaxtl.train.state import TrainState
 from jaxtl.train.storage import with_narrow_frozen
@@ -53,10 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
     flags.add_config(parser)
     flags.add_workdir(parser, "where the run goes; started again there, it continues where it stopped")
+    flags.add_processes(parser)
 
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
+    flags.connect(arguments)
     run(flags.load_config(arguments, overrides), arguments.workdir)
 
 
@@ -75,13 +77,15 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     results = _results(prepared, step, progress)
     if prepared.splits.test is not None:
         begun = time.perf_counter()
-        _, best = read_best(workdir)
+        results["best_step"], best = read_best(workdir)
         sums = evaluate(prepared.placement.put_state(best), prepared.splits.test)
         results["test"] = figures(sums, prepared.model.classes)
         progress.seconds["evaluate"] += time.perf_counter() - begun
     results["seconds"] = {"total": time.perf_counter() - started, "compile": compiled, **progress.seconds}
     files.write_json(workdir / "results.json", results)
-    shutil.rmtree(workdir / "features", ignore_errors=True)  # Only this run could have used them.
+    distributed.gather()  # Nobody reads features any more.
+    if distributed.is_main():
+        shutil.rmtree(workdir / "features", ignore_errors=True)  # Only this run could have used them.
     return _report(results, workdir)
 
 
@@ -161,9 +165,7 @@ def _into_memory(config: ConfigDict, splits: data.Splits, min_side: int) -> data
     )
 
 
-def _train(
-    run: Run, variables: Mapping[str, Any]
-) -> tuple[int, loop.Progress, float, Callable[[Any, data.Dataset], dict[str, np.ndarray]]]:
+def _train(run: Run, variables: Mapping[str, Any]) -> tuple[int, loop.Progress, float, Evaluate]:
     """Trains to the end; returns the last step, the progress, the seconds of compiling, and the evaluation."""
     config, placement, plan = run.config, run.placement, run.plan
 
@@ -171,7 +173,8 @@ def _train(
         stage = stage_of(plan.stages, step)
         return recipe.make_state(config, variables, stage, plan.make_optimizer(stage))
 
-    with Checkpoints(run.workdir / "checkpoints") as checkpoints:
+    keep = {key: config.train[key] for key in ("keep_latest", "keep_best")}
+    with Preemption() as preemption, Checkpoints(run.workdir / "checkpoints", **keep) as checkpoints:
         state, progress = loop.restore(checkpoints, fresh) or (fresh(0), loop.Progress())
         done = int(state.step)
         for problem in checkpoints.problems:
@@ -184,11 +187,14 @@ def _train(
             run.model,
             run.splits,
             placement,
-            variables=state.variables,
+            # What is frozen from beginning to end is as it was read.
+            variables=variables,
             assignment=plan.assignment,
             labels=[stage.labels for stage in plan.stages],
             epochs=plan.total_steps / run.steps_per_epoch,
+            began=files.began_cached(run.workdir),
         )
+        files.write_json(run.workdir / "features.json", {"cached": inputs.cached})
         if config.train.check_learning_rate and not done:
             lr_find.warn(config, run.model, plan, run.loss, inputs, state.variables)
         state = placement.put_state(state)
@@ -197,12 +203,12 @@ def _train(
         evaluate = inputs.compile_evaluation(state.variables)
         compiled = time.perf_counter() - begun
         with (
-            MetricsLog(run.workdir, from_step=done) as log,
+            MetricsLog(run.workdir, from_step=done, evaluated=not progress.due) as log,
             Screen(plan.total_steps, start=done, batch_size=config.train.batch_size) as screen,
         ):
             batches = inputs.batches(done)
             for stage in plan.stages:
-                if done >= stage.stop or progress.finished:
+                if done > stage.stop or (done == stage.stop and not progress.due) or progress.finished:
                     continue
                 state, step, seconds = _begin_stage(run, stage, inputs, state, progress, reference)
                 compiled += seconds
@@ -217,6 +223,7 @@ def _train(
                     checkpoints=checkpoints,
                     log=log,
                     screen=screen,
+                    stop=preemption.requested,
                 )
                 done = stage.stop
         return int(placement.get(state.step)), progress, compiled, evaluate
@@ -269,6 +276,7 @@ def _fit(
     checkpoints,
     log,
     screen,
+    stop,
 ) -> tuple[TrainState, loop.Progress]:
     """Trains one stage to its end."""
     train, stages = run.config.train, run.plan.stages
@@ -277,7 +285,7 @@ def _fit(
         state,
         step=step,
         batches=batches,
-        evaluate=lambda variables: summary(figures(evaluate(variables, run.splits.val), run.model.classes)),
+        evaluate=lambda variables: summary(figures(evaluate(variables, run.splits.val, stop), run.model.classes)),
         total_steps=run.plan.total_steps,
         stop_at=stage.stop,
         # Each border has a checkpoint, so that a state between two stages need never be made twice.
@@ -293,6 +301,7 @@ def _fit(
         monitor=train.monitor,
         # An earlier stage that stands still is no reason never to begin the next.
         patience=train.patience if stage is stages[-1] else 0,
+        stop=stop,
     )
 
 

@@ -1,32 +1,64 @@
 """The files of a run besides checkpoints and metrics: config.json, model.json, weights.json, results.json."""
 
 import json
+import socket
 import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from jaxtl import config as config_lib
+from jaxtl import distributed
 from jaxtl.errors import UserError
 
 # Keys that may change between two starts of one run: they change nothing that is computed, but the order of sums.
-_HARMLESS = ("data.workers:", "data.cache_gib:", "finetune.cache_dir:", "train.mesh:", "train.sharding:")
+_HARMLESS = ("data.workers:", "data.cache_gib:", "finetune.cache_dir:", "train.mesh:", "train.sharding:", "train.keep_")
 
 
 def open_workdir(workdir: Path) -> None:
-    """Makes the folder if need be, and sees that files can be written there.
+    """Makes the folder if need be, and sees that every process can write there, into the same one.
 
     Raises:
-      UserError: it is a file, or not writable.
+      UserError: it is a file, or not writable, or another folder for some process.
     """
+
+    def check() -> None:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=workdir):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"--workdir={workdir} cannot be written to: {error.strerror}; give another folder."
+            ) from error
+
+    distributed.together(check)
+    if jax.process_count() > 1:
+        _check_shared(workdir)
+
+
+def _check_shared(workdir: Path) -> None:
+    mark = workdir / f".shared-{distributed.gather(uuid.uuid4().hex)[0]}"
+    if distributed.is_main():
+        mark.touch()
+    distributed.gather()  # It is there now.
+
+    def check() -> None:
+        if not mark.exists():
+            raise UserError(
+                f"--workdir={workdir} is another folder on {socket.gethostname()} than for process 0: "
+                "give one on a file system that all hosts share."
+            )
+
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):
-            pass
-    except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be written to: {error.strerror}; give another folder.") from error
+        distributed.together(check)
+    finally:
+        if distributed.is_main():
+            mark.unlink()
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
@@ -59,6 +91,12 @@ def claim_inputs(workdir: Path, inputs: Mapping[str, str]) -> None:
         write_json(path, inputs)
 
 
+def began_cached(workdir: Path) -> bool | None:
+    """Tells whether the run began with cached features; None before its first checkpoint."""
+    path = workdir / "features.json"
+    return read_json(path)["cached"] if has_checkpoints(workdir) and path.exists() else None
+
+
 def has_checkpoints(workdir: Path) -> bool:
     """Tells whether a run has saved a step there."""
     folder = workdir / "checkpoints"
@@ -89,7 +127,9 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all; of several processes only the first does."""
+    if not distributed.is_main():
+        return
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxtl.errors import Stopped
+
 # A confusion matrix grows with the square of the classes: 2,048 classes are 16 MiB a batch.
 MAX_CONFUSION_CLASSES = 2048
 
@@ -73,6 +75,8 @@ def add_up(
     step: Callable[[Any, Any], dict[str, jax.Array]],
     variables: Any,
     batches: Iterable[Any],
+    *,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, np.ndarray]:
     """Returns the sums of all batches, added in float64 and int64 on the host.
 
@@ -80,9 +84,11 @@ def add_up(
       step: (variables, batch) -> sums, compiled.
       variables: on the devices.
       batches: each on the devices.
+      stop: asked after each batch whether to leave it at that.
 
     Raises:
       ValueError: there is no batch.
+      Stopped: `stop` said so.
     """
     total: dict[str, np.ndarray] = {}
     pending = None
@@ -91,6 +97,8 @@ def add_up(
         if pending is not None:
             total = _add(total, pending)  # Fetched one batch late, so that the device never waits for the host.
         pending = sums
+        if stop():
+            raise Stopped("the evaluation was left")
     if pending is None:
         raise ValueError("an evaluation needs at least one batch")
     return _add(total, pending)

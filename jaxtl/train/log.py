@@ -9,18 +9,29 @@ from pathlib import Path
 import tqdm
 from tensorboardX import SummaryWriter
 
+from jaxtl import distributed
+
 
 class MetricsLog:
     """Writes each line of figures to metrics.jsonl and to TensorBoard.
 
     metrics.jsonl holds nothing that depends on the clock, so a run that was stopped and continued leaves the same
-    bytes as one that was not. Speeds go to TensorBoard and the screen.
+    bytes as one that was not. Speeds go to TensorBoard and the screen. Of several processes only the first writes.
     """
 
-    def __init__(self, workdir: Path, *, from_step: int = 0):
-        """Opens the files, and drops what was written after `from_step`: those steps are taken again."""
+    def __init__(self, workdir: Path, *, from_step: int = 0, evaluated: bool = True):
+        """Opens the files, and drops what was written after `from_step`: those steps are taken again.
+
+        Args:
+          workdir: of the run.
+          from_step: the last step whose lines stay.
+          evaluated: whether that includes its evaluation.
+        """
         self.path = workdir / "metrics.jsonl"
-        _truncate(self.path, from_step)
+        self._writes = distributed.is_main()
+        if not self._writes:
+            return
+        _truncate(self.path, from_step, evaluated)
         self._file = self.path.open("a", encoding="utf-8")
         self._events = SummaryWriter(str(workdir / "events"), purge_step=from_step + 1, flush_secs=10)
 
@@ -29,13 +40,16 @@ class MetricsLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._events.close()
+        if self._writes:
+            self._file.close()
+            self._events.close()
 
     def write(
         self, step: int, split: str, values: Mapping[str, float], speeds: Mapping[str, float] | None = None
     ) -> None:
         """Writes one line: `values` to both places, `speeds` (what depends on the clock) to TensorBoard only."""
+        if not self._writes:
+            return
         self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
         self._file.flush()
         for key, value in {**values, **(speeds or {})}.items():
@@ -43,7 +57,8 @@ class MetricsLog:
 
     def sync(self) -> None:
         """Forces the lines to the disk, before a checkpoint claims that they exist."""
-        os.fsync(self._file.fileno())
+        if self._writes:
+            os.fsync(self._file.fileno())
 
 
 class Screen:
@@ -53,7 +68,7 @@ class Screen:
         """Starts at `start` of `total` steps."""
         self._start, self._total = start, total
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and distributed.is_main():
             # Images, not steps: the rate that the bar shows is then the figure people compare.
             self._bar = tqdm.tqdm(total=total * batch_size, initial=start * batch_size, unit="img", dynamic_ncols=True)
         self._batch_size = batch_size
@@ -82,13 +97,16 @@ class Screen:
             self._bar.write(f"step {step}/{self._total}  {split:5}  {text}")
 
 
-def _truncate(path: Path, last_step: int) -> None:
+def _truncate(path: Path, last_step: int, evaluated: bool) -> None:
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         # A killed process may leave half a line, the last one.
-        if line.endswith("\n") and json.loads(line)["step"] <= last_step:
+        if not line.endswith("\n"):
+            continue
+        written = json.loads(line)
+        if written["step"] < last_step or (written["step"] == last_step and (evaluated or written["split"] == "train")):
             kept.append(line)
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")

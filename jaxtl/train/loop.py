@@ -4,11 +4,11 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
-from jaxtl.errors import UserError
+from jaxtl.errors import Stopped, UserError
 from jaxtl.parallel import Placement
 from jaxtl.train import ema
 from jaxtl.train.groups import flatten
@@ -34,6 +34,7 @@ class Progress:
       best_step: the step of the best evaluation; 0 before the first.
       waited: evaluations since the best one.
       finished: whether the last step was taken or patience ran out.
+      due: whether the evaluation after the last step is still to be made.
       seconds: spent in steps ("train") and in evaluations ("evaluate"), over all processes of this run.
       images: number of images the steps saw, for the speed.
       costs: start of each stage -> the cost of its step.
@@ -49,6 +50,7 @@ class Progress:
     best_step: int = 0
     waited: int = 0
     finished: bool = False
+    due: bool = False
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0})
     images: int = 0
     costs: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
@@ -85,6 +87,7 @@ def fit(
     log_every: int = 50,
     monitor: str = "accuracy",
     patience: int = 0,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[TrainState, Progress]:
     """Trains from the state's step to `stop_at`, or until `patience` evaluations brought nothing better.
 
@@ -106,12 +109,14 @@ def fit(
       log_every: steps between training lines.
       monitor: the validation figure that decides what is best: higher is better, but for "loss".
       patience: evaluations without a better one after which to stop; 0 for never.
+      stop: asked after each step whether the run is to be left; in all processes alike.
 
     Returns:
       The last state and the progress.
 
     Raises:
       UserError: the loss is not finite; the last good checkpoint stays.
+      Stopped: `stop` said so, or an evaluation was left; the state is saved.
     """
     done = int(placement.get(state.step))
     pending: list[tuple[int, Mapping[str, jax.Array]]] = []
@@ -123,7 +128,26 @@ def fit(
             at, scalars = pending.pop(0)
             _collect(progress, at, jax.device_get(placement.get(scalars)), checkpoints)
 
-    while done < (stop_at or total_steps) and not progress.finished:
+    def leave() -> NoReturn:
+        settle(keep=0)
+        log.sync()
+        if checkpoints.steps()[-1:] != [done]:
+            save(checkpoints, done, placement.get(state), progress, None)
+        raise Stopped(f"stopped after step {done} of {total_steps}")
+
+    while True:
+        if progress.due:
+            try:
+                figures = _evaluate(progress, evaluate, state)
+            except Stopped:
+                leave()
+            score = _note(progress, done, figures, checkpoints, log, screen, monitor, patience)
+            progress.due, progress.finished = False, progress.finished or done == total_steps
+            log.sync()
+            save(checkpoints, done, placement.get(state), progress, score)
+            started, counted = time.perf_counter(), 0
+        if done >= (stop_at or total_steps) or progress.finished:
+            return state, progress
         state, scalars = step(state, placement.put_batch(next(batches)))
         done += 1
         counted += batch_size
@@ -134,22 +158,13 @@ def fit(
             settle(keep=0)
             elapsed = time.perf_counter() - started
             _train_line(progress, done, learning_rate(done - 1), counted / elapsed, log, screen)
-        if done in eval_at:
+        progress.due = done in eval_at
+        stopping = stop()
+        if progress.due or stopping:
             progress.seconds["train"] += time.perf_counter() - started
             progress.images += counted
-            figures = _evaluate(progress, evaluate, state)
-            if not math.isfinite(figures["raw"]["loss"]):
-                raise _diverged(f"the loss on val is {figures['raw']['loss']} at step {done}", checkpoints)
-            for kind, values in figures.items():
-                split = "val" if kind == "raw" else f"val_{kind}"
-                log.write(done, split, values)
-                screen.line(done, split, values)
-            score = _judge(progress, done, figures, monitor, patience)
-            progress.finished |= done == total_steps
-            log.sync()
-            save(checkpoints, done, placement.get(state), progress, score)
-            started, counted = time.perf_counter(), 0
-    return state, progress
+        if stopping:
+            leave()
 
 
 def save(checkpoints: Checkpoints, step: int, state: TrainState, progress: Progress, score: float | None) -> None:
@@ -253,6 +268,17 @@ def _evaluate(progress: Progress, evaluate, state: TrainState) -> dict[str, dict
         figures["ema"] = dict(evaluate(ema.averaged(state.variables, state.ema)))
     progress.seconds["evaluate"] += time.perf_counter() - started
     return figures
+
+
+def _note(progress, step, figures, checkpoints, log: MetricsLog, screen: Screen, monitor: str, patience: int) -> float:
+    """Writes the figures of an evaluation down, and returns their score."""
+    if not math.isfinite(figures["raw"]["loss"]):
+        raise _diverged(f"the loss on val is {figures['raw']['loss']} at step {step}", checkpoints)
+    for kind, values in figures.items():
+        split = "val" if kind == "raw" else f"val_{kind}"
+        log.write(step, split, values)
+        screen.line(step, split, values)
+    return _judge(progress, step, figures, monitor, patience)
 
 
 def _judge(progress: Progress, step: int, figures: dict[str, dict[str, float]], monitor: str, patience: int) -> float:

@@ -11,7 +11,9 @@ import time
 import numpy as np
 import pytest
 
+from jaxtl.train import feature_store
 from jaxtl.train.groups import flatten
+from jaxtl.train.preemption import Preemption
 from jaxtl.weights.checkpoint import Checkpoints, read_best
 
 FLAGS = (
@@ -84,6 +86,52 @@ def test_killed_at_random_and_continued_it_is_bit_for_bit_the_same(config_file, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("call", [2, 5])  # After step 2; after a batch of the evaluation that follows step 4.
+def test_stopped_by_sigterm_and_continued_it_is_bit_for_bit_the_same(train, tmp_path, monkeypatch, call):
+    flags = ("--config.model.dropout=0.1",)
+    train(*flags, workdir="whole")
+    calls = iter(range(1, 1000))
+    with monkeypatch.context() as patch:
+        patch.setattr(Preemption, "requested", lambda self: next(calls) == call)
+        status, _, err = train(*flags, workdir="broken")
+    assert status == 75
+    assert f"stopped after step {min(call, 4)} of 12; started again, the run goes on" in err
+    status, out, _ = train(*flags, workdir="broken")
+    assert status == 0
+    assert f"continues at step {min(call, 4)} of 12" in out
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert (broken / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    (step, ours), (other, theirs) = latest(broken), latest(whole)
+    assert step == other == 12
+    for path in ours:
+        np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
+    with (
+        Checkpoints(whole / "checkpoints", read_only=True) as a,
+        Checkpoints(broken / "checkpoints", read_only=True) as b,
+    ):
+        assert a.ranked() == b.ranked()
+
+
+@pytest.mark.slow
+def test_a_run_that_began_with_cached_features_goes_on_with_them(train, tmp_path, monkeypatch):
+    flags = ("--config.finetune.unfreeze=head", "--config.augment.crop=none", "--config.augment.flip=0")
+    calls = iter(range(1, 1000))
+    with monkeypatch.context() as patch:
+        patch.setattr(Preemption, "requested", lambda self: next(calls) == 6)
+        assert train(*flags)[0] == 75
+    assert json.loads((tmp_path / "run" / "features.json").read_text()) == {"cached": True}
+    monkeypatch.setattr(feature_store, "free_bytes", lambda folder: 0)
+    less = "--config.data.cache_gib=0"
+    status, _, err = train(*flags, less)
+    assert status == 1
+    assert "the run began with cached features, but" in err
+    monkeypatch.undo()
+    status, out, _ = train(*flags, less)
+    assert status == 0
+    assert "computed once for each image" in out
+
+
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_and_taken_again(train, tmp_path):
     train(workdir="whole")
     train(workdir="broken")
@@ -97,6 +145,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_taken_again(train, tmp_path):
     status, out, _ = train(workdir="broken")
     assert status == 0
     assert "checkpoint 12 is damaged" in out
+    assert "it is kept as damaged-12" in out
     assert "continues at step 8" in out
     assert (broken / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
     step, variables = read_best(broken)

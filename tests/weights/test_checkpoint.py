@@ -1,3 +1,10 @@
+import contextlib
+import os
+import resource
+import shutil
+import tempfile
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,7 +82,8 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_taken(tmp_path, dam
         assert step == 1
         assert len(checkpoints.problems) == 1
         assert checkpoints.problems[0].startswith("checkpoint 2 is damaged: ")
-        assert checkpoints.steps() == [1]  # The damaged one has gone, so that its step can be saved again.
+        assert checkpoints.steps() == [1]  # The damaged one is out of the way, so that its step can be saved again.
+        assert (tmp_path / "damaged-2" / item).is_dir()
     same(variables, jax.tree.map(lambda x: x + 1, VARIABLES))
 
 
@@ -84,7 +92,7 @@ def test_no_whole_checkpoint_is_an_error(tmp_path):
     truncate(tmp_path / "checkpoints", 1, "variables")
     with Checkpoints(tmp_path / "checkpoints") as checkpoints, pytest.raises(UserError, match="No checkpoint is whole"):
         checkpoints.restore_latest(lambda step: (VARIABLES, REST))
-    with pytest.raises(UserError, match="checkpoint 1 cannot be read"):
+    with pytest.raises(UserError, match=r"(?s)checkpoint 1 cannot be read.*No checkpoint in .* is whole"):
         read_best(tmp_path)
 
 
@@ -102,3 +110,101 @@ def test_digests_tell_which_array_differs():
     before = digests(VARIABLES)
     changed = {**VARIABLES, "batch_stats": {"b": {"mean": jnp.array([1.0, 1.0, 1.0000001])}}}
     assert [path for path in before if before[path] != digests(changed)[path]] == ["['batch_stats']['b']['mean']"]
+
+
+def test_where_the_best_is_damaged_the_next_best_is_read(tmp_path, capsys):
+    save(tmp_path / "checkpoints", {1: 0.9, 2: 0.1, 3: 0.5})
+    flip(tmp_path / "checkpoints", 1, "variables")
+    step, variables = read_best(tmp_path)
+    assert step == 3
+    same(variables, jax.tree.map(lambda x: np.asarray(x) + 3, VARIABLES))
+    assert "checkpoint 1 cannot be read" in capsys.readouterr().err
+
+
+def test_so_many_of_the_latest_and_of_the_best_are_kept(tmp_path):
+    with Checkpoints(tmp_path, keep_latest=1, keep_best=2) as checkpoints:
+        for step, score in {1: 0.9, 2: 0.5, 3: 0.8, 4: 0.1, 5: 0.2}.items():
+            checkpoints.save(step, VARIABLES, REST, {}, score)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [1, 3, 5]
+        assert checkpoints.ranked() == [1, 3, 5]
+
+
+def test_a_read_that_stumbles_once_costs_nothing(tmp_path, monkeypatch):
+    save(tmp_path, {1: 0.5, 2: 0.6})
+    read, failures = Checkpoints._read_host, iter([OSError(5, "Input/output error")])
+
+    def stumble(self, step):
+        for error in failures:
+            raise error
+        return read(self, step)
+
+    monkeypatch.setattr(Checkpoints, "_read_host", stumble)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore_latest(lambda step: (VARIABLES, REST))[0] == 2
+        assert not checkpoints.problems
+
+
+def test_a_step_can_be_saved_again_and_comes_back_if_that_is_cut_short(tmp_path):
+    save(tmp_path, {1: None})
+    save(tmp_path, {1: 0.5})
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.ranked() == [1]
+    (tmp_path / "1").rename(tmp_path / "replaced-1")  # As a process leaves it that dies in between.
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [1]
+        assert checkpoints.restore_latest(lambda step: (VARIABLES, REST))[0] == 1
+
+
+@contextlib.contextmanager
+def full_disk(folder):
+    """Files can hold no more than 100 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def lost_permission(folder):
+    """The folder takes no new files; the superuser, whom modes do not hold, becomes somebody else for a while."""
+    folder.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+
+
+def _save_in_trouble(folder, trouble):
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, VARIABLES, REST, {}, 0.5)
+        checkpoints._wait()
+        with trouble(folder):
+            checkpoints.save(2, VARIABLES, REST, {}, 0.6)
+            checkpoints._wait()
+
+
+@pytest.mark.parametrize("trouble", [full_disk, lost_permission])
+def test_what_cannot_be_written_is_told_and_what_was_stays_good(trouble):
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # pytest's own folders are closed to everybody else.
+    folder.chmod(0o755)
+    try:
+        with pytest.raises(UserError) as told:
+            _save_in_trouble(folder, trouble)
+        assert f"the checkpoint of step 2 cannot be written to {folder}" in str(told.value)
+        assert "the one of step 1 is whole" in str(told.value)
+        with Checkpoints(folder) as checkpoints:
+            step, variables, _, _ = checkpoints.restore_latest(lambda step: (VARIABLES, REST))
+            assert step == 1
+            same(variables, VARIABLES)
+            checkpoints.save(2, VARIABLES, REST, {}, 0.6)  # The half of one that is left does no harm.
+        with Checkpoints(folder, read_only=True) as checkpoints:
+            assert checkpoints.steps() == [1, 2]
+    finally:
+        shutil.rmtree(folder)

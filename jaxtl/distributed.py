@@ -1,0 +1,156 @@
+"""Several processes, one run: how they find each other, what they agree on, and which of them writes.
+
+Everything here may be called in a run of one process, too, where it costs nothing.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxtl.errors import UserError
+
+# Bytes of a text that `gather` carries.
+_TEXT = 1024
+# What SLURM sets for each process that srun starts, and jax needs to find the others.
+_SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+
+
+def connect(address: str = "", processes: int = 0, process_id: int = -1, *, timeout: int = 120) -> None:
+    """Joins the processes of a run; to be called before anything touches a device.
+
+    Without an address, a SLURM step of several tasks and a TPU VM are recognised, and say the rest by themselves;
+    elsewhere this process stays alone.
+
+    Args:
+      address: "host:port", where process 0 can be reached.
+      processes: their number.
+      process_id: of this one, from 0.
+      timeout: seconds to wait for the others; past them the process ends with status 75, to be started again.
+
+    Raises:
+      UserError: only some of the three are given, or the processes run different versions.
+    """
+    if address or processes > 0 or process_id >= 0:
+        host, _, port = address.rpartition(":")
+        if not (host and port.isdigit() and 0 <= process_id < processes):
+            raise UserError(
+                f"--coordinator={address or '?'} --processes={processes} --process-id={process_id}: give all three, "
+                "as in --coordinator=10.0.0.1:1234 --processes=2 --process-id=0, counted from 0."
+            )
+        where = f"process {process_id} of {processes} at {address}"
+    elif all(os.environ.get(name) for name in _SLURM) and int(os.environ["SLURM_NTASKS"]) > 1:
+        where = f"task {os.environ['SLURM_PROCID']} of {os.environ['SLURM_NTASKS']} of SLURM"
+    elif _on_tpu():
+        where = "this TPU VM"
+    else:
+        return
+    over = _give_up_after(timeout, f"{where}: not all processes had come together after {timeout} s")
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # jax ends the process with a dump when time is up; the thread above says what is wrong before that.
+    jax.distributed.initialize(
+        coordinator_address=address or None,
+        num_processes=processes if address else None,
+        process_id=process_id if address else None,
+        initialization_timeout=timeout + 60,
+    )
+    over.set()
+    _check_versions()
+
+
+def is_main() -> bool:
+    """Tells whether this is the process that writes files and lines."""
+    return jax.process_index() == 0
+
+
+def gather(text: str = "") -> list[str]:
+    """Returns the text of each process, in their order; all must call it, and it returns when they have."""
+    if jax.process_count() == 1:
+        return [text]
+    # A character may be cut in half at the end.
+    sent = text.encode()[:_TEXT].ljust(_TEXT, b"\0")
+    every = multihost_utils.process_allgather(np.frombuffer(sent, np.uint8))
+    return [np.asarray(one).tobytes().rstrip(b"\0").decode(errors="ignore") for one in every]
+
+
+def all_true(flag: bool) -> bool:
+    """Tells whether the flag is true in every process."""
+    return all(gather("1" if flag else ""))
+
+
+def together(check: Callable[[], None]) -> None:
+    """Runs a check in every process.
+
+    Raises:
+      UserError: it raised one in some process; the others would otherwise wait for that one for ever.
+    """
+    problem = ""
+    try:
+        check()
+    except UserError as error:
+        problem = str(error)
+    problems = gather(problem)
+    if len(problems) == 1 and problem:
+        raise UserError(problem)
+    if any(problems):
+        raise UserError("\n".join(f"process {number}: {text}" for number, text in enumerate(problems) if text))
+
+
+class Vote:
+    """Asks all processes, without waiting: an answer holds for the question before."""
+
+    def __init__(self) -> None:
+        """Compiles nothing yet."""
+        everything = Mesh(np.asarray(jax.devices()), ("all",))
+        self._rows = NamedSharding(everything, PartitionSpec("all"))
+        self._sum = jax.jit(jnp.sum, out_shardings=NamedSharding(everything, PartitionSpec()))
+        self._pending: jax.Array | None = None
+
+    def any(self, flag: bool) -> bool:
+        """Returns whether some process gave true the last time; every process gets the same answer."""
+        if jax.process_count() == 1:
+            return flag
+        flags = np.full(jax.local_device_count(), flag, np.int32)
+        asked, self._pending = self._pending, self._sum(jax.make_array_from_process_local_data(self._rows, flags))
+        return asked is not None and int(asked) > 0
+
+
+def _on_tpu() -> bool:
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    chips = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
+    return bool(chips) and (not platforms or "tpu" in platforms) and importlib.util.find_spec("libtpu") is not None
+
+
+def _give_up_after(seconds: float, what: str) -> threading.Event:
+    over = threading.Event()
+
+    def wait() -> None:
+        if not over.wait(seconds):
+            print(f"error: {what}; is each of them running, and is the address reachable?", file=sys.stderr, flush=True)
+            os._exit(os.EX_TEMPFAIL)
+
+    threading.Thread(target=wait, daemon=True, name="jaxtl-connect").start()
+    return over
+
+
+def _check_versions() -> None:
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    own = " ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    code = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        code.update(path.read_bytes())
+    every = gather(f"{own} jaxtl {code.hexdigest()[:8]}")
+    if len(set(every)) > 1:
+        lines = [f"process {number}: {text}" for number, text in enumerate(every) if text not in every[:number]]
+        raise UserError("\n".join(["the processes run different versions; install the same everywhere:", *lines]))

@@ -1,0 +1,64 @@
+"""SIGTERM: the machine is wanted back. The step under way is finished and saved, and the process ends in time."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+
+from jaxtl.distributed import Vote
+
+# Seconds from the signal to the end, whatever happens: what cannot be saved in them is computed again.
+GRACE = 13.0
+
+
+class Preemption:
+    """Watches for SIGTERM from entry on; `requested` is asked at points that all processes pass alike."""
+
+    def __init__(self, grace: float = GRACE):
+        """Changes nothing yet."""
+        self._grace = grace
+        self._vote = Vote()
+        self._event = threading.Event()
+        self._receiver, self._sender = socket.socketpair()
+        self._sender.setblocking(False)
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="jaxtl-preemption")
+        self._before: tuple[object, int] | None = None
+
+    def __enter__(self) -> "Preemption":
+        """Takes over the signal; the main thread alone can."""
+        if threading.current_thread() is threading.main_thread():
+            # Python calls a handler between two of its instructions, which may be minutes away while a program is
+            # compiled; a byte in the socket wakes the thread at once.
+            descriptor = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+            self._before = (signal.signal(signal.SIGTERM, lambda *_: None), descriptor)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Gives the signal back; once it has come, the time to the end goes on running."""
+        if self._before is not None:
+            handler, descriptor = self._before
+            signal.signal(signal.SIGTERM, handler)  # type: ignore[arg-type]
+            signal.set_wakeup_fd(descriptor)
+            self._sender.close()
+            if not self._event.is_set():
+                self._thread.join()
+        self._sender.close()
+        self._receiver.close()
+
+    def requested(self) -> bool:
+        """Tells whether some process got the signal; all processes get the same answer at the same call."""
+        return self._vote.any(self._event.is_set())
+
+    def _watch(self) -> None:
+        while received := self._receiver.recv(64):
+            if signal.SIGTERM in received:
+                break
+        else:
+            return
+        self._event.set()
+        print("SIGTERM: saves and ends", file=sys.stderr, flush=True)
+        threading.Event().wait(self._grace)
+        print(f"not done {self._grace:g} s after SIGTERM: ends as it is", file=sys.stderr, flush=True)
+        os._exit(os.EX_TEMPFAIL)
