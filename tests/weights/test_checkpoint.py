@@ -190,6 +190,9 @@ def _save_in_trouble(folder, trouble):
             checkpoints._wait()
 
 
+# Orbax leaves tasks behind that fail, too.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("trouble", [full_disk, lost_permission])
 def test_what_cannot_be_written_is_told_and_what_was_stays_good(trouble):
     folder = Path(tempfile.mkdtemp(dir="/tmp"))  # pytest's own folders are closed to everybody else.
