@@ -50,10 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--steps", type=int, default=30, help="steps that are timed (30)")
     parser.add_argument("--warmup", type=int, default=3, help="steps before them (3)")
+    flags.add_processes(parser)
 
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
+    flags.connect(arguments)
     config = flags.load_config(arguments, overrides)
     run(config, arguments.workdir, source=arguments.input, steps=arguments.steps, warmup=arguments.warmup)
 

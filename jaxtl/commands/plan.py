@@ -161,7 +161,8 @@ def _run_schedule(options: Mapping[str, Any], stages: Sequence[Stage], *, restar
     if options["warmup_steps"] >= shortest:
         what = "its shortest stage" if restart and len(stages) > 1 else "the run"
         raise UserError(
-            f"{key}: warmup_steps is {options['warmup_steps']}, but {what} has {shortest} steps: give fewer."
+            f"{key}.warmup_steps is {options['warmup_steps']}, but {what} has {shortest} steps: give fewer, "
+            "as with --config.optimizer.warmup_steps=0, or train for more epochs."
         )
     schedules = [
         make_schedule(

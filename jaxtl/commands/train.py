@@ -314,6 +314,7 @@ def _results(run: Run, step: int, progress: loop.Progress) -> dict[str, Any]:
         "parameters": run.plan.counts,
         "steps": step,
         "best_step": progress.best_step,
+        "monitor": run.config.train.monitor,
         "seconds": {},
         "train": {
             "images_per_second": progress.images / max(progress.seconds["train"], 1e-9),
@@ -337,7 +338,7 @@ def _report(results: dict[str, Any], workdir: Path) -> dict[str, Any]:
             print(f"{split:5}  {headline(results[split])}")
     seconds = results["seconds"]
     print(
-        f"best step {results['best_step']} of {results['steps']}; {seconds['total']:.0f} s in all; "
-        f"{results['train']['images_per_second']:.1f} images/s in training; {workdir / 'results.json'}"
+        f"best step {results['best_step']} of {results['steps']}, by {results['monitor']} on val; "
+        f"{seconds['total']:.0f} s in all; {results['train']['images_per_second']:.1f} images/s in training; {workdir / 'results.json'}"
     )
     return results
