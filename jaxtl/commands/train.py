@@ -339,6 +339,7 @@ def _report(results: dict[str, Any], workdir: Path) -> dict[str, Any]:
     seconds = results["seconds"]
     print(
         f"best step {results['best_step']} of {results['steps']}, by {results['monitor']} on val; "
-        f"{seconds['total']:.0f} s in all; {results['train']['images_per_second']:.1f} images/s in training; {workdir / 'results.json'}"
+        f"{seconds['total']:.0f} s in all; {results['train']['images_per_second']:.1f} images/s in training; "
+        f"{workdir / 'results.json'}"
     )
     return results

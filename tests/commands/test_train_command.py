@@ -24,6 +24,7 @@ def test_a_run_leaves_what_the_interface_promises(train, tmp_path):
         "events",
         "inputs.json",
         "metrics.jsonl",
+        "features.json",
         "model.json",
         "results.json",
     }
