@@ -58,6 +58,8 @@ def connect(address: str = "", processes: int = 0, process_id: int = -1, *, time
     over = _give_up_after(timeout, f"{where}: not all processes had come together after {timeout} s")
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        # Two programs that run at the same time would mix up their messages; accelerators run one after the other.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     # jax ends the process with a dump when time is up; the thread above says what is wrong before that.
     jax.distributed.initialize(
         coordinator_address=address or None,
