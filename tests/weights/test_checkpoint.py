@@ -190,9 +190,7 @@ def _save_in_trouble(folder, trouble):
             checkpoints._wait()
 
 
-_UNSTEADY = pytest.mark.xfail(
-    reason="which of Orbax' files meets the limit first differs from run to run", strict=False
-)
+_UNSTEADY = pytest.mark.xfail(reason="the file that meets the limit first differs from run to run", strict=False)
 
 
 # Orbax leaves tasks behind that fail, too.
