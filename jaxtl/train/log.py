@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tqdm
-from tensorboardX import SummaryWriter
 
 from jaxtl import distributed
 
@@ -31,6 +30,9 @@ class MetricsLog:
         self._writes = distributed.is_main()
         if not self._writes:
             return
+        # Here, since it imports PyTorch where that is installed: seconds that only a run that writes should pay.
+        from tensorboardX import SummaryWriter
+
         _truncate(self.path, from_step, evaluated)
         self._file = self.path.open("a", encoding="utf-8")
         self._events = SummaryWriter(str(workdir / "events"), purge_step=from_step + 1, flush_secs=10)

@@ -27,7 +27,7 @@ class Progress:
 
     Attributes:
       window: sums of the training figures since the last line, and under "steps" how many steps they cover.
-      train: the last training line.
+      train: the last training line with a loss.
       val: the figures of the best evaluation, of whichever weights were better.
       both: the figures of the best evaluation for the "raw" and the "ema" weights, and which "won".
       averaged: whether the last evaluation was won by the averages; its checkpoint then holds them as its variables.
@@ -252,13 +252,15 @@ def _skip(progress: Progress, step: int) -> None:
 def _train_line(progress, step, rate, speed, log: MetricsLog, screen: Screen) -> None:
     window, progress.window = progress.window, {}
     steps, skipped = window.pop("steps", 0), window.pop("skipped", None)
-    if not steps:
+    if not steps and skipped is None:
         return
-    progress.train = {key: value / steps for key, value in window.items()} | {"learning_rate": rate}
+    values = {key: value / steps for key, value in window.items()} | {"learning_rate": rate}
     if skipped is not None:
-        progress.train["skipped"] = skipped
-    log.write(step, "train", progress.train, {"images_per_second": speed})
-    screen.line(step, "train", progress.train | {"images_per_second": speed})
+        values["skipped"] = skipped
+    if steps:  # Where all steps were left out there is no loss: results keep the last one.
+        progress.train = values
+    log.write(step, "train", values, {"images_per_second": speed})
+    screen.line(step, "train", values | {"images_per_second": speed})
 
 
 def _evaluate(progress: Progress, evaluate, state: TrainState) -> dict[str, dict[str, float]]:

@@ -135,6 +135,19 @@ def test_it_keeps_the_last_good_checkpoint_when_the_loss_diverges_later(train, t
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
 
 
+def test_steps_that_are_left_out_have_lines_too(train, tmp_path):
+    # A factor that no gradient survives in float16 but the first one, where the new head is zero; halved at each step,
+    # it is still too large after all of them.
+    status, _, err = train("--config.train.precision=float16", "--config.train.loss_scale=1e30")
+    assert (status, err) == (0, "")
+    first, *others = [line for line in lines(tmp_path / "run") if line["split"] == "train"]
+    assert (first["step"], first["skipped"]) == (3, 2)
+    assert [(line["step"], line["skipped"]) for line in others] == [(4, 1), (6, 2), (8, 2), (9, 1), (12, 3)]
+    assert all(set(line) == {"step", "split", "learning_rate", "skipped"} for line in others)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (results["train"]["loss"], results["train"]["skipped"]) == (first["loss"], 11)
+
+
 @pytest.mark.slow
 def test_changed_config_on_the_same_workdir_is_refused(train):
     train()
