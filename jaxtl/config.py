@@ -179,6 +179,11 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
     }
 
 
+def flat(config: ConfigDict) -> dict[str, Any]:
+    """Returns the values by their whole names, such as "train.seed"."""
+    return dict(_leaves(config))
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Lists the keys in which two configs differ, as "train.seed: 0 -> 1"."""
     before, after = dict(_leaves(old)), dict(_leaves(new))

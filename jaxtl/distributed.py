@@ -9,19 +9,28 @@ import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Callable
+import time
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import distributed as runtime  # Its client has no public name.
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxtl.errors import UserError
 
+# What a process ends with whose peers are missing or gone: neither 1, for a person to mend, nor 75, "saved".
+PEERS_MISSING = os.EX_PROTOCOL
 # Bytes of a text that `gather` carries.
 _TEXT = 1024
+# Where a process that cannot go on says so, and seconds that it waits for all others to have heard it.
+_ENDS, _HEARD = "jaxtl/ends/", 5
+_parting = threading.Lock()
 # What SLURM sets for each process that srun starts, and jax needs to find the others.
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 
@@ -36,7 +45,7 @@ def connect(address: str = "", processes: int = 0, process_id: int = -1, *, time
       address: "host:port", where process 0 can be reached.
       processes: their number.
       process_id: of this one, from 0.
-      timeout: seconds to wait for the others; past them the process ends with status 75, to be started again.
+      timeout: seconds to wait for the others; past them the process ends with status 76, to be started again.
 
     Raises:
       UserError: only some of the three are given, or the processes run different versions.
@@ -56,18 +65,24 @@ def connect(address: str = "", processes: int = 0, process_id: int = -1, *, time
     else:
         return
     over = _give_up_after(timeout, f"{where}: not all processes had come together after {timeout} s")
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        # Two programs that run at the same time would mix up their messages; accelerators run one after the other.
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
-    # jax ends the process with a dump when time is up; the thread above says what is wrong before that.
-    jax.distributed.initialize(
-        coordinator_address=address or None,
-        num_processes=processes if address else None,
-        process_id=process_id if address else None,
-        initialization_timeout=timeout + 60,
-    )
-    over.set()
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # On CPUs, two programs that run at the same time would mix up their messages; accelerators run one by one.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    try:
+        # jax ends the process with a dump when time is up; the thread above says what is wrong before that.
+        jax.distributed.initialize(
+            coordinator_address=address or None,
+            num_processes=processes if address else None,
+            process_id=process_id if address else None,
+            initialization_timeout=timeout + 60,
+            # With an address there is nothing to detect, unless SLURM knows which GPU is whose.
+            cluster_detection_method="deactivate" if address and "SLURM_LOCALID" not in os.environ else None,
+        )
+    except ValueError as error:
+        raise UserError(f"{where}: {error} Give --coordinator, --processes and --process-id.") from error
+    finally:
+        over.set()
+    threading.Thread(target=_listen, daemon=True, name="jaxtl-peers").start()
     _check_versions()
 
 
@@ -109,6 +124,96 @@ def together(check: Callable[[], None]) -> None:
         raise UserError("\n".join(f"process {number}: {text}" for number, text in enumerate(problems) if text))
 
 
+def check_alike(what: str, values: Mapping[str, object]) -> None:
+    """Sees that all processes have the same values.
+
+    Raises:
+      UserError: names the keys, and the processes that have something else than process 0.
+    """
+    if not several():
+        return
+    # Of all together first: of many keys not every mark is sent.
+    marks = [hashlib.sha256(f"{item}".encode()).hexdigest()[:6] for item in (dict(values), *values.items())]
+    every = gather("".join(marks))
+    other = [str(number) for number, text in enumerate(every) if text != every[0]]
+    if other:
+        differ = [key for i, key in enumerate(values, start=1) if len({text[6 * i : 6 * i + 6] for text in every}) > 1]
+        raise UserError(
+            f"{what}: process {' and '.join(other)} differs from process 0 in {', '.join(differ[:6])}: "
+            "start all processes alike."
+        )
+
+
+def several() -> bool:
+    """Tells whether this process has joined others; unlike jax.process_count, it does not wait for their devices."""
+    return runtime.global_state.client is not None and runtime.global_state.num_processes > 1
+
+
+def end(error: Exception) -> NoReturn:
+    """Ends all processes, because this one cannot go on.
+
+    Without it the others would wait for this one, and this one, when Python ends, for the others.
+    """
+    if _parting.locked():
+        time.sleep(2 * _HEARD)  # Another process has said why, and this error comes of its end.
+    if not isinstance(error, UserError):
+        traceback.print_exception(error)
+    client: Any = runtime.global_state.client
+    status = status_of(error)
+    try:
+        why = str(error) or type(error).__name__
+        client.key_value_set(f"{_ENDS}{runtime.global_state.process_id}", f"{status} {why}")
+        _part(client, status)
+    except jax.errors.JaxRuntimeError:  # Nobody is there to hear it.
+        _exit(status)
+
+
+def status_of(error: BaseException) -> int:
+    """Returns what a process ends with by this error: 1, or PEERS_MISSING if a collective failed."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(cause):
+            return PEERS_MISSING
+        cause = cause.__cause__ or cause.__context__
+    return 1
+
+
+def _listen() -> None:
+    """Ends this process when another one says that it cannot go on."""
+    while (client := runtime.global_state.client) is not None:
+        time.sleep(1)
+        try:
+            said = client.key_value_dir_get(_ENDS)
+        except jax.errors.JaxRuntimeError:  # The run is over; or process 0 is gone, which jax notices itself.
+            return
+        if said:
+            key, text = min(said)
+            status, why = text.split(" ", 1)
+            number = int(key.removeprefix(_ENDS))
+            if number != runtime.global_state.process_id:
+                print(f"process {number} cannot go on: {why}", file=sys.stderr, flush=True)
+            _part(client, int(status))
+
+
+def _part(client: Any, status: int) -> NoReturn:
+    if not _parting.acquire(blocking=False):
+        time.sleep(2 * _HEARD)  # The other thread is about to end this process.
+    try:
+        client.wait_at_barrier(_ENDS, 1000 * _HEARD)
+        # Process 0 carries the messages, so that it goes last.
+        time.sleep(runtime.global_state.process_id == 0)
+    except jax.errors.JaxRuntimeError:  # One is dead, or stuck.
+        pass
+    _exit(status)
+
+
+def _exit(status: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Python's own end would wait for the others once more.
+    os._exit(status)
+
+
 class Vote:
     """Asks all processes, without waiting: an answer holds for the question before."""
 
@@ -140,7 +245,7 @@ def _give_up_after(seconds: float, what: str) -> threading.Event:
     def wait() -> None:
         if not over.wait(seconds):
             print(f"error: {what}; is each of them running, and is the address reachable?", file=sys.stderr, flush=True)
-            os._exit(os.EX_TEMPFAIL)
+            os._exit(PEERS_MISSING)
 
     threading.Thread(target=wait, daemon=True, name="jaxtl-connect").start()
     return over

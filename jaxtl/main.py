@@ -22,7 +22,10 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 1 (a problem, explained) or 75 (stopped, to be started again)."""
+    """Runs one command; returns the exit status: 0, 1 (a problem, explained) or 75 (stopped, to be started again).
+
+    One of several processes ends here, with 1, or with 76 where the others are gone.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         argv.insert(0, "train")
@@ -42,12 +45,24 @@ def main(argv: list[str] | None = None) -> int:
         return module.main(arguments, overrides) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        _end_all(error)
         return 1
     except Stopped as stopped:
         print(f"{stopped}; started again, the run goes on", file=sys.stderr)
         return os.EX_TEMPFAIL
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        _end_all(error)
+        raise
+
+
+def _end_all(error: Exception) -> None:
+    """Ends the other processes of this run, too, if there are any."""
+    from jaxtl import distributed  # jax takes a second to import, which --help need not wait for.
+
+    if distributed.several():
+        distributed.end(error)
 
 
 def _split_overrides(argv: list[str], parser: argparse.ArgumentParser) -> tuple[dict[str, str], list[str]]:

@@ -172,9 +172,9 @@ def _jit_placement(devices: np.ndarray, rules: Rules) -> Placement:
 
 def _copy(x: Any, sharding: NamedSharding) -> jax.Array:
     """Returns a copy of an array that every process has, spread over the devices of all of them."""
-    if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if _is_key(x):
         return jax.random.wrap_key_data(_copy(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
-    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+    if not _is_local(x):
         return jax.device_put(x, sharding)
     if jax.process_count() == 1:
         # jnp.copy: device_put may alias its input, and the compiled step gives its input's buffers away.
@@ -185,28 +185,72 @@ def _copy(x: Any, sharding: NamedSharding) -> jax.Array:
 
 def _pmap_placement(devices: list[jax.Device]) -> Placement:
     local = [device for device in devices if device.process_index == jax.process_index()]
-    everywhere = NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec())
+    if len(local) < len(devices):
+        return _pmap_over_processes(devices, len(local))
 
     def put_state(tree):
-        if jax.process_count() > 1:
-            tree = jax.tree.map(lambda x: x if _is_local(x) else x.addressable_data(0), tree)
         return jax.pmap(lambda _, x: x, in_axes=(0, None), devices=local)(np.arange(len(local)), tree)
 
     def put_batch(batch):
         return {key: value.reshape(len(local), -1, *value.shape[1:]) for key, value in batch.items()}
 
-    def get(tree):
-        one = jax.tree.map(lambda x: x[0], tree)
+    def compile_step(step, *arguments, donate=False):
+        return _pmap(step, devices, donate).lower(*arguments).compile()
+
+    return Placement(
+        len(devices), AXIS, lambda tree: None, put_state, put_batch, partial(jax.tree.map, lambda x: x[0]), compile_step
+    )
+
+
+def _pmap_over_processes(devices: list[jax.Device], local: int) -> Placement:
+    """The same with arrays of all processes, one row a device: what pmap compiled ahead of time takes."""
+    mesh = Mesh(np.asarray(devices), (AXIS,))
+    rows, whole = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
+
+    def put(x):
+        if _is_key(x):
+            return jax.random.wrap_key_data(put(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+        host = np.asarray(x if _is_local(x) else x.addressable_data(0))[None]
+        return jax.make_array_from_callback((len(devices), *host.shape[1:]), rows, lambda _: host)
+
+    def put_batch(batch):
+        cut = {key: value.reshape(local, -1, *value.shape[1:]) for key, value in batch.items()}
+        return {key: jax.make_array_from_process_local_data(rows, value) for key, value in cut.items()}
+
+    def get(x):
+        if _is_key(x):
+            return jax.random.wrap_key_data(get(jax.random.key_data(x)), impl=jax.random.key_impl(x))
         # What several processes hold alike becomes one array of all of them, as checkpoints want it.
-        return one if jax.process_count() == 1 else jax.tree.map(lambda x: _copy(x, everywhere), one)
+        return _copy(x.addressable_data(0)[0], whole)
+
+    def lowered_from(x):
+        # Of keys, pmap wants this process' part.
+        if not _is_key(x):
+            return x
+        part = np.concatenate([shard.data for shard in jax.random.key_data(x).addressable_shards])
+        return jax.random.wrap_key_data(jnp.asarray(part), impl=jax.random.key_impl(x))
 
     def compile_step(step, *arguments, donate=False):
-        mapped = jax.pmap(
-            partial(step, axis_name=AXIS), axis_name=AXIS, devices=devices, donate_argnums=(0,) if donate else ()
-        )
-        return mapped.lower(*arguments).compile()
+        return _pmap(step, devices, donate).lower(*jax.tree.map(lowered_from, arguments)).compile()
 
-    return Placement(len(devices), AXIS, lambda tree: None, put_state, put_batch, get, compile_step)
+    return Placement(
+        len(devices),
+        AXIS,
+        lambda tree: None,
+        partial(jax.tree.map, put),
+        put_batch,
+        partial(jax.tree.map, get),
+        compile_step,
+    )
+
+
+def _pmap(step: Callable[..., Any], devices: list[jax.Device], donate: bool) -> Any:
+    donated = (0,) if donate else ()
+    return jax.pmap(partial(step, axis_name=AXIS), axis_name=AXIS, devices=devices, donate_argnums=donated)
+
+
+def _is_key(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _is_local(x: Any) -> bool:

@@ -10,13 +10,15 @@
 # JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, which this script sets.
 #
 # Exit status: that of the run. What only a person can mend (1: explained in a line, 2: wrong usage) is not tried
-# again. 75 means "saved, start me again": done at once, and not counted. Anything else is tried again after 1, 2, 4, ...
-# seconds, RETRIES (5) times; a try that lasted ten minutes clears the count.
+# again. 75 means "saved, start me again": done at once, and not counted. Anything else, such as 76 (other processes are
+# missing or gone), is tried again after 1, 2, 4, ... seconds, RETRIES (5) times; a try that lasted ten minutes clears
+# the count.
 # When one of several processes dies, the others wait for it for ever: they get SIGTERM, GRACE (30) seconds to save
 # what they can, and SIGKILL. SIGTERM to this script goes to the processes, which save and end; nothing is started
 # again then.
 #
-# Logs: on the screen and in WORKDIR/metrics.jsonl. TensorBoard: `tensorboard --logdir WORKDIR`.
+# Logs: on the screen and in WORKDIR/metrics.jsonl. TensorBoard: `pip install tensorboard`, then `tensorboard --logdir
+# WORKDIR`.
 set -uo pipefail
 retries=${RETRIES:-5} processes=${PROCESSES:-1} grace=${GRACE:-30}
 pids=() timer='' stopping=''

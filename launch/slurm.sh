@@ -18,13 +18,13 @@
 # '.[cuda]'`; VENV names another one. Workdir and data lie there too. JAX finds its processes by SLURM's own variables.
 #
 # Restarts: two minutes before the time is up, or when the job is preempted, SLURM sends SIGTERM; the run saves, exits
-# with
-# 75 and is put back into the queue. When a process dies, srun ends the others (SIGTERM, then SIGKILL after KillWait),
-# and all start again after 10, 20, 40, ... seconds, RETRIES (5) times. 1 and 2 are for a person to mend: the job
-# ends.
+# with 75 and is put back into the queue. When a process dies, srun ends the others (SIGTERM, then SIGKILL after
+# KillWait), and all start again after 10, 20, 40, ... seconds, RETRIES (5) times. 1 and 2 are for a person to mend: the
+# job ends.
 #
-# Logs: slurm-JOB.log, `tail -f` it; figures in WORKDIR/metrics.jsonl. TensorBoard, on the login node: `tensorboard
-# --logdir WORKDIR --port 6006`, and on your machine `ssh -L 6006:localhost:6006 LOGIN`.
+# Logs: slurm-JOB.log, `tail -f` it; figures in WORKDIR/metrics.jsonl. TensorBoard, on the login node: `pip
+# install tensorboard`, `tensorboard --logdir WORKDIR --port 6006`, and on your machine `ssh -L 6006:localhost:6006
+# LOGIN`; then open localhost:6006.
 set -uo pipefail
 : "${SLURM_JOB_ID:?start this with sbatch}"
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 1

@@ -14,7 +14,8 @@
 # The TPU stays: `gcloud compute tpus queued-resources delete NAME --zone=ZONE --force` ends it.
 #
 # Logs: `gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=0 --command='tail -f jaxtl/train.log'`.
-# TensorBoard: the same with `-- -L 6006:localhost:6006`, and there `tensorboard --logdir jaxtl/runs`.
+# TensorBoard: the same with --command='jaxtl/.venv/bin/pip install -q tensorboard && jaxtl/.venv/bin/tensorboard
+# --logdir jaxtl/runs' and, at the end, `-- -L 6006:localhost:6006`; then open localhost:6006.
 set -euo pipefail
 : "${NAME:?give NAME, the name of the TPU}" "${ZONE:?give ZONE}" "${TYPE:?give TYPE, the accelerator type}"
 version=${VERSION:-v2-alpha-tpuv5-lite} spot=${SPOT:-} nfs=${NFS:-}

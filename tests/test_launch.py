@@ -304,6 +304,7 @@ def test_the_flags_in_a_jobset_are_flags_of_jaxtl(path, monkeypatch):
     words = [*container["command"], *container.get("args", [])]
     flags = dict(word.split("=", 1) for word in words if word.startswith("--"))
     assert flags.pop("--workdir").startswith(container["volumeMounts"][0]["mountPath"])
+    assert int(flags.pop("--connect-timeout")) > 600
     file = flags.pop("--config")
     config.load(file, {key.removeprefix("--config."): value for key, value in flags.items()})
 

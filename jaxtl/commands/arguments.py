@@ -12,6 +12,9 @@ from jaxtl import config as config_lib
 from jaxtl import distributed
 from jaxtl.errors import UserError
 
+# Keys that may differ between the hosts of a run.
+_OF_ONE_HOST = ("data.workers", "data.cache_gib", "data.data_dir", "finetune.cache_dir")
+
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Adds --config; the flags --config.KEY=VALUE are taken out before."""
@@ -63,7 +66,10 @@ def connect(arguments: argparse.Namespace) -> None:
 
 def load_config(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> ConfigDict:
     """Returns the config of --config with the overrides put in."""
-    return config_lib.load(arguments.config, overrides)
+    config = config_lib.load(arguments.config, overrides)
+    alike = {key: value for key, value in config_lib.flat(config).items() if key not in _OF_ONE_HOST}
+    distributed.check_alike("the config", alike)
+    return config
 
 
 def refuse_overrides(overrides: Mapping[str, str], command: str) -> None:

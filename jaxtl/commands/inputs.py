@@ -42,6 +42,37 @@ class Inputs:
     compile_evaluation: Callable[[Any], Evaluate]
 
 
+def into_memory(config: ConfigDict, splits: data.Splits, min_side: int) -> data.Splits:
+    """Decodes what fits into memory, which finds broken images before the first step.
+
+    Of several processes each looks at what it reads in one epoch, so that together they look at everything.
+    """
+    budget = config.data.cache_gib * 2**30
+    whole = len(splits.train) + len(splits.val) + (len(splits.test) if splits.test else 0)
+    sizes = {"train": config.train.batch_size, "eval": config.eval.batch_size or config.train.batch_size}
+
+    def load(split: data.Dataset, kind: str = "eval") -> data.Dataset:
+        seed = config.train.seed if kind == "train" else None
+        hosts = shard()
+        own = data.own_rows(len(split), batch_size=sizes[kind], seed=seed, shard=hosts) if hosts[1] > 1 else None
+        return data.preload(
+            split,
+            budget_bytes=int(budget * len(split) / whole),
+            min_side=min_side if kind == "train" else 0,
+            workers=config.data.workers,
+            own=own,
+        )
+
+    loaded: list[data.Splits] = []
+
+    def load_all() -> None:
+        test = load(splits.test) if splits.test else None
+        loaded.append(data.Splits(load(splits.train, "train"), load(splits.val), test, splits.notes))
+
+    distributed.together(load_all)
+    return loaded[0]
+
+
 def make_inputs(
     config: ConfigDict,
     workdir: Path,

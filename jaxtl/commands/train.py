@@ -18,7 +18,7 @@ from jaxtl import data, distributed, weights
 from jaxtl.commands import arguments as flags
 from jaxtl.commands import lr_find, recipe, setup
 from jaxtl.commands import workdir as files
-from jaxtl.commands.inputs import Evaluate, Inputs, make_inputs
+from jaxtl.commands.inputs import Evaluate, Inputs, into_memory, make_inputs
 from jaxtl.commands.plan import Plan, make_plan
 from jaxtl.commands.prefix import min_side
 from jaxtl.errors import UserError
@@ -102,7 +102,7 @@ def _prepare(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     steps_per_epoch = len(splits.train) / config.train.batch_size
     plan = make_plan(config, model.module, variables["params"], steps_per_epoch=steps_per_epoch, new_head=new_head)
     loss = recipe.choose_loss(config, len(model.classes), splits.train.labels)
-    splits = _into_memory(config, splits, min_side(config, model))
+    splits = into_memory(config, splits, min_side(config, model))
 
     _check_shapes(config, model, placement)
     placement.check(variables)
@@ -149,20 +149,6 @@ def _digests(splits: data.Splits, passport: weights.Passport | None) -> dict[str
             listed = json.dumps([split.classes, split.labels.tolist(), list(split.names)])
             digests[f"data.{name}"] = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
     return digests
-
-
-def _into_memory(config: ConfigDict, splits: data.Splits, min_side: int) -> data.Splits:
-    """Decodes what fits into memory, which finds broken images before the first step."""
-    budget = config.data.cache_gib * 2**30
-    whole = len(splits.train) + len(splits.val) + (len(splits.test) if splits.test else 0)
-
-    def load(split: data.Dataset, min_side: int = 0) -> data.Dataset:
-        share = int(budget * len(split) / whole)
-        return data.preload(split, budget_bytes=share, min_side=min_side, workers=config.data.workers)
-
-    return data.Splits(
-        load(splits.train, min_side), load(splits.val), load(splits.test) if splits.test else None, splits.notes
-    )
 
 
 def _train(run: Run, variables: Mapping[str, Any]) -> tuple[int, loop.Progress, float, Evaluate]:

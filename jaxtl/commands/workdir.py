@@ -81,8 +81,9 @@ def claim_inputs(workdir: Path, inputs: Mapping[str, str]) -> None:
     """Writes inputs.json, the digests of data and weights, or sees that they are those that the run began with.
 
     Raises:
-      UserError: data or weights have changed since.
+      UserError: data or weights have changed since, or some process sees others.
     """
+    distributed.check_alike("data and weights", inputs)
     path = workdir / "inputs.json"
     if has_checkpoints(workdir) and path.exists():
         before = read_json(path)

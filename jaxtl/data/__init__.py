@@ -1,7 +1,7 @@
 """Where images come from: source, split, decode, augment, batch."""
 
 from jaxtl.data.augment import CROPS, train_view
-from jaxtl.data.batches import eval_batches, train_batches, view_batches
+from jaxtl.data.batches import eval_batches, own_rows, train_batches, view_batches
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.images import ImageError, decode, eval_view
 from jaxtl.data.preloading import check, preload
@@ -20,6 +20,7 @@ __all__ = [
     "eval_batches",
     "eval_view",
     "open_source",
+    "own_rows",
     "preload",
     "prepare",
     "train_batches",

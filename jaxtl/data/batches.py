@@ -67,6 +67,19 @@ def rows_in_order(count: int, *, batch_size: int, epoch: int = 0, shard: tuple[i
     return plans()
 
 
+def own_rows(count: int, *, batch_size: int, shard: tuple[int, int], seed: int | None = None) -> np.ndarray:
+    """Returns which of `count` examples this host reads in the first epoch of training, or without seed, in order.
+
+    Each example is in exactly one host's share.
+    """
+    if seed is None:
+        index = np.concatenate([rows.index for rows in rows_in_order(count, batch_size=batch_size, shard=shard)])
+        return index[index >= 0]
+    plans = train_rows(count, batch_size=batch_size, seed=seed, shard=shard)
+    first = [next(plans) for _ in range(-(-count // batch_size))]
+    return np.concatenate([rows.index[rows.epoch == 0] for rows in first])
+
+
 def train_batches(
     dataset: Dataset,
     *,

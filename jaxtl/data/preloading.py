@@ -22,7 +22,9 @@ _BLOCK = 2048
 _CHECKED = 50_000
 
 
-def preload(dataset: Dataset, *, budget_bytes: int, min_side: int = 0, workers: int = 0) -> Dataset:
+def preload(
+    dataset: Dataset, *, budget_bytes: int, min_side: int = 0, workers: int = 0, own: np.ndarray | None = None
+) -> Dataset:
     """Decodes all images into memory, if they fit, so that they are decoded once and broken ones are found at once.
 
     Args:
@@ -30,6 +32,8 @@ def preload(dataset: Dataset, *, budget_bytes: int, min_side: int = 0, workers: 
       budget_bytes: what the decoded images may take, 3 bytes a pixel.
       min_side: large JPEG files may be decoded down to this shorter side, see `decode`; 0 decodes in full.
       workers: threads that decode; 0 is one for each core that the process may use.
+      own: indices of this host's share, where several hosts share the set: only these are looked at now. Another image
+        is decoded when it is asked for, and kept then; a later epoch may bring any of them to any host.
 
     Returns:
       The same examples, read from memory, or the data set as it was if they do not fit.
@@ -37,38 +41,52 @@ def preload(dataset: Dataset, *, budget_bytes: int, min_side: int = 0, workers: 
     Raises:
       UserError: names the broken images.
     """
+    mine = list(range(len(dataset))) if own is None else sorted(own.tolist())
     # A sample of headers tells in milliseconds that a large set does not fit.
-    sample = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), 64)).astype(int))
+    sample = [mine[i] for i in np.unique(np.linspace(0, len(mine) - 1, min(len(mine), 64)).astype(int))]
     estimates = []
-    for i in sample.tolist():
+    for i in sample:
         # A broken one is named below, together with all others.
         with contextlib.suppress(UserError):
             width, height = size(dataset.read(i), dataset.names[i], min_side=min_side)
             estimates.append(3 * width * height)
     if estimates and np.mean(estimates) * len(dataset) > budget_bytes:
-        if len(estimates) < len(sample) or len(dataset) <= _CHECKED:
-            check(dataset, workers=workers)
+        if len(estimates) < len(sample) or len(mine) <= _CHECKED:
+            check(dataset, workers=workers, own=own)
         return dataset
-    images: list[np.ndarray] = []
-    taken = 0
-    for start in range(0, len(dataset), _BLOCK):
-        block = range(start, min(start + _BLOCK, len(dataset)))
-        images += for_all(
-            block, lambda i: np.asarray(decode(dataset.read(i), dataset.names[i], min_side=min_side)), workers
-        )
-        taken += sum(image.nbytes for image in images[start:])
-        if taken > budget_bytes:
+    kept: dict[int, np.ndarray] = {}
+    room = budget_bytes
+
+    def pixels(i: int) -> np.ndarray:
+        return np.asarray(decode(dataset.read(i), dataset.names[i], min_side=min_side))
+
+    for start in range(0, len(mine), _BLOCK):
+        block = mine[start : start + _BLOCK]
+        kept |= zip(block, for_all(block, pixels, workers), strict=True)
+        room -= sum(kept[i].nbytes for i in block)
+        if room < 0:
             return dataset
-    return replace(dataset, read=images.__getitem__)
+
+    def read(i: int) -> np.ndarray:
+        nonlocal room
+        if i in kept:
+            return kept[i]
+        image = pixels(i)
+        if image.nbytes <= room:  # Threads that look at the same time may overdraw it by an image or two.
+            kept[i], room = image, room - image.nbytes
+        return image
+
+    return replace(dataset, read=read)
 
 
-def check(dataset: Dataset, *, workers: int = 0) -> None:
-    """Reads the header of every image.
+def check(dataset: Dataset, *, workers: int = 0, own: np.ndarray | None = None) -> None:
+    """Reads the header of every image, or of those at the indices `own`.
 
     Raises:
       UserError: names the files that are missing or no images.
     """
-    for_all(range(len(dataset)), lambda i: identify(dataset.read(i), dataset.names[i]), workers)
+    indices = range(len(dataset)) if own is None else own.tolist()
+    for_all(indices, lambda i: identify(dataset.read(i), dataset.names[i]), workers)
 
 
 def for_all(indices: Sequence[int], make: Callable[[int], T], workers: int = 0) -> list[T]:

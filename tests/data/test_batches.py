@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxtl.data.augment import train_view
-from jaxtl.data.batches import eval_batches, train_batches, view_batches
+from jaxtl.data.batches import eval_batches, own_rows, train_batches, train_rows, view_batches
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.images import ImageError, eval_view
 from jaxtl.data.preloading import preload
@@ -262,3 +262,15 @@ def test_views_in_order_are_those_that_training_draws():
         images = np.concatenate([batch["image"] for batch in batches])[:10]
         drawn = shown[10 * epoch : 10 * (epoch + 1)]
         np.testing.assert_array_equal(images, drawn[np.argsort(drawn[:, 0, 0, 0])])
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+@pytest.mark.parametrize(("count", "hosts"), [(54, 2), (54, 4), (16, 2), (7, 4), (40, 1)])
+def test_in_one_epoch_each_example_is_read_by_one_host(count, hosts, seed):
+    shares = [own_rows(count, batch_size=16, shard=(host, hosts), seed=seed) for host in range(hosts)]
+    assert sorted(np.concatenate(shares).tolist()) == list(range(count))
+    if seed is not None:
+        host = hosts - 1
+        plans = train_rows(count, batch_size=16, seed=seed, shard=(host, hosts))
+        first = [row for _ in range(count // 16) for row in next(plans).index.tolist()]
+        assert shares[host][: len(first)].tolist() == first

@@ -46,6 +46,38 @@ def test_images_that_fit_are_decoded_once():
     assert reads == []
 
 
+def test_a_host_decodes_its_share_now_and_another_image_once_when_it_is_asked_for():
+    files = jpegs(100)
+    data, reads = dataset(files)
+    own = np.array([99, 3, 41])
+    kept = preload(data, budget_bytes=100 * 40 * 30 * 3, own=own)
+    assert set(reads) == {3, 41, 99}
+    reads.clear()
+    for i in (3, 41, 99, 7, 7, 8):
+        np.testing.assert_array_equal(kept.read(i), np.asarray(decode(files[i])))
+    assert reads == [7, 8]
+
+
+def test_what_is_asked_for_later_is_kept_as_long_as_there_is_room():
+    files = [*jpegs(2, 8, 6), *jpegs(2)]
+    data, reads = dataset(files)
+    kept = preload(data, budget_bytes=40 * 30 * 3 + 2 * 8 * 6 * 3, own=np.array([0, 1]))
+    reads.clear()
+    for i in (2, 3, 2, 3):
+        kept.read(i)
+    assert reads == [2, 3, 3]
+
+
+def test_of_a_set_that_does_not_fit_a_host_looks_at_its_share():
+    files = jpegs(200)
+    files[3], files[4] = b"broken", b"broken too"
+    data, reads = dataset(files)
+    with pytest.raises(UserError) as error:
+        preload(data, budget_bytes=1, own=np.arange(0, 200, 2))
+    assert [line.split()[0] for line in str(error.value).splitlines()] == ["4.jpg"]
+    assert set(reads) == set(range(0, 200, 2))
+
+
 def test_images_that_do_not_fit_stay_where_they_are(monkeypatch):
     data, reads = dataset(jpegs(200))
     assert preload(data, budget_bytes=200 * 40 * 30 * 3 - 1) is data
