@@ -261,8 +261,7 @@ def _wrong_types(config: ConfigDict) -> list[str]:
         if key not in given:
             problems.append(f"{key} is missing: start from jaxtl.config.default().")
         elif not _fits(given[key], expected, key):
-            kind = type(expected).__name__
-            problems.append(f"{key} is {given[key]!r}, but it must be of the kind {kind}, like {expected!r}.")
+            problems.append(f"{key} is {given[key]!r}, but it must be {validation.kind_of(expected, key)}.")
     return problems
 
 
@@ -293,5 +292,4 @@ def _parse(text: str, expected: Any, key: str) -> Any:
             return dict(ast.literal_eval(text))
         return type(expected)(text)
     except (ValueError, KeyError, SyntaxError, TypeError):
-        kind = type(expected).__name__
-        raise ValueError(f"config.{key} is {text!r}, but it must be of the kind {kind}, like {expected!r}.") from None
+        raise ValueError(f"config.{key} is {text!r}, but it must be {validation.kind_of(expected, key)}.") from None

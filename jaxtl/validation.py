@@ -8,13 +8,21 @@ from typing import Any
 
 from jaxtl import models, parallel
 from jaxtl.errors import UserError
-from jaxtl.train import features, losses, optimizer, schedules
+from jaxtl.train import features, groups, losses, optimizer, schedules
+from jaxtl.weights.adopt import abstract_variables
+from jaxtl.weights.tree import nest
 
 # Keys whose value is a dict by regular expression.
 RULES = ("finetune.lr_multipliers", "finetune.groups", "finetune.l1", "finetune.l2", "train.mesh", "train.sharding")
 # The keys of optimizer that cannot differ between groups: they concern all gradients together.
 _SHARED = ("clip_norm", "sam_rho")
 _STAGE_KEYS = ("epochs", "steps", "unfreeze", "rate")
+# Of keys whose default is empty and says nothing about what stands in it.
+_EXAMPLES = {
+    "finetune.groups": "{'block.*': {'name': 'sgd', 'learning_rate': 0.01}}",
+    "finetune.stages": "({'epochs': 2, 'unfreeze': 'head'}, {'epochs': 3, 'unfreeze': 'all', 'rate': 0.1})",
+    "train.sharding": "{'head/kernel': (None, 'fsdp')}",
+}
 
 
 def problems(values: Mapping[str, Any]) -> list[str]:
@@ -35,6 +43,23 @@ def problems(values: Mapping[str, Any]) -> list[str]:
 def is_number(value: Any) -> bool:
     """Tells whether a value is a finite number, and no truth value."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def kind_of(default: Any, key: str = "") -> str:
+    """Says what may stand where the default of a key stands, with an example that is allowed there."""
+    if key in _EXAMPLES:
+        return f"such as {_EXAMPLES[key]}"
+    if isinstance(default, bool):
+        return "true or false"
+    if isinstance(default, int):
+        return f"a whole number, such as {default or 16}"
+    if isinstance(default, float):
+        return f"a number, such as {default or 0.5:g}"
+    if isinstance(default, tuple):
+        return f"numbers with commas, such as {','.join(f'{number:g}' for number in default or (0.5, 0.5, 0.5))}"
+    if isinstance(default, dict):
+        return f"a dict, such as {default or {'block.*': 0.1}}"
+    return f"text, such as {default!r}" if default else "text"
 
 
 class _Checks(list[str]):
@@ -119,7 +144,7 @@ def _finetune_problems(values: Mapping[str, Any]) -> list[str]:
     for key in ("finetune.lr_multipliers", "finetune.l1", "finetune.l2"):
         found.check(
             key,
-            lambda value: all(is_number(factor) and factor >= 0 for factor in value.values()),
+            lambda value: all(isinstance(rule, str) and is_number(f) and f >= 0 for rule, f in value.items()),
             "{regex: factor} with factors of 0 or more",
         )
     found.choice("finetune.cache_features", features.MODES)
@@ -132,6 +157,7 @@ def _finetune_problems(values: Mapping[str, Any]) -> list[str]:
         found.append('augment.mixup and .cutmix mix images: give finetune.cache_features "auto" or "off" with them.')
     found += _group_problems(values)
     found += _stage_problems(values)
+    found += _rule_problems(values)
     return found
 
 
@@ -150,7 +176,7 @@ def _group_problems(values: Mapping[str, Any]) -> list[str]:
                 near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
                 wrong.append(f"{name} has no key {key!r}; did you mean {near!r}? It takes: {', '.join(known)}.")
             elif not (is_number(value) if is_number(known[key]) else isinstance(value, type(known[key]))):
-                wrong.append(f"{name}[{key!r}] is {value!r}, but it must be like {known[key]!r}.")
+                wrong.append(f"{name}[{key!r}] is {value!r}, but it must be {kind_of(known[key])}.")
         # Only what the rule itself changes: what it inherits is reported as optimizer.* already.
         whole = {f"{name}.{key}": value for key, value in {**known, **given}.items()}
         inherited = {f"{name}.{key}" for key in known if key not in given and key != "name"}
@@ -185,6 +211,26 @@ def _stage_problems(values: Mapping[str, Any]) -> list[str]:
         if not is_number(stage.get("rate", 1.0)) or stage.get("rate", 1.0) <= 0:
             found.append(f"{name} has the rate {stage['rate']!r}, but it must be a factor above 0.")
     return found
+
+
+def _rule_problems(values: Mapping[str, Any]) -> list[str]:
+    """Finds the rules that fit no group and no parameter of the model, as far as its name tells which it is."""
+    try:
+        module = models.build(values["model.name"], num_classes=1)
+    except UserError:
+        return []  # Reported as model.name, or "auto".
+    unfreeze = {"finetune.unfreeze": values["finetune.unfreeze"]}
+    for number, stage in enumerate(values["finetune.stages"], start=1):
+        if isinstance(stage.get("unfreeze"), (str, int)):
+            unfreeze[f"unfreeze of stage {number}"] = stage["unfreeze"]
+    keys = ("finetune.lr_multipliers", "finetune.groups", "finetune.l1", "finetune.l2")
+    rules = {key: [rule for rule in values[key] if isinstance(rule, str)] for key in keys}
+    table = module.groups()
+    # Most rules name groups; the parameters, which take a moment to list, are needed for the others only.
+    if not groups.misfits({group: group for group, _ in table}, unfreeze, rules):
+        return []
+    params = nest(abstract_variables(module, models.native_size(values["model.name"])))["params"]
+    return groups.misfits(groups.sort(groups.assign(params, table), table), unfreeze, rules)
 
 
 def _train_problems(values: Mapping[str, Any]) -> list[str]:

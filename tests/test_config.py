@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from jaxtl import config as lib
+from jaxtl import validation
 from jaxtl.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -60,9 +61,12 @@ def test_a_file_may_give_whole_numbers_for_k_and_for_rates(load):
         ("c.train.epoch = 3", "unknown key config.train.epoch; did you mean config.train.epochs?"),
         ("c.optimizer.lr = 3", "did you mean config.optimizer.learning_rate?"),
         ("c.train.learning_rate = 3", "did you mean config.optimizer.learning_rate?"),
-        ("c.train.batch_size = 'a'", "train.batch_size is 'a', but it must be of the kind int, like 32"),
-        ("c.train.batch_size = 1.5", "of the kind int"),
-        ("c.optimizer.clip_norm = float('nan')", "of the kind float"),
+        ("c.train.batch_size = 'a'", "train.batch_size is 'a', but it must be a whole number, such as 32."),
+        ("c.train.batch_size = 1.5", "a whole number"),
+        ("c.optimizer.clip_norm = float('nan')", "optimizer.clip_norm is nan, but it must be a number, such as 0.5."),
+        ("c.model.mean = 0.5", "model.mean is 0.5, but it must be numbers with commas, such as 0.5,0.5,0.5."),
+        ("c.finetune.stages = 3", "such as ({'epochs': 2, 'unfreeze': 'head'}, "),
+        ("c.finetune.lr_multipliers = {3: 0.5}", "{regex: factor} with factors of 0 or more"),
         ("c.model.std = (0.5, 0.0, 0.5)", "model.std is (0.5, 0.0, 0.5), but it must be positive"),
         ("del c.train.seed", "train.seed is missing"),
     ],
@@ -76,6 +80,44 @@ def test_all_problems_come_together(load):
     with pytest.raises(UserError) as error:
         load("c.optimizer.learning_rate = -1; c.optimizer.schedule = 'x'", train__patience="-1", augment__flip="2")
     assert len(str(error.value).splitlines()) == 4
+
+
+def test_rules_that_fit_nothing_come_with_the_other_problems(load):
+    with pytest.raises(UserError) as error:
+        load(
+            "c.finetune.lr_multipliers = {'blok.*': 0.1, 'block.*': 0.5, 'bias': 2.0}; c.finetune.l2 = {'(': 1}",
+            finetune__unfreeze="blok1,head",
+            train__batch_size="0",
+            optimizer__name="adm",
+        )
+    lines = str(error.value).splitlines()
+    assert [line.split(" ")[0] for line in lines] == [
+        "optimizer.name",
+        "finetune.unfreeze:",
+        "finetune.lr_multipliers:",
+        "finetune.l2:",
+        "The",
+        "train.batch_size",
+    ]
+    assert lines[1] == "finetune.unfreeze: 'blok1' fits no group and no parameter"
+    assert lines[4].startswith("The groups are: embed block0 ")
+
+
+def test_rules_of_a_model_that_only_the_weights_tell_are_left_to_later(load):
+    assert load(model__name="auto", finetune__unfreeze="layer4").finetune.unfreeze == "layer4"
+
+
+def test_too_many_groups_and_stages_are_told_by_the_name_of_the_model(load):
+    with pytest.raises(UserError, match=r"finetune\.unfreeze is 14, but this model has 13 groups before its head"):
+        load(finetune__unfreeze="14")
+
+
+def test_every_example_in_an_error_is_allowed():
+    known = dict(lib._leaves(lib.default()))
+    for key, value in known.items():
+        example = validation.kind_of(value, key).partition("such as ")[2]
+        if example and not isinstance(value, str):
+            assert lib._fits(lib._parse(example, value, key), value, key), key
 
 
 def test_to_dict_and_back(load):

@@ -122,11 +122,11 @@ def _measure(
 
 def _synthetic(config: ConfigDict, workdir: Path, placement: Placement) -> Opened:
     """Returns the parts of a run on noise: neither data nor weights need be at hand."""
-    opened = describe.try_weights(config)[0]
+    opened = setup.try_weights(config)
     classes, _ = describe.find_classes(config, opened)
     model = setup.make_model(config, opened, classes)
     passport = None if opened is None else setup.examine(config, opened, model)
-    new_head = passport is None or "params/head/kernel" in passport.initialised
+    new_head = setup.has_new_head(passport)
     # Products of other numbers take as long.
     variables = weights.initialise(model.module, jax.random.key(config.train.seed), model.pixels.size)
     plan = make_plan(config, model.module, variables["params"], steps_per_epoch=1e6, new_head=new_head)
@@ -151,7 +151,7 @@ def _real(config: ConfigDict, workdir: Path, placement: Placement) -> Opened:
     splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
     model = setup.make_model(config, opened, source.classes)
     variables, passport = setup.variables_for(config, opened, model)
-    new_head = passport is None or "params/head/kernel" in passport.initialised
+    new_head = setup.has_new_head(passport)
     per_epoch = len(splits.train) / config.train.batch_size
     plan = make_plan(config, model.module, variables["params"], steps_per_epoch=per_epoch, new_head=new_head)
     inputs = make_inputs(

@@ -37,19 +37,19 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
 
 def run(config: ConfigDict, *, leaves: bool = False, cost: bool = False) -> None:
     """Prints the weights' passport, the groups with shapes, counts, what trains and its rate, and the step's cost."""
-    opened, notes = try_weights(config)
+    opened = _open_weights(config)
     classes, origin = find_classes(config, opened)
-    notes.append(f"{len(classes)} classes, from {origin}")
     model = setup.make_model(config, opened, classes)
     shapes = abstract_variables(model.module, model.pixels.size)
     passport = None if opened is None else setup.examine(config, opened, model)
-    new_head = passport is None or "params/head/kernel" in passport.initialised
     variables = nest(shapes)
     # The rates shown are the highest, so the length of an epoch does not matter where nothing is known of the data.
-    plan = make_plan(config, model.module, variables["params"], steps_per_epoch=1e6, new_head=new_head)
+    plan = make_plan(
+        config, model.module, variables["params"], steps_per_epoch=1e6, new_head=setup.has_new_head(passport)
+    )
     if passport is not None:
         print(passport.table())
-    print("\n".join([*notes, *plan.notes]))
+    print("\n".join([f"{len(classes)} classes, from {origin}", *plan.notes]))
     print(table(plan, config.optimizer.learning_rate, leaves=leaves))
     for number, stage in enumerate(plan.stages, start=1):
         if len(plan.stages) > 1:
@@ -103,14 +103,14 @@ def table(plan: Plan, learning_rate: float, *, leaves: bool = False) -> str:
     )
 
 
-def try_weights(config: ConfigDict) -> tuple[weights.Weights | None, list[str]]:
-    """Returns the weights, or None and a note where they are not at hand."""
+def _open_weights(config: ConfigDict) -> weights.Weights | None:
+    """Opens the weights as train does, and says how to do without them."""
     try:
-        return setup.open_weights(config), []
+        return setup.open_weights(config)
     except UserError as error:
         if config.model.name == "auto":
             raise
-        return None, [f"the weights are not here, so the model is shown as if new: {str(error).splitlines()[0]}"]
+        raise UserError(f'{error}\nTo see the model without them: --config.model.weights=""') from error
 
 
 def find_classes(config: ConfigDict, opened: weights.Weights | None) -> tuple[tuple[str, ...], str]:

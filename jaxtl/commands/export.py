@@ -49,12 +49,17 @@ def run(workdir: Path, output: Path, format: str = "jaxtl") -> None:
         format has no such model.
     """
     in_folder = format in FOLDER_FORMATS
+    problems: list[str] = []
+    facts = setup.attempt(lambda: files.read_json(workdir / "model.json"), problems)
     if not in_folder and output.suffix != ".safetensors":
-        raise UserError(f"--output={output} must end in .safetensors.")
+        problems.append(f"--output={output} must end in .safetensors.")
     if in_folder and output.exists():
-        raise UserError(f"--output={output} is there already: --format={format} writes a new folder.")
-    model = setup.load_model(files.read_json(workdir / "model.json"))
+        problems.append(f"--output={output} is there already: --format={format} writes a new folder.")
+    if facts is None or problems:
+        raise UserError("\n".join(problems))
+    model = setup.load_model(facts)
     step, variables = read_best(workdir)
+    files.note_unfinished(workdir, f"step {step}")
     save = functools.partial(
         FOLDER_FORMATS.get(format, weights.save_native),
         variables=variables,

@@ -59,7 +59,7 @@ def run(
     model = setup.make_model(config, opened, source.classes)
     variables, passport = setup.variables_for(config, opened, model)
     per_epoch = len(splits.train) / config.train.batch_size
-    new_head = passport is None or "params/head/kernel" in passport.initialised
+    new_head = setup.has_new_head(passport)
     plan = make_plan(config, model.module, variables["params"], steps_per_epoch=per_epoch, new_head=new_head)
     inputs = make_inputs(
         config,

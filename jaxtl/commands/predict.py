@@ -36,7 +36,8 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
 def run(workdir: Path, paths: Sequence[Path], *, batch_size: int = 32) -> int:
     """Prints a line for each image; returns 1 if one could not be read, else 0."""
     model = setup.load_model(files.read_json(workdir / "model.json"))
-    _, variables = read_best(workdir)
+    step, variables = read_best(workdir)
+    files.note_unfinished(workdir, f"step {step}")
     found = list(find_images(paths))
     if not found:
         raise UserError(f"there is no image file in {', '.join(map(str, paths))}.")

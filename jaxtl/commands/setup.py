@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxtl import data, models, weights
+from jaxtl.commands import workdir as files
 from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
 from jaxtl.evaluate.sums import add_up, eval_step
@@ -62,8 +64,8 @@ def placement_for(config: ConfigDict, name: str = "") -> Placement:
 def open_both(config: ConfigDict) -> tuple[weights.Weights | None, data.Source]:
     """Opens weights and data, and names what is wrong with either in one error."""
     problems: list[str] = []
-    opened = _attempt(lambda: open_weights(config), problems)
-    source = _attempt(lambda: data.open_source(config.data.source, data_dir=config.data.data_dir), problems)
+    opened = attempt(lambda: open_weights(config), problems)
+    source = attempt(lambda: data.open_source(config.data.source, data_dir=config.data.data_dir), problems)
     if problems:
         remote = ("tfds:", "hf:", "https:", "gs:")
         if config.data.source.startswith(remote) or config.model.weights.startswith(remote):
@@ -77,11 +79,25 @@ def open_both(config: ConfigDict) -> tuple[weights.Weights | None, data.Source]:
 
 
 def open_weights(config: ConfigDict) -> weights.Weights | None:
-    """Opens the weights that the config names; None for training from scratch."""
-    if not config.model.weights:
+    """Opens the weights that the config names, and says so if their run is not finished; None for a start at random."""
+    location = config.model.weights
+    if not location:
         return None
     model = "" if config.model.name == "auto" else config.model.name
-    return weights.open_weights(config.model.weights, model=model)
+    opened = weights.open_weights(location, model=model)
+    if location.startswith("run:"):
+        files.note_unfinished(Path(location.removeprefix("run:")), opened.revision)
+    return opened
+
+
+def try_weights(config: ConfigDict) -> weights.Weights | None:
+    """Opens the weights if they are at hand, for what does not depend on them."""
+    try:
+        return open_weights(config)
+    except UserError:
+        if config.model.name == "auto":
+            raise
+        return None
 
 
 def make_model(config: ConfigDict, opened: weights.Weights | None, classes: tuple[str, ...]) -> Model:
@@ -97,7 +113,7 @@ def make_model(config: ConfigDict, opened: weights.Weights | None, classes: tupl
         name = opened.model
     epsilon = None if opened is None else opened.epsilon
     known = None if opened is None else opened.pixels
-    size = config.model.image_size or (known.size if known else native_size(name))
+    size = config.model.image_size or (known.size if known else models.native_size(name))
     pixels = weights.resolve_pixels(
         known,
         image_size=size,
@@ -131,13 +147,6 @@ def load_model(facts: Mapping[str, Any], *, dtype: Any = jnp.float32) -> Model:
     return Model(facts["model"], module, classes, pixels, facts["epsilon"])
 
 
-def native_size(name: str) -> int:
-    """Returns the image size a variant is made for, in pixels."""
-    module = models.build(name, num_classes=0)
-    family = next(family for family in models.families() if isinstance(module, family.MODEL))
-    return getattr(module, "image_size", 0) or family.IMAGE_SIZE
-
-
 def variables_for(
     config: ConfigDict, opened: weights.Weights | None, model: Model
 ) -> tuple[dict[str, Any], weights.Passport | None]:
@@ -153,6 +162,11 @@ def variables_for(
         classes=model.classes,
         rng=rng,
     )
+
+
+def has_new_head(passport: weights.Passport | None) -> bool:
+    """Tells from the account of the weights whether the head starts anew: it then trains, whatever else does."""
+    return passport is None or "params/head/kernel" in passport.initialised
 
 
 def examine(config: ConfigDict, opened: weights.Weights, model: Model) -> weights.Passport:
@@ -213,7 +227,8 @@ def check_devices(batch_size: int, placement: Placement, key: str) -> None:
         )
 
 
-def _attempt(make: Callable[[], T], problems: list[str]) -> T | None:
+def attempt(make: Callable[[], T], problems: list[str]) -> T | None:
+    """Returns what it makes, or None and its problem among the others, for all to be told at once."""
     try:
         return make()
     except UserError as error:

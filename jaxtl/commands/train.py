@@ -98,7 +98,7 @@ def _prepare(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
     model = setup.make_model(config, opened, source.classes)
     variables, passport = setup.variables_for(config, opened, model)
-    new_head = passport is None or "params/head/kernel" in passport.initialised
+    new_head = setup.has_new_head(passport)
     steps_per_epoch = len(splits.train) / config.train.batch_size
     plan = make_plan(config, model.module, variables["params"], steps_per_epoch=steps_per_epoch, new_head=new_head)
     loss = recipe.choose_loss(config, len(model.classes), splits.train.labels)

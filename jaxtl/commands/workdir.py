@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 import tempfile
 import uuid
 from collections.abc import Mapping
@@ -102,6 +103,16 @@ def has_checkpoints(workdir: Path) -> bool:
     """Tells whether a run has saved a step there."""
     folder = workdir / "checkpoints"
     return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
+
+
+def note_unfinished(workdir: Path, taken: str) -> None:
+    """Says on stderr that a run has no results yet, and what is taken of it, such as "step 8"."""
+    if not (workdir / "results.json").exists() and distributed.is_main():
+        print(
+            f"note: the run in {workdir} is not finished (it has no results.json); its best checkpoint so far is "
+            f"taken, {taken}",
+            file=sys.stderr,
+        )
 
 
 def _refuse(workdir: Path, what: str, changed: list[str]) -> None:

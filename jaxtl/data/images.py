@@ -139,10 +139,15 @@ def _read(encoded: bytes, name: str, use: Callable[[Image.Image], T]) -> T:
     except MemoryError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise ImageError(f"{name} is no image that Pillow reads: it begins with {encoded[:12]!r}") from error
+        raise ImageError(f"{name} is no image that Pillow reads: it begins with {_start(encoded)}") from error
     # Each of Pillow's decoders has errors of its own for a broken file: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise ImageError(f"{name} cannot be decoded: {error}") from error
+
+
+def _start(encoded: bytes) -> str:
+    # As Python writes bytes, without the mark that only programmers know.
+    return repr(encoded[:12]).removeprefix("b")
 
 
 def _draft(image: Image.Image, min_side: int) -> None:

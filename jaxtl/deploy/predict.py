@@ -65,7 +65,7 @@ def _batched(items: Iterable[Path], size: int) -> Iterator[list[Path]]:
 
 def _view(path: Path, pixels: Pixels) -> np.ndarray | str:
     try:
-        return data.eval_view(data.decode(path.read_bytes(), str(path)), pixels)
+        return data.eval_view(data.decode(path.read_bytes(), "the file"), pixels)
     except OSError as error:
         return error.strerror or str(error)
     except UserError as error:

@@ -78,6 +78,11 @@ def build(
         raise UserError(f"model {name!r}: {error}.") from None
 
 
+def native_size(name: str) -> int:
+    """Gives the side of the square images a variant is made for, in pixels."""
+    return getattr(build(name, num_classes=0), "image_size", 0) or find_family(name).IMAGE_SIZE
+
+
 def unrolled(module: nn.Module) -> nn.Module:
     """Gives the same model without loops over blocks, and computing none twice: its operations can be counted."""
     fields: Any = {key: False for key in ("remat", "scan") if getattr(module, key, False)}

@@ -7,7 +7,8 @@ matches, in full, the name of the leaf's group, one component of its path, or th
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import flax.traverse_util
@@ -16,6 +17,7 @@ from jaxtl.errors import UserError
 
 FROZEN = "frozen"
 KINDS = {"biases": "bias", "norms": r".*[Nn]orm(_?\d+)?|(.*_)?bn[\d_]*"}
+_LIST = "The groups are:"
 
 Params = Mapping[str, Any]
 Table = Sequence[tuple[str, str]]  # (name, pattern) from input to head
@@ -140,7 +142,29 @@ def check_rules(rules: Sequence[str] | Mapping[str, Any], assignment: Mapping[st
         except re.error as error:
             problems.append(f"{key}: {rule!r} is not a regular expression ({error})")
     if problems:
-        raise UserError("\n".join([*problems, f"The groups are: {' '.join(_order(assignment))}."]))
+        raise UserError("\n".join([*problems, f"{_LIST} {' '.join(_order(assignment))}."]))
+
+
+def misfits(
+    assignment: Mapping[str, str], unfreeze: Mapping[str, str | int], rules: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Returns what `select` and `check_rules` would complain of, all at once, one line each.
+
+    Args:
+      assignment: path -> group, in the order of the groups from input to head.
+      unfreeze: key -> what is to train.
+      rules: key -> rules.
+    """
+    lines: dict[str, None] = {}
+    checks: list[Callable[[], Any]] = [partial(select, assignment, value, key=key) for key, value in unfreeze.items()]
+    checks += [partial(check_rules, given, assignment, key) for key, given in rules.items()]
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            lines |= dict.fromkeys(str(error).splitlines())
+    # One list of the groups will do, after all that misses them.
+    return sorted(lines, key=lambda line: line.startswith(_LIST))
 
 
 def _order(assignment: Mapping[str, str]) -> list[str]:

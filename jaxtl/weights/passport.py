@@ -14,7 +14,7 @@ class Passport:
       location: as the user gave it.
       files: the names of the files.
       sha256: the digest of each file.
-      revision: the commit of a hub repository.
+      revision: the commit of a hub repository, or the step of a run.
       license: what the hub's model card says.
       format: the file format.
       naming: the convention of the names.

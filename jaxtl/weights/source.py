@@ -1,5 +1,6 @@
 """Opens a weight source: what it is, what it says about itself, and its arrays, read when they are needed."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -51,7 +52,7 @@ class Weights:
       classes: the class names; None if unknown.
       pixels: how pixels must be prepared; None if unknown.
       pixels_from: where the pixel facts come from, for the passport.
-      revision: the commit of a hub repository.
+      revision: the commit of a hub repository, or the step of a run.
       license: what the hub's model card says.
     """
 
@@ -230,5 +231,6 @@ def _open_run(workdir: Path) -> Weights:
     # Imported here, since Orbax takes a second and only runs need it.
     from jaxtl.weights.checkpoint import read_best
 
-    _, variables = read_best(workdir)
-    return from_native(f"run:{workdir}", flatten(variables), facts, ())
+    step, variables = read_best(workdir)
+    opened = from_native(f"run:{workdir}", flatten(variables), facts, ())
+    return dataclasses.replace(opened, revision=f"step {step}")

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -44,7 +45,10 @@ def test_all_problems_of_a_config_at_once(train):
 @pytest.mark.parametrize(
     ("flag", "fragment"),
     [
-        ("--config.train.batch_size=many", "config.train.batch_size is 'many', but it must be of the kind int"),
+        (
+            "--config.train.batch_size=many",
+            "config.train.batch_size is 'many', but it must be a whole number, such as 32",
+        ),
         ("--config.train.steps=0", "give one of them"),
         ("--config.train.epochs=3", "give one of them"),
         ("--config.optimizer.warmup_steps=12", "the run has 12 steps"),
@@ -139,7 +143,28 @@ def test_wrong_usage_has_status_2(jaxtl, arguments):
 
 def test_predict_and_export_need_a_run(jaxtl, tmp_path):
     check(jaxtl("predict", f"--workdir={tmp_path}", "a.png"), "give the --workdir of a run")
-    check(jaxtl("export", f"--workdir={tmp_path}", "--output=a.safetensors"), "give the --workdir of a run")
+    both = jaxtl("export", f"--workdir={tmp_path}", "--output=a.bin")
+    check(both, "give the --workdir of a run", "--output=a.bin must end in .safetensors")
+
+
+@pytest.mark.parametrize(
+    ("location", "fragment"),
+    [
+        ("none.safetensors", "no weight file 'none.safetensors'"),
+        ("run:none", "run:none is no run"),
+        ("hf:org/none", "hf:org/none: model.safetensors is not in the cache"),
+        ("https://127.0.0.1:1/none.npz", "none.npz is not in the cache"),
+    ],
+)
+def test_describe_refuses_missing_weights_as_train_does(
+    jaxtl, train, config_file, tmp_path, monkeypatch, location, fragment
+):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    flag = f"--config.model.weights={location}"
+    described = jaxtl("describe", f"--config={config_file}", "--config.data.source=folder:nowhere", flag)
+    err = check(described, fragment, '--config.model.weights=""')
+    assert check(train(flag), fragment).splitlines()[0] == err.splitlines()[0]
 
 
 def test_the_real_process_exits_with_1_and_no_traceback(tmp_path):

@@ -49,6 +49,8 @@ def test_an_unreadable_file_gives_an_error_line_and_the_others_are_predicted(jax
     assert (status, err) == (1, "")
     assert ["error" in line for line in lines] == [False, True, True, False]
     assert lines[0] == lines[3]
+    assert lines[1]["error"] == "the file is no image that Pillow reads: it begins with 'no picture'"
+    assert lines[2] == {"file": str(tmp_path / "absent.png"), "error": "No such file or directory"}
 
 
 def test_a_folder_without_images(jaxtl, run, tmp_path):
@@ -85,6 +87,23 @@ def test_eval_measures_a_source_without_splits_as_a_whole(jaxtl, run, pictures, 
     assert {name: values["count"] for name, values in test["per_class"].items()} == {"blue": 1, "green": 0, "red": 1}
 
 
+def test_what_is_taken_of_a_run_that_is_not_finished_is_said(jaxtl, run, pictures, config_file, tmp_path):
+    (run / "results.json").unlink()
+    step, _ = read_best(run)
+    note = (
+        f"note: the run in {run} is not finished (it has no results.json); its best checkpoint so far is taken, "
+        f"step {step}\n"
+    )
+    flags = (f"--config={config_file}", f"--config.data.source=folder:{pictures}")
+    for command in (
+        ("export", f"--workdir={run}", f"--output={tmp_path / 'a.safetensors'}"),
+        ("predict", f"--workdir={run}", pictures / "test" / "red" / "100.png"),
+        ("eval", *flags, f"--config.model.weights=run:{run}", f"--workdir={tmp_path / 'eval'}"),
+    ):
+        status, _, err = jaxtl(*command)
+        assert (status, err) == (0, note)
+
+
 def test_export_holds_the_best_checkpoint_and_opens_as_weights(jaxtl, run, tmp_path):
     output = tmp_path / "out" / "model.safetensors"
     status, out, _ = jaxtl("export", f"--workdir={run}", f"--output={output}")
@@ -113,7 +132,6 @@ def test_describe_needs_neither_data_nor_compiling(jaxtl, config_file, monkeypat
         "--config.data.source=folder:nowhere",
         "--config.finetune.unfreeze=1",
         "--config.finetune.layer_decay=0.5",
-        "--config.model.weights=nowhere.safetensors",
     )
     assert (status, err) == (0, "")
     rows = {line.split()[0]: line.split() for line in out.splitlines()}

@@ -126,7 +126,7 @@ def test_broken_files_are_named():
     png = encode(smooth(64, 64), "PNG")
     for broken, reason in [
         (b"", "is empty .0 bytes."),
-        (b"hello, I am a text file", "is no image that Pillow reads: it begins with b'hello, I am '"),
+        (b"hello, I am a text file", "is no image that Pillow reads: it begins with 'hello, I am '"),
         (b"<!DOCTYPE html><html>404</html>", "is no image that Pillow reads"),
         (jpeg[: len(jpeg) // 2], "cannot be decoded: .*truncated"),
         (png[: len(png) // 2], "cannot be decoded"),
