@@ -112,8 +112,8 @@ def default() -> ConfigDict:
     # {regex: axes}: what arrays of the state are cut along, in place of their largest dimension: {"head/kernel":
     # (None, "fsdp")}, or () for whole. A rule fits the end of a path, and the moments of a parameter like itself.
     c.train.sharding = {}
-    # "softmax" | "binary" | "focal" | "module:function" (logits, labels) -> one an example. It trains; an image has one
-    # label, so evaluation and prediction compare the classes by softmax whatever it is.
+    # "softmax" | "binary" | "focal" | "module:function" (logits, labels) -> one an example. Evaluation reports it too,
+    # without smoothing and class weights; prediction gives the sigmoid of each class for "binary", else the softmax.
     c.train.loss = "softmax"
     c.train.label_smoothing = 0.0
     c.train.focal_gamma = 2.0

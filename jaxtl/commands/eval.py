@@ -57,7 +57,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     print(f"evaluates {split} of {config.data.source}: {len(dataset):,} images")
     variables = placement.put_state(variables)
     begun = time.perf_counter()
-    evaluate = setup.compile_evaluation(model, variables, placement, batch_size)
+    location = config.model.weights
+    # A run knows with which loss it trained.
+    trained = files.run_config(Path(location.removeprefix("run:"))) if location.startswith("run:") else config
+    loss = setup.evaluation_loss(trained, len(classes))
+    evaluate = setup.compile_evaluation(model, variables, placement, batch_size, loss)
     compiled = time.perf_counter()
     result = figures(evaluate(variables, dataset), classes)
     ended = time.perf_counter()
@@ -67,6 +71,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "data": config.data.source,
         "split": split,
         "classes": list(classes),
+        "loss": trained.train.loss,
         "seconds": {"total": ended - started, "compile": compiled - begun, "evaluate": ended - compiled},
         "test": result,
     }

@@ -162,12 +162,13 @@ def _images(config: ConfigDict, model: setup.Model, splits: data.Splits, placeme
         )
 
     size = config.eval.batch_size or config.train.batch_size
+    loss = setup.evaluation_loss(config, len(model.classes))
     return Inputs(
         model=model.module,
         cached=False,
         blank=setup.blank_batch(model.pixels.size, config.train.batch_size),
         batches=batches,
-        compile_evaluation=lambda variables: setup.compile_evaluation(model, variables, placement, size),
+        compile_evaluation=lambda variables: setup.compile_evaluation(model, variables, placement, size, loss),
     )
 
 
@@ -205,7 +206,8 @@ def _features(
         return {**images, "image": np.zeros((len(images["label"]), *prefix.shape), prefix.dtype)}
 
     def compile_evaluation(variables: Any) -> Evaluate:
-        step = functools.partial(eval_step, model=suffix)
+        loss = setup.evaluation_loss(config, len(model.classes))
+        step = functools.partial(eval_step, model=suffix, loss_fn=loss)
         compiled = placement.compile(step, variables, placement.put_batch(blank(prefix.batch_size)))
 
         def evaluate(variables: Any, dataset: data.Dataset, stop=lambda: False) -> dict[str, np.ndarray]:

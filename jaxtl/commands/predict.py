@@ -15,6 +15,7 @@ from jaxtl.commands import workdir as files
 from jaxtl.data.normalize import normalize
 from jaxtl.deploy.predict import find_images, predict
 from jaxtl.errors import UserError
+from jaxtl.train.losses import to_probabilities
 from jaxtl.weights.checkpoint import read_best
 
 
@@ -42,11 +43,12 @@ def run(workdir: Path, paths: Sequence[Path], *, batch_size: int = 32) -> int:
     if not found:
         raise UserError(f"there is no image file in {', '.join(map(str, paths))}.")
     batch_size = min(batch_size, len(found))
+    loss = files.run_config(workdir).train.loss
 
     @jax.jit
     def probabilities(images: jax.Array) -> jax.Array:
         logits = model.module.apply(variables, normalize(images, model.pixels), train=False)
-        return jax.nn.softmax(jnp.asarray(logits))
+        return to_probabilities(jnp.asarray(logits), loss)
 
     failed = False
     for line in predict(

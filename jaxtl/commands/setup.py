@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from jaxtl import data, models, weights
@@ -18,6 +19,7 @@ from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
 from jaxtl.evaluate.sums import add_up, eval_step
 from jaxtl.parallel import Placement, make_placement
+from jaxtl.train.losses import Loss, make_loss
 
 T = TypeVar("T")
 
@@ -176,13 +178,21 @@ def examine(config: ConfigDict, opened: weights.Weights, model: Model) -> weight
     )
 
 
+def evaluation_loss(config: ConfigDict, num_classes: int) -> Loss:
+    """Returns the loss that evaluations report: of the kind that trains, without smoothing and class weights."""
+    if config.train.loss == "softmax":
+        return optax.softmax_cross_entropy_with_integer_labels
+    return make_loss(config.train.loss, num_classes=num_classes, gamma=config.train.focal_gamma)
+
+
 def compile_evaluation(
-    model: Model, variables: Any, placement: Placement, batch_size: int
+    model: Model, variables: Any, placement: Placement, batch_size: int, loss: Loss
 ) -> Callable[..., dict[str, np.ndarray]]:
     """Compiles the evaluation; returns (variables on the devices, data set, stop=never) -> sums."""
     step = functools.partial(
         eval_step,
         model=model.module,
+        loss_fn=loss,
         prepare=lambda batch: {**batch, "image": normalize(batch["image"], model.pixels)},
     )
     compiled = placement.compile(step, variables, placement.put_batch(blank_batch(model.pixels.size, batch_size)))

@@ -297,6 +297,7 @@ def _results(run: Run, step: int, progress: loop.Progress) -> dict[str, Any]:
         "weights": run.config.model.weights,
         "data": run.config.data.source,
         "classes": list(run.model.classes),
+        "loss": run.config.train.loss,
         "parameters": run.plan.counts,
         "steps": step,
         "best_step": progress.best_step,

@@ -99,6 +99,11 @@ def began_cached(workdir: Path) -> bool | None:
     return read_json(path)["cached"] if has_checkpoints(workdir) and path.exists() else None
 
 
+def run_config(workdir: Path) -> ConfigDict:
+    """Returns the config that a run was started with."""
+    return config_lib.from_dict(read_json(workdir / "config.json"))
+
+
 def has_checkpoints(workdir: Path) -> bool:
     """Tells whether a run has saved a step there."""
     folder = workdir / "checkpoints"

@@ -11,6 +11,8 @@ import optax
 
 from jaxtl.errors import Stopped
 
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+
 # A confusion matrix grows with the square of the classes: 2,048 classes are 16 MiB a batch.
 MAX_CONFUSION_CLASSES = 2048
 
@@ -20,6 +22,7 @@ def eval_step(
     batch: Mapping[str, jax.Array],
     *,
     model: nn.Module,
+    loss_fn: Loss = optax.softmax_cross_entropy_with_integer_labels,
     prepare: Callable[[Mapping[str, jax.Array]], Mapping[str, jax.Array]] | None = None,
     axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
@@ -29,6 +32,7 @@ def eval_step(
       variables: parameters and collections of the model.
       batch: "image" [B, H, W, C], "label" [B], and optionally "mask" [B] with 0 for padding.
       model: a Linen module called as model.apply(variables, images, train=False).
+      loss_fn: (logits [B, C], labels [B]) -> per-example loss [B].
       prepare: batch -> batch, run on the device before the model (normalisation).
       axis_name: the pmap axis to sum over; None under jit.
 
@@ -40,11 +44,16 @@ def eval_step(
     if prepare is not None:
         batch = dict(prepare(batch))
     logits = jnp.asarray(model.apply(variables, batch["image"], train=False))
-    sums = sums_of(logits, batch["label"], batch["mask"])
+    sums = sums_of(logits, batch["label"], batch["mask"], loss_fn)
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
 
-def sums_of(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+def sums_of(
+    logits: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array,
+    loss_fn: Loss = optax.softmax_cross_entropy_with_integer_labels,
+) -> dict[str, jax.Array]:
     """Returns the sums of `eval_step` for logits [B, C], class indices [B] and mask [B]."""
     classes = logits.shape[-1]
     counted = mask > 0
@@ -59,7 +68,7 @@ def sums_of(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, 
 
     sums = {
         "count": weight.sum(),
-        "loss": (optax.softmax_cross_entropy_with_integer_labels(logits, labels) * mask).sum(),
+        "loss": (loss_fn(logits, labels) * mask).sum(),
         "correct": ((predicted == labels) & counted).sum(),
         "top5": ((rank < 5) & counted).sum(),
         "hits": per_class(labels, weight * (predicted == labels)),

@@ -57,6 +57,15 @@ def focal_loss(logits: jax.Array, labels: jax.Array, *, gamma: float = 2.0, labe
     return -(_targets(logits, labels, label_smoothing) * rest**gamma * log_p).sum(-1)
 
 
+def to_probabilities(logits: jax.Array, loss: str = "softmax") -> jax.Array:
+    """Returns the probabilities that logits [B, C] mean after training with the loss of that name.
+
+    Under "binary" every class has one of its own, by the sigmoid; else they add up to 1 in each row, by the softmax,
+    for a function of the user too.
+    """
+    return jax.nn.sigmoid(logits) if loss == "binary" else jax.nn.softmax(logits)
+
+
 def class_weighted(loss: Loss, weights: Sequence[float] | np.ndarray) -> Loss:
     """Returns the loss times the weight of the example's class; of probabilities, their weighted mean.
 

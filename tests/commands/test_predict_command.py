@@ -53,6 +53,28 @@ def test_an_unreadable_file_gives_an_error_line_and_the_others_are_predicted(jax
     assert lines[2] == {"file": str(tmp_path / "absent.png"), "error": "No such file or directory"}
 
 
+def test_a_run_with_a_loss_of_yes_and_no_evaluates_and_predicts_so(train, jaxtl, pictures, config_file, tmp_path):
+    train("--config.train.loss=binary", "--config.train.steps=4", "--config.train.label_smoothing=0.1")
+    run, image = tmp_path / "run", pictures / "test" / "red" / "100.png"
+    _, variables = read_best(run)
+    model = models.build("vit_petals:depth=2,width=16,heads=2,patch=8", num_classes=3, image_size=16)
+    x = np.asarray(Image.open(image).resize((19, 16), Image.Resampling.BICUBIC).crop((2, 0, 18, 16))) / 127.5 - 1
+    expected = jax.nn.sigmoid(model.apply(variables, jnp.asarray(x[None], jnp.float32)))[0]
+    (line,) = predictions(jaxtl("predict", f"--workdir={run}", image))
+    found = {entry["class"]: entry["probability"] for entry in line["top5"]}
+    assert [found[name] for name in ("blue", "green", "red")] == pytest.approx(expected.tolist(), abs=1e-5)
+
+    results = json.loads((run / "results.json").read_text())
+    assert results["loss"] == "binary"
+    # Of three nearly undecided classes: three times log 2, not log 3.
+    assert 1.3 < results["test"]["loss"] < 2.6
+    # The config that evaluates says "softmax", but the run was trained otherwise.
+    flags = (f"--config={config_file}", f"--config.model.weights=run:{run}", f"--config.data.source=folder:{pictures}")
+    jaxtl("eval", *flags, f"--workdir={tmp_path / 'eval'}")
+    again = json.loads((tmp_path / "eval" / "results.json").read_text())
+    assert (again["loss"], again["test"]) == ("binary", results["test"])
+
+
 def test_a_folder_without_images(jaxtl, run, tmp_path):
     (tmp_path / "none").mkdir()
     status, _, err = jaxtl("predict", f"--workdir={run}", tmp_path / "none")

@@ -6,6 +6,7 @@ import pytest
 from jaxtl.evaluate import sums
 from jaxtl.evaluate.figures import figures, summary
 from jaxtl.evaluate.sums import add_up
+from jaxtl.train.losses import binary_cross_entropy
 
 sums_of = jax.jit(sums.sums_of)
 
@@ -35,6 +36,13 @@ def test_literal_figures():
     log_probabilities = LOGITS - np.log(np.exp(LOGITS).sum(-1, keepdims=True))
     assert result["loss"] == pytest.approx(-np.mean([log_probabilities[i, label] for i, label in enumerate(LABELS)]))
     assert set(summary(result)) == {"accuracy", "top5", "loss", "precision", "recall", "f1"}
+
+
+def test_the_loss_is_the_one_that_is_asked_for():
+    labels = jnp.array([0, 1])
+    result = sums.sums_of(jnp.log(jnp.array([[3.0, 1], [1, 1]])), labels, jnp.ones(2), binary_cross_entropy)
+    # Sigmoids of 3/4 and 1/2, and of 1/2 twice: right, wrong; wrong, right.
+    assert float(result["loss"]) == pytest.approx(-np.log([3 / 4, 1 / 2, 1 / 2, 1 / 2]).sum(), rel=1e-6)
 
 
 def test_rows_of_mask_0_count_nowhere():
