@@ -53,6 +53,7 @@ def test_an_unreadable_file_gives_an_error_line_and_the_others_are_predicted(jax
     assert lines[2] == {"file": str(tmp_path / "absent.png"), "error": "No such file or directory"}
 
 
+@pytest.mark.slow
 def test_a_run_with_a_loss_of_yes_and_no_evaluates_and_predicts_so(train, jaxtl, pictures, config_file, tmp_path):
     train("--config.train.loss=binary", "--config.train.steps=4", "--config.train.label_smoothing=0.1")
     run, image = tmp_path / "run", pictures / "test" / "red" / "100.png"
@@ -183,3 +184,20 @@ def test_describe_gives_the_passport_without_data(jaxtl, run, config_file, tmp_p
     status, _, err = jaxtl("describe", *config, "--config.model.name=auto", "--config.model.weights=nowhere")
     assert status == 1
     assert "no weight file 'nowhere'" in err
+
+
+@pytest.mark.slow
+def test_describe_and_train_decide_alike_about_a_head_of_as_many_other_classes(
+    train, jaxtl, run, config_file, pictures
+):
+    for split in ("train", "test"):
+        for name in ("red", "green", "blue"):
+            (pictures / split / name).rename(pictures / split / f"light {name}")
+    flags = (f"--config.model.weights=run:{run}", f"--config.data.source=folder:{pictures}", "--config.train.steps=8")
+    _, described, err = jaxtl("describe", f"--config={config_file}", *flags)
+    assert err == ""
+    status, trained, err = train(*flags, workdir="other")
+    assert (status, err) == (0, "")
+    head = "head          new: the class names differ ('blue' ... against 'light blue' ...)"
+    assert head in described.splitlines()
+    assert head in trained.splitlines()

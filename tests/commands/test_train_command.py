@@ -135,6 +135,7 @@ def test_it_keeps_the_last_good_checkpoint_when_the_loss_diverges_later(train, t
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
 
 
+@pytest.mark.slow
 def test_steps_that_are_left_out_have_lines_too(train, tmp_path):
     # A factor that no gradient survives in float16 but the first one, where the new head is zero; halved at each step,
     # it is still too large after all of them.

@@ -43,6 +43,13 @@ def test_binary_sums_a_yes_or_no_of_each_class():
     np.testing.assert_allclose(both, [expected], rtol=1e-6)
 
 
+def test_probabilities_follow_the_loss():
+    logits = jnp.log(jnp.array([[3.0, 1.0]]))
+    np.testing.assert_allclose(losses.to_probabilities(logits, "binary"), [[0.75, 0.5]], rtol=1e-6)
+    for loss in ("softmax", "focal", "mine:loss"):
+        np.testing.assert_allclose(losses.to_probabilities(logits, loss), [[0.75, 0.25]], rtol=1e-6)
+
+
 def test_focal_counts_what_is_right_already_less():
     expected = [-(0.3**2) * np.log(0.7), -(0.5**2) * np.log(0.5)]
     np.testing.assert_allclose(losses.focal_loss(LOGITS, LABELS, gamma=2.0), expected, rtol=1e-5)
