@@ -1,11 +1,18 @@
 """The code in the README is run as it stands."""
 
+import argparse
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+from jaxtl import config
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_lines_for_an_own_loop_train_the_head_and_nothing_else(capsys):
@@ -26,6 +33,27 @@ def test_every_command_is_in_the_table():
 
     table = README.split("| command |")[1].split("\n\n")[0]
     assert all(f"| `{name}`" in table for name in COMMANDS), "a command is missing in the README's table"
+
+
+def commands():
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.partition("python -m jaxtl.main ")[2] for line in lines if "python -m jaxtl.main " in line]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_the_flags_of_each_command_are_right(line, monkeypatch):
+    from jaxtl import main
+
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(line)
+    command = words.pop(0) if not words[0].startswith("-") else "train"
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"jaxtl.commands.{command}").add_arguments(parser)
+    overrides, rest = main._split_overrides(words, parser)
+    arguments = parser.parse_args(rest)
+    if "config" in arguments:
+        config.load(arguments.config, overrides)
 
 
 def test_each_test_that_the_readme_names_exists():
