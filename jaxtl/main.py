@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 
+from jaxtl.allocator import keep_freed_memory
 from jaxtl.errors import Stopped, UserError
 
 COMMANDS = {
@@ -52,6 +53,10 @@ def main(argv: list[str] | None = None) -> int:
         return os.EX_TEMPFAIL
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read the lines, `head` for one, has seen enough; Python would complain again as it closes the output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         _end_all(error)
         raise
@@ -83,4 +88,6 @@ def _split_overrides(argv: list[str], parser: argparse.ArgumentParser) -> tuple[
 
 
 if __name__ == "__main__":
+    # Here alone: whoever calls main() in a process of his own may want it otherwise.
+    keep_freed_memory()
     sys.exit(main())

@@ -4,6 +4,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import huggingface_hub.constants
 import numpy as np
@@ -174,3 +175,12 @@ def test_the_real_process_exits_with_1_and_no_traceback(tmp_path):
     assert done.stderr == (
         "error: --config=nothing.py: there is no file nothing.py. Those that come with jaxtl are in configs/.\n"
     )
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path):
+    command = f"{sys.executable} -m jaxtl.main describe --config=configs/vit_flowers.py:demo --leaves | head -n 1"
+    shell = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert shell.stdout.startswith("weights")
+    assert "Traceback" not in shell.stderr
+    assert "BrokenPipe" not in shell.stderr
