@@ -11,9 +11,12 @@ Variants: "" is ResNet-20; resnet32, resnet44, resnet56 and resnet110 are the de
 The weights are those of https://github.com/akamaster/pytorch_resnet_cifar10, read with `pip install -e '.[torch]'`.
 Without a network, give the files: --config.model.weights=resnet20-12fca82f.th --config.data.source=npz:FILE
 
-Measured on 1,017 test images of CIFAR-10 (an npz with 5,085 images to train on):
+Measured as they come, on 1,017 test images of CIFAR-10 (an npz with 5,085 images to train on): resnet20 91.64 %,
+resnet32 92.82 %, each by
 
-    eval, as it comes         resnet20 91.64 %   resnet32 92.82 %
+    python -m jaxtl.main eval --config=configs/resnet_cifar.py --workdir=runs/cifar_eval
+
+Fine-tuning on so few of the images that they were trained on has not been measured.
 """
 
 from ml_collections import ConfigDict
