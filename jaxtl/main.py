@@ -40,8 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     module.add_arguments(options)
     overrides, rest = _split_overrides(argv[1:], options)
     arguments = options.parse_args(rest)
-    # Orbax, TFDS and absl report what is normal for them; what jaxtl has to say is printed.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax, TFDS and absl report what is normal for them, and each thread that met a full disk; what jaxtl has to say
+    # is printed.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return module.main(arguments, overrides) or 0
     except UserError as error:

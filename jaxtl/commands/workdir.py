@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from jaxtl import config as config_lib
 from jaxtl import distributed
-from jaxtl.errors import UserError
+from jaxtl.errors import UserError, writing
+from jaxtl.weights.checkpoint_folders import steps_in
 
 # Keys that may change between two starts of one run: they change nothing that is computed, but the order of sums.
 _HARMLESS = ("data.workers:", "data.cache_gib:", "finetune.cache_dir:", "train.mesh:", "train.sharding:", "train.keep_")
@@ -106,8 +107,7 @@ def run_config(workdir: Path) -> ConfigDict:
 
 def has_checkpoints(workdir: Path) -> bool:
     """Tells whether a run has saved a step there."""
-    folder = workdir / "checkpoints"
-    return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
+    return bool(steps_in(workdir / "checkpoints"))
 
 
 def note_unfinished(workdir: Path, taken: str) -> None:
@@ -148,5 +148,6 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     if not distributed.is_main():
         return
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with writing(path):
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(path)

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxtl.data.dataset import Dataset
 from jaxtl.errors import UserError
-from jaxtl.weights.checkpoint import digests
+from jaxtl.weights.digests import digests
 
 
 def make_key(variables: Any, facts: Mapping[str, Any], datasets: Sequence[Dataset]) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 import tqdm
 
 from jaxtl import distributed
+from jaxtl.errors import UserError, writing
+from jaxtl.train.events import Events
 
 
 class MetricsLog:
@@ -30,21 +32,28 @@ class MetricsLog:
         self._writes = distributed.is_main()
         if not self._writes:
             return
-        # Here, since it imports PyTorch where that is installed: seconds that only a run that writes should pay.
-        from tensorboardX import SummaryWriter
-
-        _truncate(self.path, from_step, evaluated)
-        self._file = self.path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(workdir / "events"), purge_step=from_step + 1, flush_secs=10)
+        with writing(self.path):
+            _truncate(self.path, from_step, evaluated)
+            self._file = self.path.open("a", encoding="utf-8")
+            self._events = Events(workdir / "events", from_step=from_step + 1)
 
     def __enter__(self) -> "MetricsLog":
         """Returns itself; leaving closes the files."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._writes:
-            self._file.close()
-            self._events.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        if not self._writes:
+            return
+        try:
+            with writing(self.path):
+                try:
+                    self._file.close()
+                finally:
+                    self._events.close()
+        except UserError:
+            # What ended the run is told, not what came of it.
+            if kind is None:
+                raise
 
     def write(
         self, step: int, split: str, values: Mapping[str, float], speeds: Mapping[str, float] | None = None
@@ -52,15 +61,17 @@ class MetricsLog:
         """Writes one line: `values` to both places, `speeds` (what depends on the clock) to TensorBoard only."""
         if not self._writes:
             return
-        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-        self._file.flush()
-        for key, value in {**values, **(speeds or {})}.items():
-            self._events.add_scalar(f"{split}/{key}", value, step)
+        with writing(self.path):
+            self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            self._file.flush()
+            for key, value in {**values, **(speeds or {})}.items():
+                self._events.scalar(f"{split}/{key}", value, step)
 
     def sync(self) -> None:
         """Forces the lines to the disk, before a checkpoint claims that they exist."""
         if self._writes:
-            os.fsync(self._file.fileno())
+            with writing(self.path):
+                os.fsync(self._file.fileno())
 
 
 class Screen:

@@ -1,11 +1,12 @@
-"""Checkpoints of a run, on Orbax; nothing else in jaxtl touches Orbax or the layout below WORKDIR/checkpoints.
+"""Checkpoints of a run: which there are, what is whole, and what happens when one cannot be written.
 
 One step holds three items: "variables" (parameters and collections, so that they can be read alone), "rest" (step,
-optimizer state, key) and "host" (JSON: the loop's own numbers, and a digest of every array).
+optimizer state, key) and "host" (JSON: the loop's own numbers, the score, and a digest of all of it).
 """
 
-import hashlib
-import json
+import contextlib
+import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -13,14 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
-from orbax.checkpoint import checkpoint_managers as policies
-
 from jaxtl import distributed
 from jaxtl.errors import UserError
+from jaxtl.weights import checkpoint_folders as folders
+from jaxtl.weights import orbax_io
+from jaxtl.weights.digests import digest_json, digests, verify
+from jaxtl.weights.retention import Retention, ranked
 
 Tree = Any
 T = TypeVar("T")
@@ -34,46 +33,43 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep_latest: int = 2, keep_best: int = 1, read_only: bool = False):
-        """Opens the folder, and makes it unless read_only."""
+        """Opens the folder, and makes it unless read_only.
+
+        Raises:
+          UserError: it cannot be written to.
+        """
         self.problems: list[str] = []
         self._folder, self._saving = folder.absolute(), 0
         self._replaced: Path | None = None
-        if not read_only:
-            self._put_back()
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            item_handlers={
-                "variables": ocp.PyTreeCheckpointHandler(),
-                "rest": ocp.PyTreeCheckpointHandler(),
-                "host": ocp.JsonCheckpointHandler(),
-            },
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [
-                        policies.LatestN(keep_latest),
-                        policies.BestN(get_metric_fn=_rank, n=keep_best, keep_checkpoints_without_metrics=False),
-                    ]
-                ),
-                best_fn=_rank,  # Without it Orbax writes no metrics; what is kept follows the policy above.
-                create=not read_only,
-                read_only=read_only,
-                cleanup_tmp_directories=not read_only,
-            ),
-        )
+        self._scores: dict[int, float | None] = {}
+        try:
+            if not read_only:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._put_back()
+            retention = Retention(self._score, latest=keep_latest, best=keep_best)
+            self._manager = orbax_io.open_manager(self._folder, retention, read_only=read_only)
+        except OSError as error:
+            raise UserError(
+                f"checkpoints cannot be written to {folder}: {_reason(error)}; make room, or mend the permissions."
+            ) from error
 
     def __enter__(self) -> "Checkpoints":
         """Returns itself; leaving waits for the saves that are under way."""
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
+        problem = None
         try:
             self._wait()
-        except UserError:
-            # What ended the run is told, not what came of it.
-            if kind is None:
-                raise
-        finally:
-            self._manager.close()
+        except UserError as error:
+            problem = error
+        try:
+            orbax_io.close(self._manager)
+        except Exception as error:
+            problem = problem or self._unwritten(error)
+        # What ended the run is told, not what came of it.
+        if problem is not None and kind is None:
+            raise problem
 
     def save(self, step: int, variables: Tree, rest: Tree, host: Mapping[str, Any], score: float | None = None) -> None:
         """Starts writing one checkpoint in the background; it appears whole or not at all.
@@ -89,23 +85,16 @@ class Checkpoints:
           UserError: this checkpoint, or the one before it, cannot be written.
         """
         self._wait()
-        self._set_aside(step)
         payload = {
             "loop": dict(host),
-            "digests": {"variables": digests(variables), "rest": digests(rest), "loop": _digest_json(host)},
+            "score": score,
+            "digests": {"variables": digests(variables), "rest": digests(rest)},
         }
-        self._saving = step
+        self._saving, self._scores[step] = step, score
+        host = {**payload, "sha256": digest_json(payload)}
         try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    variables=ocp.args.PyTreeSave(variables),
-                    rest=ocp.args.PyTreeSave(rest),
-                    host=ocp.args.JsonSave(payload),
-                ),
-                metrics=None if score is None else {"score": score, "step": step},
-                force=True,
-            )
+            self._set_aside(step)
+            orbax_io.start_save(self._manager, step, variables=variables, rest=rest, host=host)
         except Exception as error:
             raise self._unwritten(error) from error
 
@@ -116,8 +105,7 @@ class Checkpoints:
           UserError: it failed.
         """
         try:
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
+            orbax_io.wait(self._manager)
         # A full disk, lost permissions, a lost mount: Orbax and tensorstore raise many kinds of error.
         except Exception as error:
             raise self._unwritten(error) from error
@@ -126,34 +114,30 @@ class Checkpoints:
             self._replaced = None
 
     def _unwritten(self, error: Exception) -> UserError:
-        children = self._folder.iterdir() if self._folder.is_dir() else ()
-        kept = [int(path.name) for path in children if path.name.isdigit()]
-        last = f"the one of step {max(kept)} is whole" if kept else "there is none before it"
+        """Ends a save that failed, and returns the error that tells so."""
+        orbax_io.join_threads()
+        if distributed.is_main():
+            with contextlib.suppress(OSError):  # What can be written to again is put back when it is opened.
+                folders.put_back(self._folder)
+        kept = folders.steps_in(self._folder)
+        last = f"The newest that is whole is of step {kept[-1]}" if kept else "There is none before it"
         return UserError(
             f"the checkpoint of step {self._saving} cannot be written to {self._folder}: {_reason(error)}\n"
-            f"{last}. Make room, or mend the permissions, and start again: the run goes on from there."
+            f"{last}: make room, or mend the permissions, and start again; the run goes on from there."
         )
 
     def _set_aside(self, step: int) -> None:
         """Moves a checkpoint away that is to be written again; until then it can be put back."""
         if step not in self.steps():
             return
-        aside = self._folder / f"replaced-{step}"
         if distributed.is_main():
-            (self._folder / str(step)).rename(aside)
-            self._replaced = aside
+            self._replaced = folders.set_aside(self._folder, step)
         distributed.gather()
         self._manager.reload()
 
     def _put_back(self) -> None:
-        """Undoes `_set_aside` where the process died before the new checkpoint was whole."""
         if distributed.is_main():
-            for aside in self._folder.glob("replaced-*"):
-                target = self._folder / aside.name.removeprefix("replaced-")
-                if target.exists():
-                    shutil.rmtree(aside, ignore_errors=True)
-                else:
-                    aside.rename(target)
+            folders.put_back(self._folder)
         distributed.gather()
 
     def steps(self) -> list[int]:
@@ -167,9 +151,25 @@ class Checkpoints:
 
     def ranked(self) -> list[int]:
         """Returns the steps with a score, the best first."""
-        scores = {step: self._manager.metrics(step) for step in self.steps()}
-        ranks = {step: _rank(metrics) for step, metrics in scores.items() if metrics}
-        return sorted(ranks, key=lambda step: ranks[step], reverse=True)
+        unread = self.unread()
+        return ranked({step: self._score(step) for step in self.steps() if step not in unread})
+
+    def unread(self) -> list[int]:
+        """Returns the steps whose score cannot be read, in order."""
+
+        def fails(step: int) -> bool:
+            try:
+                self._score(step)
+            except Exception:  # Whoever reads that step tells what is wrong with it.
+                return True
+            return False
+
+        return [step for step in self.steps() if fails(step)]
+
+    def _score(self, step: int) -> float | None:
+        if step not in self._scores:
+            self._scores[step] = _twice(partial(self._read_host, step))["score"]
+        return self._scores[step]
 
     def restore_latest(self, like: Callable[[int], tuple[Tree, Tree]]) -> tuple[int, Tree, Tree, dict[str, Any]] | None:
         """Returns (step, variables, rest, host) of the newest checkpoint that is whole, or None where there is none.
@@ -210,21 +210,13 @@ class Checkpoints:
 
     def _read(self, step: int, variables: Tree, rest: Tree) -> tuple[Tree, Tree, dict[str, Any]]:
         host = self._read_host(step)
-        args = ocp.args.Composite(variables=_like(variables), rest=_like(rest))
-        restored = self._manager.restore(step, args=args)
-        _verify(restored["variables"], host["digests"]["variables"])
-        _verify(restored["rest"], host["digests"]["rest"])
-        return restored["variables"], restored["rest"], host["loop"]
+        variables, rest = orbax_io.read_trees(self._manager, step, variables=variables, rest=rest)
+        verify(variables, host["digests"]["variables"])
+        verify(rest, host["digests"]["rest"])
+        return variables, rest, host["loop"]
 
     def _move_damaged(self, steps: list[int]) -> list[Path]:
-        moved = []
-        for step in steps:
-            target = self._folder / f"damaged-{step}"
-            number = 1
-            while target.exists():
-                number += 1
-                target = self._folder / f"damaged-{step}-{number}"
-            moved.append(target)
+        moved = [folders.damaged_name(self._folder, step) for step in steps]
         distributed.gather()  # All have looked.
         if distributed.is_main():
             for step, target in zip(steps, moved, strict=True):
@@ -234,8 +226,8 @@ class Checkpoints:
         return moved
 
     def _read_host(self, step: int) -> dict[str, Any]:
-        host = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
-        if _digest_json(host["loop"]) != host["digests"]["loop"]:
+        host = orbax_io.read_host(self._manager, step)
+        if digest_json({key: host[key] for key in host if key != "sha256"}) != host["sha256"]:
             raise ValueError("the loop's numbers differ from what was saved")
         return host
 
@@ -248,12 +240,8 @@ class Checkpoints:
 
         def read() -> Tree:
             host = self._read_host(step)
-            tree = self._manager.item_metadata(step)["variables"].tree
-            plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            variables = self._manager.restore(
-                step, args=ocp.args.Composite(variables=ocp.args.PyTreeRestore(restore_args=plain))
-            )["variables"]
-            _verify(variables, host["digests"]["variables"])
+            variables = orbax_io.read_variables(self._manager, step)
+            verify(variables, host["digests"]["variables"])
             return variables
 
         try:
@@ -277,9 +265,10 @@ def read_best(workdir: Path) -> tuple[int, Tree]:
         steps = checkpoints.steps()
         if not steps:
             raise UserError(f"{folder} is empty: the run was stopped before its first checkpoint; start it again.")
-        ranked = checkpoints.ranked()
         problems: list[str] = []
-        for step in [*ranked, *(step for step in reversed(steps) if step not in ranked)]:
+        # Where the score cannot be read the step comes first, so that its damage is told: it may have been the best.
+        first = [*checkpoints.unread(), *checkpoints.ranked()]
+        for step in [*first, *(step for step in reversed(steps) if step not in first)]:
             try:
                 variables = checkpoints.read_variables(step)
             except UserError as error:
@@ -289,22 +278,6 @@ def read_best(workdir: Path) -> tuple[int, Tree]:
                 print(f"{problem}; step {step} is taken in its place", file=sys.stderr)
             return step, variables
         raise UserError("\n".join([*problems, f"No checkpoint in {folder} is whole: train again."]))
-
-
-def digests(tree: Tree) -> dict[str, str]:
-    """Returns the SHA-256 of the bytes of every array, by its path in the tree."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path): hashlib.sha256(np.ascontiguousarray(_on_host(leaf)).data).hexdigest()
-        for path, leaf in leaves
-    }
-
-
-def _on_host(leaf: Any) -> Any:
-    # What is cut over several processes is put together, one array at a time.
-    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-        return multihost_utils.process_allgather(leaf, tiled=True)
-    return jax.device_get(leaf)
 
 
 def _twice(read: Callable[[], T]) -> T:
@@ -317,25 +290,6 @@ def _twice(read: Callable[[], T]) -> T:
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def _digest_json(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _verify(tree: Tree, expected: Mapping[str, str]) -> None:
-    found = digests(tree)
-    wrong = [path for path in expected if found.get(path) != expected[path]]
-    if wrong:
-        raise ValueError(f"{len(wrong)} arrays differ from what was saved: {', '.join(wrong[:3])}")
-
-
-def _like(tree: Tree) -> ocp.args.PyTreeRestore:
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
-    plain = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), shapes)
-    return ocp.args.PyTreeRestore(shapes, restore_args=plain)
-
-
-def _rank(metrics: Mapping[str, float]) -> tuple[float, float]:
-    return metrics["score"], -metrics["step"]
+    # tensorstore tells each function that the error passed through, and what it was asked for in full.
+    code = re.search(r"os_error_code='(\d+)'", lines[0]) if lines else None
+    return os.strerror(int(code[1])) if code else (lines[0] if lines else type(error).__name__)

@@ -1,0 +1,42 @@
+"""The folders below WORKDIR/checkpoints: N is step N; what is moved out of the way has a name of its own.
+
+replaced-N was step N until it was saved again, and is step N again if that was cut short; damaged-N is kept for a
+person to look at.
+"""
+
+import shutil
+from pathlib import Path
+
+_REPLACED = "replaced-"
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Returns the steps that lie in a folder, or will again once it is opened, in order."""
+    names = [child.name.removeprefix(_REPLACED) for child in folder.iterdir()] if folder.is_dir() else []
+    return sorted({int(name) for name in names if name.isdigit()})
+
+
+def set_aside(folder: Path, step: int) -> Path:
+    """Moves a step away that is to be saved again, and returns where it is until then."""
+    aside = folder / f"{_REPLACED}{step}"
+    (folder / str(step)).rename(aside)
+    return aside
+
+
+def put_back(folder: Path) -> None:
+    """Undoes `set_aside` where the new one never became whole."""
+    for aside in folder.glob(f"{_REPLACED}*"):
+        target = folder / aside.name.removeprefix(_REPLACED)
+        if target.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(target)
+
+
+def damaged_name(folder: Path, step: int) -> Path:
+    """Returns a name for a damaged step that nothing has yet."""
+    target, number = folder / f"damaged-{step}", 1
+    while target.exists():
+        number += 1
+        target = folder / f"damaged-{step}-{number}"
+    return target

@@ -1,0 +1,36 @@
+"""Which checkpoints of a run stay: the latest, and the best by their scores."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+class Retention:
+    """Tells which steps to keep; Orbax asks it at each save."""
+
+    def __init__(self, score: Callable[[int], float | None], *, latest: int, best: int):
+        """Takes step -> score, None where it has none; a step whose score cannot be read raises, and stays."""
+        self._score, self._latest, self._best = score, latest, best
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any = None) -> list[bool]:
+        """Returns for each checkpoint whether it stays."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = set(sorted(steps)[max(0, len(steps) - self._latest) :])
+        scores: dict[int, float | None] = {}
+        for step in steps:
+            try:
+                scores[step] = self._score(step)
+            except Exception:  # A drive that stumbles must not cost the best one.
+                kept.add(step)
+        kept.update(ranked(scores)[: self._best])
+        return [step in kept for step in steps]
+
+
+def ranked(scores: Mapping[int, float | None]) -> list[int]:
+    """Returns the steps that have a score, the best first; among equals the earliest.
+
+    >>> ranked({1: 0.5, 2: 0.9, 3: 0.9, 4: None})
+    [2, 3, 1]
+    """
+    known = {step: score for step, score in scores.items() if score is not None}
+    return sorted(known, key=lambda step: (-known[step], step))
