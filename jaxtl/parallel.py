@@ -71,16 +71,28 @@ def make_placement(
     Raises:
       UserError: there is no such name, or the mesh does not fit the devices.
     """
-    # In the order of the processes, so that each feeds contiguous rows.
-    devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
+    devices = _sorted(devices or jax.devices())
     shape = mesh_shape(mesh or {}, len(devices))
     if name == "jit":
-        return _jit_placement(np.asarray(devices).reshape(shape), rules or {})
+        return _jit_placement(_mesh(devices, shape), rules or {})
     if name == "pmap":
         if shape[1] > 1:
             raise UserError('train.parallel "pmap" copies the state to each device: give "jit", or train.mesh fsdp 1.')
         return _pmap_placement(devices)
     raise UserError(f"train.parallel is {name!r}, but it must be one of: {', '.join(NAMES)}.")
+
+
+def abstract_arguments(
+    state: Tree, batch: Tree, *, mesh: Mapping[str, int], rules: Rules, devices: Sequence[Any]
+) -> tuple[Tree, Tree]:
+    """Returns the state and the global batch, as shapes, laid out as the placement "jit" lays them out: for compile.
+
+    Nothing is put on the devices, which may be described only.
+    """
+    grid = _mesh(_sorted(devices), mesh_shape(mesh, len(devices)))
+    cut = NamedSharding(grid, PartitionSpec(AXES))
+    layout = (_shardings(state, grid, rules), jax.tree.map(lambda _: cut, batch))
+    return jax.tree.map(lambda x, to: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=to), (state, batch), layout)
 
 
 def mesh_shape(mesh: Mapping[str, int], devices: int) -> tuple[int, int]:
@@ -140,9 +152,17 @@ def _shardings(tree: Tree, mesh: Mesh, rules: Rules) -> Tree:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def _jit_placement(devices: np.ndarray, rules: Rules) -> Placement:
+def _sorted(devices: Sequence[Any]) -> list[Any]:
+    # In the order of the processes, so that each feeds contiguous rows.
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
+
+
+def _mesh(devices: Sequence[Any], shape: tuple[int, int]) -> Mesh:
     # Auto axes: the step is written for one device, and the compiler derives the communication.
-    mesh = Mesh(devices, AXES, axis_types=(AxisType.Auto, AxisType.Auto))
+    return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def _jit_placement(mesh: Mesh, rules: Rules) -> Placement:
     whole = NamedSharding(mesh, PartitionSpec())
     rows = NamedSharding(mesh, PartitionSpec(AXES))
 
@@ -167,7 +187,7 @@ def _jit_placement(devices: np.ndarray, rules: Rules) -> Placement:
         jitted = jax.jit(step, donate_argnums=(0,) if donate else (), out_shardings=shardings)
         return jitted.lower(*arguments).compile()
 
-    return Placement(devices.size, None, check, put_state, put_batch, lambda tree: tree, compile_step)
+    return Placement(mesh.size, None, check, put_state, put_batch, lambda tree: tree, compile_step)
 
 
 def _copy(x: Any, sharding: NamedSharding) -> jax.Array:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from jaxtl import data, weights
 from jaxtl.commands import arguments as flags
-from jaxtl.commands import describe, recipe, setup
+from jaxtl.commands import describe, forecast, recipe, setup
 from jaxtl.commands import workdir as files
 from jaxtl.commands.inputs import Inputs, make_inputs
 from jaxtl.commands.plan import Plan, make_plan
@@ -50,6 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--steps", type=int, default=30, help="steps that are timed (30)")
     parser.add_argument("--warmup", type=int, default=3, help="steps before them (3)")
+    parser.add_argument(
+        "--plan",
+        default="",
+        metavar="CHIP-N",
+        help="run nothing; foretell a step on a slice such as v5e-256 (plan.json)",
+    )
+    parser.add_argument(
+        "--plan-share", type=float, default=0.5, metavar="X", help="share of the chip's peak that a plan assumes (0.5)"
+    )
     flags.add_processes(parser)
 
 
@@ -57,6 +66,9 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
     flags.connect(arguments)
     config = flags.load_config(arguments, overrides)
+    if arguments.plan:
+        forecast.run(config, arguments.workdir, arguments.plan, share=arguments.plan_share)
+        return
     run(config, arguments.workdir, source=arguments.input, steps=arguments.steps, warmup=arguments.warmup)
 
 

@@ -1,0 +1,113 @@
+"""Bytes counted in compiled steps on one to eight devices equal what the parameters say, and foretell larger meshes."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxtl import models
+from jaxtl.parallel import abstract_arguments, make_placement
+from jaxtl.train.cost import step_cost
+from jaxtl.train.groups import assign, flatten, select
+from jaxtl.train.hlo import KINDS, collectives
+from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.state import TrainState
+from jaxtl.train.step import train_step
+
+MODELS = {"vit": "vit_petals:depth=2,width=64,heads=2,patch=8", "resnet": "resnet18:stages=1-1,width=32"}
+BATCH = 16
+# Model, what trains, devices, and along fsdp.
+CASES = [
+    *(("vit", "all", devices, 1) for devices in (1, 2, 4, 8)),
+    *(("resnet", "all", devices, 1) for devices in (1, 2, 8)),
+    *((name, "head", 8, 1) for name in MODELS),
+    *(("vit", "all", 8, fsdp) for fsdp in (2, 8)),
+]
+# Loss and accuracy.
+SCALARS = 8
+
+
+def measure(name, unfreeze, devices, fsdp):
+    """Compiles a step; returns the bytes of its exchanges, and what they are made of."""
+    model = models.build(MODELS[name], num_classes=8, image_size=16)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    groups = select(assign(variables["params"], model.groups()), unfreeze)
+    optimizer = make_optimizer(groups, name="sgd", learning_rate=0.05, momentum=0.9)
+    state = jax.eval_shape(lambda tree: TrainState.create(tree, optimizer, jax.random.key(1)), variables)
+    batch = {
+        "image": jax.ShapeDtypeStruct((BATCH, 16, 16, 3), jnp.float32),
+        "label": jax.ShapeDtypeStruct((BATCH,), jnp.int32),
+    }
+    where = {"mesh": {"data": -1, "fsdp": fsdp}, "rules": {}, "devices": jax.devices()[:devices]}
+    step = partial(train_step, model=model, optimizer=optimizer, groups=groups, clip_norm=1.0)
+    compiled = make_placement(**where).compile(step, *abstract_arguments(state, batch, **where), donate=True)
+    found = collectives(compiled.as_text(), devices)
+    leaves = flatten(variables["params"])
+    statistics = flatten(variables.get("batch_stats", {}))
+    return {
+        "payload": {kind: sum(one.times * one.payload for one in found if one.kind == kind) for kind in KINDS},
+        "sent": sum(one.sent for one in found),
+        "gflop": step_cost(compiled, state, devices=devices)["step_gflop"],
+        "trainable": 4 * sum(leaf.size for path, leaf in leaves.items() if groups[path] != "frozen"),
+        "parameters": 4 * sum(leaf.size for leaf in leaves.values()),
+        "statistics": 4 * sum(leaf.size for leaf in statistics.values()),
+    }
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Every case, in one process with eight devices."""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    out = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=900)
+    assert out.returncode == 0, out.stderr
+    return {tuple(case): found for case, found in json.loads(out.stdout.splitlines()[-1])}
+
+
+@pytest.mark.slow
+def test_data_parallelism_sums_each_gradient_once(measured):
+    for devices in (2, 4, 8):
+        found = measured["vit", "all", devices, 1]
+        # The class token and the position that is added to it have one gradient: 64 numbers.
+        assert found["payload"]["all-reduce"] == found["trainable"] + SCALARS - 4 * 64
+        assert sum(found["payload"].values()) == found["payload"]["all-reduce"]
+
+
+@pytest.mark.slow
+def test_statistics_of_batchnorm_are_summed_too(measured):
+    for devices in (2, 8):
+        found = measured["resnet", "all", devices, 1]
+        extra = found["payload"]["all-reduce"] - found["trainable"] - SCALARS
+        # Two sums a channel forward; backward two more, of which one or both are the gradients of scale and bias.
+        assert found["statistics"] <= extra <= 2 * found["statistics"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_frozen_is_not_exchanged_either(measured, name):
+    found = measured[name, "head", 8, 1]
+    assert sum(found["payload"].values()) == found["trainable"] + SCALARS
+    assert found["trainable"] == 4 * (64 * 8 + 8)
+
+
+@pytest.mark.slow
+def test_one_device_exchanges_nothing(measured):
+    assert measured["vit", "all", 1, 1]["sent"] == measured["resnet", "all", 1, 1]["sent"] == 0
+
+
+@pytest.mark.slow
+def test_two_devices_foretell_what_eight_send_and_compute(measured):
+    for name in MODELS:
+        one, two, eight = (measured[name, "all", devices, 1] for devices in (1, 2, 8))
+        assert eight["sent"] == pytest.approx(two["sent"] * (7 / 8) / (1 / 2))
+        # Each device updates all parameters by itself; the rest is shared out.
+        foretold = one["gflop"] + 7 * (two["gflop"] - one["gflop"])
+        assert eight["gflop"] == pytest.approx(foretold, rel=0.06)
+
+
+if __name__ == "__main__":
+    print(json.dumps([[case, measure(*case)] for case in CASES]))
