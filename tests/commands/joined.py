@@ -45,9 +45,7 @@ def finish(started, timeout=300):
     finally:
         for process in started:
             process.kill()
-    # Gloo reports each connection on the standard output.
-    printed = ["".join(re.sub(r"\[Gloo\].*\n", "", out)) for out, _ in ended]
-    return [process.returncode for process in started], printed, [err for _, err in ended]
+    return [process.returncode for process in started], [out for out, _ in ended], [err for _, err in ended]
 
 
 def wait_for_line(workdir, started, lines=1):
