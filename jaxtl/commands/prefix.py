@@ -118,7 +118,8 @@ def stored_features(
     drawn = {"augment": config.augment.to_dict(), "seed": config.train.seed} if views > 1 else {}
     # Each number of hosts has files of its own, for none to find parts of another's beside its own.
     facts = {**prefix.facts, "hosts": shard()[1], "views": views, "min_side": min_side(config, model), **drawn}
-    key = feature_store.make_key(prefix.variables, facts, [splits.train, splits.val])
+    own = functools.partial(_own, prefix.batch_size)
+    key = feature_store.make_key(prefix.variables, facts, [splits.train, splits.val], own)
     folder = Path(config.finetune.cache_dir or workdir / "features").absolute() / key
     found = feature_store.load(folder)
     if found is not None and len(found) == count:
@@ -133,6 +134,10 @@ def stored_features(
         shard=shard(),
         wait=lambda: multihost_utils.sync_global_devices("features") if jax.process_count() > 1 else None,
     )
+
+
+def _own(batch_size: int, dataset: data.Dataset) -> np.ndarray:
+    return data.own_rows(len(dataset), batch_size=batch_size, shard=shard())
 
 
 def min_side(config: ConfigDict, model: setup.Model) -> int:

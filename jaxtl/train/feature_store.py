@@ -4,37 +4,44 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from jaxtl import distributed
 from jaxtl.data.dataset import Dataset
 from jaxtl.errors import UserError
 from jaxtl.weights.digests import digests
 
 
-def make_key(variables: Any, facts: Mapping[str, Any], datasets: Sequence[Dataset]) -> str:
-    """Returns a digest of all that features depend on.
+def make_key(
+    variables: Any,
+    facts: Mapping[str, Any],
+    datasets: Sequence[Dataset],
+    own: Callable[[Dataset], Iterable[int]] = lambda dataset: range(len(dataset)),
+) -> str:
+    """Returns a digest of all that features depend on, the same for all hosts.
 
     Args:
       variables: those of the prefix; every bit counts.
       facts: the model, the prefix, the preprocessing, seeds: anything that JSON can hold.
       datasets: the images in their order; names, labels and contents count.
+      own: gives the indices of the images that this host reads; together the hosts read all.
     """
     sha = hashlib.sha256(json.dumps([digests(variables), dict(facts)], sort_keys=True).encode())
     for dataset in datasets:
-        sha.update(fingerprint(dataset).encode())
-    return sha.hexdigest()[:32]
+        sha.update(fingerprint(dataset, own(dataset)).encode())
+    return hashlib.sha256("".join(distributed.gather(sha.hexdigest())).encode()).hexdigest()[:32]
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """Returns a digest of the names, the labels and the contents of the images, read one by one."""
+def fingerprint(dataset: Dataset, indices: Iterable[int]) -> str:
+    """Returns a digest of all names and labels, and of the contents of the images at `indices`, read one by one."""
     sha = hashlib.sha256(json.dumps([list(dataset.names), dataset.labels.tolist()]).encode())
-    for index in range(len(dataset)):
-        content = dataset.read(index)
+    for index in indices:
+        content = dataset.read(int(index))
         shape = content.shape if isinstance(content, np.ndarray) else len(content)
         raw = np.ascontiguousarray(content).data if isinstance(content, np.ndarray) else content
         sha.update(f"{shape} {hashlib.sha256(raw).hexdigest()}".encode())

@@ -82,6 +82,18 @@ def test_a_state_cut_over_two_processes_and_pmap_on_two_end_as_one_process_does(
 
 
 @pytest.mark.slow
+def test_two_processes_share_the_features_that_each_computed_a_part_of(begin, alone, tmp_path):
+    # Too little memory for images or features; and process 1 has no row of val.
+    flags = ("finetune.unfreeze=head", "augment.crop=none", "augment.flip=0", "data.cache_gib=1e-6")
+    on_disk = tuple(f"--config.{flag}" for flag in (*flags, "finetune.cache_features=on"))
+    statuses, printed, errors = finish(begin("two", 2, *on_disk))
+    assert statuses == [0, 0], errors
+    assert "are frozen and computed once for each image" in printed[0]
+    alone("one", *on_disk)
+    same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
 def test_other_versions_on_some_host_are_named_by_all(begin, tmp_path):
     other, changed = tmp_path / "other", tmp_path / "changed"
     other.mkdir()
