@@ -196,7 +196,7 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], *, own: bool) -> Pr
 
 def _step_of(config: ConfigDict) -> tuple[Any, Any, Any]:
     """Returns the first stage's step, and the shapes of the state and the batch that it takes."""
-    opened, _ = describe.try_weights(config)
+    opened = setup.try_weights(config)
     classes, _ = describe.find_classes(config, opened)
     model = setup.make_model(config, opened, classes)
     passport = None if opened is None else setup.examine(config, opened, model)
