@@ -1,5 +1,6 @@
 """The files of a run besides checkpoints and metrics: config.json, model.json, weights.json, results.json."""
 
+import contextlib
 import json
 import socket
 import sys
@@ -21,12 +22,16 @@ from jaxtl.weights.checkpoint_folders import steps_in
 _HARMLESS = ("data.workers:", "data.cache_gib:", "finetune.cache_dir:", "train.mesh:", "train.sharding:", "train.keep_")
 
 
-def open_workdir(workdir: Path) -> None:
+def open_workdir(workdir: Path) -> list[Path]:
     """Makes the folder if need be, and sees that every process can write there, into the same one.
+
+    Returns:
+      The folders that were made, the innermost first; for `discard`.
 
     Raises:
       UserError: it is a file, or not writable, or another folder for some process.
     """
+    made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
 
     def check() -> None:
         try:
@@ -41,6 +46,18 @@ def open_workdir(workdir: Path) -> None:
     distributed.together(check)
     if jax.process_count() > 1:
         _check_shared(workdir)
+    return made
+
+
+def discard(workdir: Path, made: list[Path]) -> None:
+    """Takes folders away again that `open_workdir` made for a run that never began, unless something is in them."""
+    if not made or not distributed.is_main():
+        return
+    for name in ("config.json", "inputs.json", "model.json", "weights.json"):
+        (workdir / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        for folder in made:
+            folder.rmdir()
 
 
 def _check_shared(workdir: Path) -> None:

@@ -13,49 +13,13 @@ from jaxtl.parallel import Placement
 from jaxtl.train import ema
 from jaxtl.train.groups import flatten
 from jaxtl.train.log import MetricsLog, Screen
+from jaxtl.train.progress import Progress
 from jaxtl.train.state import TrainState
 from jaxtl.weights.checkpoint import Checkpoints
 
 # So many steps without a finite gradient are no accident that the next batch mends, nor a loss scale that is too large:
 # that takes at most 15 halvings.
 _MAX_SKIPPED = 50
-
-
-@dataclasses.dataclass
-class Progress:
-    """The loop's own memory; it travels in every checkpoint, so that a continued run decides as an undisturbed one.
-
-    Attributes:
-      window: sums of the training figures since the last line, and under "steps" how many steps they cover.
-      train: the last training line with a loss.
-      val: the figures of the best evaluation, of whichever weights were better.
-      both: the figures of the best evaluation for the "raw" and the "ema" weights, and which "won".
-      averaged: whether the last evaluation was won by the averages; its checkpoint then holds them as its variables.
-      best_step: the step of the best evaluation; 0 before the first.
-      waited: evaluations since the best one.
-      finished: whether the last step was taken or patience ran out.
-      due: whether the evaluation after the last step is still to be made.
-      seconds: spent in steps ("train") and in evaluations ("evaluate"), over all processes of this run.
-      images: number of images the steps saw, for the speed.
-      costs: start of each stage -> the cost of its step.
-      skipped: number of steps that were left out because their gradient was not finite.
-      skipped_in_a_row: how many of them came last.
-    """
-
-    window: dict[str, float] = dataclasses.field(default_factory=dict)
-    train: dict[str, float] = dataclasses.field(default_factory=dict)
-    val: dict[str, float] = dataclasses.field(default_factory=dict)
-    both: dict[str, Any] = dataclasses.field(default_factory=dict)
-    averaged: bool = False
-    best_step: int = 0
-    waited: int = 0
-    finished: bool = False
-    due: bool = False
-    seconds: dict[str, float] = dataclasses.field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0})
-    images: int = 0
-    costs: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-    skipped: int = 0
-    skipped_in_a_row: int = 0
 
 
 def eval_steps(total_steps: int, *, every: int = 0, steps_per_epoch: float = 0.0) -> list[int]:
@@ -171,7 +135,7 @@ def save(checkpoints: Checkpoints, step: int, state: TrainState, progress: Progr
     """Starts writing a checkpoint of the state and the loop's progress; its variables are those that were better."""
     if progress.averaged:
         state = exchanged(state)
-    checkpoints.save(step, state.variables, rest_of(state), dataclasses.asdict(progress), score)
+    checkpoints.save(step, state.variables, rest_of(state), progress.to_json(), score)
 
 
 def restore(checkpoints: Checkpoints, like: Callable[[int], TrainState]) -> tuple[TrainState, Progress] | None:

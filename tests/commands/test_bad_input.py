@@ -193,3 +193,13 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path):
     assert shell.stdout.startswith("weights")
     assert "Traceback" not in shell.stderr
     assert "BrokenPipe" not in shell.stderr
+
+
+def test_a_run_that_never_began_leaves_no_folder(train, tmp_path):
+    flags = ("--config.augment.crop=resize_crop", "--config.augment.resize=4")
+    check(train(*flags, workdir="new/run"), "augment.resize is 4, but the crop is 16 pixels")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("")
+    check(train(*flags, workdir="mine"), "augment.resize is 4")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]

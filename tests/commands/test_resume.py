@@ -14,6 +14,7 @@ import pytest
 from jaxtl.train import feature_store
 from jaxtl.train.groups import flatten
 from jaxtl.train.preemption import Preemption
+from jaxtl.train.progress import Progress
 from jaxtl.weights.checkpoint import Checkpoints, read_best
 
 FLAGS = (
@@ -107,6 +108,7 @@ def test_stopped_by_sigterm_and_continued_it_is_bit_for_bit_the_same(train, tmp_
     calls = iter(range(1, 1000))
     with monkeypatch.context() as patch:
         patch.setattr(Preemption, "requested", lambda self: next(calls) == call)
+        patch.setattr(Progress, "total", lambda self: 1000.0)
         status, _, err = train(*flags, workdir="broken")
     assert status == 75
     assert f"stopped after step {min(call, 4)} of 12; started again, the run goes on" in err
@@ -119,6 +121,7 @@ def test_stopped_by_sigterm_and_continued_it_is_bit_for_bit_the_same(train, tmp_
     assert step == other == 12
     for path in ours:
         np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
+    assert json.loads((broken / "results.json").read_text())["seconds"]["total"] > 1000
     with (
         Checkpoints(whole / "checkpoints", read_only=True) as a,
         Checkpoints(broken / "checkpoints", read_only=True) as b,

@@ -1,0 +1,97 @@
+"""What a run needs before its first step: opened, checked, and told from what it began with."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxtl import data, weights
+from jaxtl.commands import recipe, setup
+from jaxtl.commands import workdir as files
+from jaxtl.commands.inputs import into_memory
+from jaxtl.commands.plan import Plan, make_plan
+from jaxtl.commands.prefix import min_side
+from jaxtl.errors import UserError
+from jaxtl.parallel import Placement
+from jaxtl.train.losses import Loss
+from jaxtl.train.storage import with_narrow_frozen
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a run needs besides its state."""
+
+    config: ConfigDict
+    workdir: Path
+    model: setup.Model
+    splits: data.Splits
+    plan: Plan
+    loss: Loss
+    placement: Placement
+    steps_per_epoch: float
+
+
+def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
+    """Opens and checks everything; whatever the user can mend is reported here, before anything is compiled."""
+    placement = setup.placement_for(config)
+    setup.check_devices(config.train.batch_size, placement, "train.batch_size")
+    setup.check_devices(config.eval.batch_size or config.train.batch_size, placement, "eval.batch_size")
+    opened, source = setup.open_both(config)
+    splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
+    model = setup.make_model(config, opened, source.classes)
+    variables, passport = setup.variables_for(config, opened, model)
+    new_head = setup.has_new_head(passport)
+    steps_per_epoch = len(splits.train) / config.train.batch_size
+    plan = make_plan(config, model.module, variables["params"], steps_per_epoch=steps_per_epoch, new_head=new_head)
+    loss = recipe.choose_loss(config, len(model.classes), splits.train.labels)
+    splits = into_memory(config, splits, min_side(config, model))
+
+    _check_shapes(config, model, placement)
+    placement.check(variables)
+    files.claim(workdir, config)
+    files.claim_inputs(workdir, _digests(splits, passport))
+    files.write_json(workdir / "model.json", model.facts())
+    if passport is not None:
+        files.write_json(workdir / "weights.json", passport.to_json())
+        print(passport.table())
+    counts = plan.counts
+    for note in (*splits.notes, *plan.notes):
+        print(note)
+    print(
+        f"{model.name}: {counts['trainable']:,} of {counts['total']:,} parameters train in {plan.total_steps} steps, "
+        f"on {len(splits.train):,} images; {len(splits.val):,} images to validate"
+    )
+    first = plan.stages[0]
+    # Penalties are made here once, for what is wrong with their rules to be said now.
+    recipe.make_step(config, model, plan, first, optimizer=plan.make_optimizer(first), loss=loss)
+    narrow = recipe.narrow_paths(config, model, plan, variables)
+    if narrow:
+        variables = jax.device_get(variables)  # The devices are to hold them once.
+        placement = with_narrow_frozen(placement, variables["params"], narrow)
+    return Run(config, workdir, model, splits, plan, loss, placement, steps_per_epoch), variables
+
+
+def _check_shapes(config: ConfigDict, model: setup.Model, placement: Placement) -> None:
+    """Raises a UserError for sizes that would fail in a thread, or in the compiler, later on."""
+    resize, parts = config.augment.resize, config.train.accumulate * placement.devices
+    if config.augment.crop == "resize_crop" and 0 < resize < model.pixels.size:
+        raise UserError(f"augment.resize is {resize}, but the crop is {model.pixels.size} pixels: give more, or 0.")
+    if placement.axis_name and config.train.batch_size % parts:
+        raise UserError(
+            f"train.batch_size {config.train.batch_size} cannot be cut into train.accumulate {config.train.accumulate} "
+            f"parts on each of {placement.devices} devices: give a multiple of {parts}."
+        )
+
+
+def _digests(splits: data.Splits, passport: weights.Passport | None) -> dict[str, str]:
+    """Returns what tells data and weights from others: a run that goes on must find the same."""
+    digests = {f"weights {name}": value for name, value in (passport.sha256 if passport else {}).items()}
+    for name, split in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+        if split is not None:
+            listed = json.dumps([split.classes, split.labels.tolist(), list(split.names)])
+            digests[f"data.{name}"] = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
+    return digests

@@ -1,0 +1,58 @@
+"""What the loop remembers from step to step, and a checkpoint keeps."""
+
+import dataclasses
+import time
+from typing import Any
+
+
+@dataclasses.dataclass
+class Progress:
+    """The loop's own memory; it travels in every checkpoint, so that a continued run decides as an undisturbed one.
+
+    Attributes:
+      window: sums of the training figures since the last line, and under "steps" how many steps they cover.
+      train: the last training line with a loss.
+      val: the figures of the best evaluation, of whichever weights were better.
+      both: the figures of the best evaluation for the "raw" and the "ema" weights, and which "won".
+      averaged: whether the last evaluation was won by the averages; its checkpoint then holds them as its variables.
+      best_step: the step of the best evaluation; 0 before the first.
+      waited: evaluations since the best one.
+      finished: whether the last step was taken or patience ran out.
+      due: whether the evaluation after the last step is still to be made.
+      seconds: spent in compiling ("compile"), in steps ("train"), in evaluations ("evaluate") and in all ("total"),
+        by the processes of this run one after the other.
+      images: number of images the steps saw, for the speed.
+      costs: start of each stage -> the cost of its step.
+      skipped: number of steps that were left out because their gradient was not finite.
+      skipped_in_a_row: how many of them came last.
+      began: when this process did, by its own clock; not in the checkpoint.
+    """
+
+    window: dict[str, float] = dataclasses.field(default_factory=dict)
+    train: dict[str, float] = dataclasses.field(default_factory=dict)
+    val: dict[str, float] = dataclasses.field(default_factory=dict)
+    both: dict[str, Any] = dataclasses.field(default_factory=dict)
+    averaged: bool = False
+    best_step: int = 0
+    waited: int = 0
+    finished: bool = False
+    due: bool = False
+    seconds: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {"total": 0.0, "compile": 0.0, "train": 0.0, "evaluate": 0.0}
+    )
+    images: int = 0
+    costs: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    began: float = dataclasses.field(default_factory=time.perf_counter)
+
+    def total(self) -> float:
+        """Returns the seconds of the processes before, up to their last checkpoints, and of this one so far."""
+        return self.seconds["total"] + time.perf_counter() - self.began
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps."""
+        kept = dataclasses.asdict(self)
+        del kept["began"]
+        kept["seconds"]["total"] = self.total()
+        return kept
