@@ -1,7 +1,7 @@
 """Convolution and max pooling in the form that the backend does fastest."""
 
-import functools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -9,27 +9,101 @@ import jax
 import jax.numpy as jnp
 
 Padding = str | Sequence[tuple[int, int]]
+Pads = tuple[tuple[int, int], ...]
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding, **options: Any) -> jax.Array:
     """Convolves [B, H, W, C] with [h, w, C, features]; the options are those of `jax.lax.conv_general_dilated`."""
-    padded = not isinstance(padding, str) and any(map(any, padding))
-    if jax.default_backend() != "cpu" or kernel.shape[:2] != (1, 1) or padded:
+    sides = padding if isinstance(padding, str) else tuple(map(tuple, padding))
+    if jax.default_backend() != "cpu":
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
-    # A convolution of one pixel is a matrix product, for which a CPU takes half the time, and for its gradients too.
-    x = x[:, :: strides[0], :: strides[1]]
-    return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
+    if kernel.shape[:2] == (1, 1) and (isinstance(sides, str) or sides == ((0, 0), (0, 0))):
+        # A convolution of one pixel is a matrix product, which takes a CPU half the time; so do its gradients.
+        x = x[:, :: strides[0], :: strides[1]]
+        return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
+    plain = (
+        tuple(strides) == (1, 1) and x.shape[-1] == kernel.shape[2] and max(options.get("rhs_dilation") or (1,)) == 1
+    )
+    if plain and kernel.shape[:2] == (3, 3) and max(kernel.shape[2:]) <= 64 and sides == ((1, 1), (1, 1)):
+        return _convolve_narrow(x, kernel)
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+def _padded(x: jax.Array, kernel: jax.Array, side: int) -> jax.Array:
+    padding = [(side, side)] * 2
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _cropped(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    # XLA computes 64 channels and less in one thread, but in all of them where the result is larger than the images.
+    return _padded(x, kernel, 2)[:, 1:-1, 1:-1]
+
+
+@jax.custom_vjp
+def _convolve_narrow(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _cropped(x, kernel)
+
+
+def _convolve_narrow_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    _, of_kernel = jax.vjp(lambda kernel: _padded(x, kernel, 1), kernel)
+    return _cropped(gradient, kernel[::-1, ::-1].swapaxes(2, 3)), of_kernel(gradient)[0]
+
+
+_convolve_narrow.defvjp(lambda x, kernel: (_cropped(x, kernel), (x, kernel)), _convolve_narrow_backward)
 
 
 def max_pool(x: jax.Array, padding: Padding, train: bool) -> jax.Array:
     """Takes the maximum of [B, H, W, C] over windows of 3 x 3 at stride 2; `train` if it will be differentiated."""
     if not train or jax.default_backend() != "cpu":
         return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding)
-    # Its gradient takes a CPU nine times as long as that of nine slices and their comparisons.
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], (3, 3), (2, 2), padding)
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
-    height, width = ((side - 3) // 2 + 1 for side in x.shape[1:3])
-    parts = [x[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2] for i in range(3) for j in range(3)]
-    # Of equal ones the first counts, as in the gradient of max pooling.
-    return functools.reduce(lambda best, part: jnp.where(part > best, part, best), parts)
+    # Its gradient takes a CPU ten times as long as what follows.
+    return _max_pool(x, tuple(map(tuple, padding)), x.shape[1:3])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _max_pool(x: jax.Array, padding: Pads, sides: tuple[int, int]) -> jax.Array:
+    return _max_pool_forward(x, padding, sides)[0]
+
+
+def _max_pool_forward(x: jax.Array, padding: Pads, sides: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    """Returns the maxima, and for the way back where in its window each was found: 0 to 8, row after row."""
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+    height, width = ((side - 3) // 2 + 1 for side in padded.shape[1:3])
+    best = padded[:, : 2 * height - 1 : 2, : 2 * width - 1 : 2]
+    place = jnp.zeros(best.shape, jnp.int8)
+    for number in range(1, 9):
+        i, j = divmod(number, 3)
+        part = padded[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2]
+        # Of equal ones the first counts, as in the gradient of max pooling.
+        place = jnp.where(part > best, jnp.int8(number), place)
+        best = jnp.where(part > best, part, best)
+    return best, place
+
+
+def _max_pool_backward(
+    padding: Pads, sides: tuple[int, int], place: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array]:
+    parts = [jnp.where(place == number, gradient, 0) for number in range(9)]
+    rows = [_spread(*parts[3 * i : 3 * i + 3], axis=2) for i in range(3)]
+    padded = _spread(*rows, axis=1)
+    # The padding goes; what no window reaches is 0.
+    edges = [(-padding[axis][0], sides[axis] + padding[axis][0] - padded.shape[1 + axis], 0) for axis in range(2)]
+    return (jax.lax.pad(padded, jnp.zeros((), padded.dtype), [(0, 0, 0), *edges, (0, 0, 0)]),)
+
+
+def _spread(first: jax.Array, second: jax.Array, third: jax.Array, *, axis: int) -> jax.Array:
+    """Adds n windows of three up into a line of 2 n + 1 along an axis: each begins where the one before it ends."""
+
+    def pad(x, before, after):
+        return jnp.pad(x, [(before, after) if i == axis else (0, 0) for i in range(x.ndim)])
+
+    even, odd = pad(first, 0, 1) + pad(third, 1, 0), pad(second, 0, 1)
+    line = jnp.stack([even, odd], axis + 1)
+    line = line.reshape(*even.shape[:axis], -1, *even.shape[axis + 1 :])
+    return jax.lax.slice_in_dim(line, 0, 2 * even.shape[axis] - 1, axis=axis)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)

@@ -69,7 +69,8 @@ def test_patches_are_those_of_a_strided_convolution():
 
 
 @pytest.mark.parametrize(
-    ("size", "stride", "padding"), [(1, 1, "SAME"), (1, 2, [(0, 0), (0, 0)]), (3, 2, [(1, 1), (1, 1)])]
+    ("size", "stride", "padding"),
+    [(1, 1, "SAME"), (1, 2, [(0, 0), (0, 0)]), (3, 1, [(1, 1), (1, 1)]), (3, 2, [(1, 1), (1, 1)])],
 )
 def test_convolutions_are_those_of_lax(size, stride, padding):
     generator = np.random.default_rng(0)
