@@ -109,5 +109,13 @@ def test_two_devices_foretell_what_eight_send_and_compute(measured):
         assert eight["gflop"] == pytest.approx(foretold, rel=0.06)
 
 
+@pytest.mark.slow
+def test_cut_along_fsdp_what_is_needed_is_fetched_and_the_update_is_shared_out(measured):
+    whole, halves, eighths = (measured["vit", "all", 8, fsdp] for fsdp in (1, 2, 8))
+    assert whole["payload"]["all-gather"] == 0 < halves["payload"]["all-gather"] < eighths["payload"]["all-gather"]
+    assert whole["payload"]["all-reduce"] > halves["payload"]["all-reduce"] > eighths["payload"]["all-reduce"]
+    assert whole["gflop"] > halves["gflop"] > eighths["gflop"]
+
+
 if __name__ == "__main__":
     print(json.dumps([[case, measure(*case)] for case in CASES]))

@@ -1,4 +1,7 @@
-"""The bench command: how fast a config trains here, what a step costs, and how much of the chip that uses."""
+"""The bench command: how fast a config trains here, what a step costs, and how much of the chip that uses.
+
+With --plan it tells instead what a step would take on a slice of chips that is not here.
+"""
 
 import argparse
 import itertools
@@ -64,9 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
-    flags.connect(arguments)
+    if not arguments.plan:
+        flags.connect(arguments)
     config = flags.load_config(arguments, overrides)
     if arguments.plan:
+        # It needs no chip, and takes none from a run.
+        jax.config.update("jax_platforms", "cpu")
         forecast.run(config, arguments.workdir, arguments.plan, share=arguments.plan_share)
         return
     run(config, arguments.workdir, source=arguments.input, steps=arguments.steps, warmup=arguments.warmup)
