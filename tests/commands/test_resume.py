@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import warm
 
 from jaxtl.train import feature_store
 from jaxtl.train.groups import flatten
@@ -48,6 +49,35 @@ def latest(workdir):
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.steps()[-1]
         return step, flatten(checkpoints.read_variables(step))
+
+
+class Moment:
+    """Tells when a process is to be killed: some time after something happened in its workdir."""
+
+    def __init__(self, event, workdir, delay):
+        self.event, self._delay, self._due = event, delay, None
+        self._folder, self._lines = workdir / "checkpoints", workdir / "metrics.jsonl"
+        self._before = self._look()
+        if event == "start":
+            self._due = time.monotonic() + delay
+
+    def _look(self):
+        names = {path.name for path in self._folder.iterdir()} if self._folder.is_dir() else set()
+        return {
+            "start": set(),
+            "line": set(range(self._lines.stat().st_size)) if self._lines.exists() else set(),
+            "saving": {name for name in names if "tmp" in name},
+            "saved": {name for name in names if name.isdigit()},
+            "last": names & {"30"},
+        }[self.event]
+
+    def has_come(self):
+        if self._due is None:
+            before, self._before = self._before, self._look()
+            # A run that goes on from its last checkpoint has saved it already.
+            if self._before - (set() if self.event == "last" else before):
+                self._due = time.monotonic() + self._delay
+        return self._due is not None and time.monotonic() >= self._due
 
 
 def same_run(ours, theirs):
@@ -98,6 +128,35 @@ def test_killed_at_random_and_continued_it_is_bit_for_bit_the_same(config_file, 
     assert one["test"] == two["test"]
     assert one["best_step"] == two["best_step"]
     assert one["train"]["loss"] == two["train"]["loss"]
+
+
+@pytest.mark.slow
+def test_sigterm_in_the_middle_of_training_saves_and_ends_and_the_run_goes_on(config_file, pictures, tmp_path):
+    flags = (f"--config={config_file}", f"--config.data.source=folder:{pictures}", *FLAGS)
+
+    def start(workdir):
+        return warm.start(("train", f"--workdir={workdir}", *flags), tmp_path / f"{workdir.name}.txt")
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    process = start(whole)
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "whole.txt").read_text()
+    process, moment = start(broken), Moment("line", broken, 0)
+    while process.exitcode is None and not moment.has_come():
+        process.join(0.002)
+    began = time.monotonic()
+    process.terminate()
+    process.join()
+    said = (tmp_path / "broken.txt").read_text()
+    print(f"ended {time.monotonic() - began:.1f} s after the signal:", said.splitlines()[-1])
+    assert process.exitcode == os.EX_TEMPFAIL, said
+    assert "SIGTERM: saves and ends" in said
+    assert "stopped after step" in said  # And not: "not done 13 s after SIGTERM".
+    process = start(broken)
+    process.join()
+    assert process.exitcode == 0
+    assert "continues at step" in (tmp_path / "broken.txt").read_text()
+    same_run(broken, whole)
 
 
 @pytest.mark.slow
