@@ -1,18 +1,20 @@
-"""Times training steps of jaxtl and of PyTorch in turn, in one process, on the same device.
+"""Times training steps of jaxtl and of PyTorch in turn, each in a process of its own, on the same device.
 
     python tests/benchmarks/torch_steps.py --models vit_ti16 vit_s16 resnet18 resnet50 --unfreeze all 2 head
     python tests/benchmarks/torch_steps.py --gpu     # ViT-B/16 and ResNet-50, bfloat16, against torch.compile
 
-Both train on one batch of noise that lies ready, with AdamW (fused in PyTorch), 1,000 classes, all cores. A round is
---steps steps of the one and as many of the other; the ratio of a round is PyTorch's time by jaxtl's, above 1 where
-jaxtl is faster, and the median of the rounds counts, so that whatever else the machine does meets both. What is frozen
-does not train in either: PyTorch's has requires_grad off and its BatchNorm in evaluation mode. On a GPU PyTorch runs
-under torch.compile and autocast to bfloat16, with channels_last; jaxtl allocates no memory ahead, so that both find
-room.
+A process of its own, because the threads of the one spin for a while after their work, and because jaxtl's tells the
+allocator to keep freed memory, as `python -m jaxtl.main` does. Both train on one batch of noise that lies ready, with
+AdamW (fused in PyTorch), 1,000 classes, all cores. A round is --steps steps of the one and as many of the other; the
+ratio of a round is PyTorch's time by jaxtl's, above 1 where jaxtl is faster, and the median of the rounds counts, so
+that whatever else the machine does meets both. What is frozen does not train in either: PyTorch's has requires_grad
+off and its BatchNorm in evaluation mode. On a GPU PyTorch runs under torch.compile and autocast to bfloat16, with
+channels_last; jaxtl allocates no memory ahead, so that both find room.
 """
 
 import argparse
 import contextlib
+import multiprocessing
 import os
 import re
 import statistics
@@ -20,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -33,6 +36,7 @@ from torch.nn import functional as F
 from torch_deit import DeiT
 
 from jaxtl import models
+from jaxtl.allocator import keep_freed_memory
 from jaxtl.train import groups as groups_lib
 from jaxtl.train.chips import peak_tflops
 from jaxtl.train.cost import model_gflop
@@ -126,18 +130,46 @@ def torch_steps(name: str, unfreeze: str, images: np.ndarray, labels: np.ndarray
     return run
 
 
-def compare(name: str, unfreeze: str, arguments: argparse.Namespace, device: str) -> None:
+def serve(pipe: Connection, who: str, name: str, unfreeze: str, batch: int, dtype: str, device: str) -> None:
+    """Makes one contestant ready, says how many GFLOP a step has, and answers numbers of steps with their seconds."""
     generator = np.random.default_rng(0)
-    images = generator.normal(size=(arguments.batch, 224, 224, 3)).astype(np.float32)
-    labels = generator.integers(0, CLASSES, arguments.batch).astype(np.int32)
-    theirs = torch_steps(name, unfreeze, images, labels, arguments.dtype, device)
-    ours, gflop = jaxtl_steps(name, unfreeze, images, labels, arguments.dtype)
-    theirs(2), ours(2)
+    images = generator.normal(size=(batch, 224, 224, 3)).astype(np.float32)
+    labels = generator.integers(0, CLASSES, batch).astype(np.int32)
+    if who == "jaxtl":
+        keep_freed_memory()
+        run, gflop = jaxtl_steps(name, unfreeze, images, labels, dtype)
+    else:
+        run, gflop = torch_steps(name, unfreeze, images, labels, dtype, device), 0.0
+    run(3)
+    pipe.send((gflop, jax.devices()[0].device_kind if who == "jaxtl" else ""))
+    while count := pipe.recv():
+        pipe.send(run(count))
+
+
+def begin(*arguments: object) -> tuple[Callable[[int], float], float, str]:
+    """Starts a contestant; returns what times its steps, the GFLOP of one, and the kind of its device."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    context.Process(target=serve, args=(theirs, *arguments), daemon=True).start()
+    gflop, kind = ours.recv()
+
+    def run(count: int) -> float:
+        ours.send(count)
+        return ours.recv() if count else 0.0
+
+    return run, gflop, kind
+
+
+def compare(name: str, unfreeze: str, arguments: argparse.Namespace, device: str) -> None:
+    what = (name, unfreeze, arguments.batch, arguments.dtype, device)
+    theirs, _, _ = begin("torch", *what)
+    ours, gflop, kind = begin("jaxtl", *what)
     rounds = [(ours(arguments.steps), theirs(arguments.steps)) for _ in range(arguments.rounds)]
+    ours(0), theirs(0)
     seconds = [statistics.median(column) / arguments.steps for column in zip(*rounds, strict=True)]
     ratios = sorted(b / a for a, b in rounds)
     speeds = "  ".join(f"{who} {1e3 * s:8.1f} ms" for who, s in zip(("jaxtl", "torch"), seconds, strict=True))
-    peak = peak_tflops(jax.devices()[0].device_kind)
+    peak = peak_tflops(kind)
     used = f"  MFU {gflop / 1e3 / seconds[0] / peak:.2f}" if peak else ""
     print(
         f"{name:9} {unfreeze:5} batch {arguments.batch}  {speeds}  {gflop / seconds[0]:8.0f} GFLOP/s  "
