@@ -1,7 +1,7 @@
 """How a step is spread over devices: jit over a mesh (the main road), or pmap. Both run the same step functions.
 
 The mesh has two axes. "data" copies the state and cuts the batch; "fsdp" cuts both: each array of the state lies in
-parts on the devices along it, and the compiler fetches a whole array where a step needs one.
+parts on the devices along it, and a step fetches it whole where it is needed. Rows of the batch stay where they are.
 """
 
 import math
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -180,6 +181,8 @@ def _jit_placement(mesh: Mesh, rules: Rules) -> Placement:
         return {key: jax.make_array_from_process_local_data(rows, value) for key, value in batch.items()}
 
     def compile_step(step, *arguments, donate=False):
+        if mesh.shape[FSDP] > 1:
+            step = _keeping_rows(step, rows)
         outputs = jax.eval_shape(step, *arguments)
         shardings = jax.tree.map(lambda _: whole, outputs)
         if donate:
@@ -188,6 +191,37 @@ def _jit_placement(mesh: Mesh, rules: Rules) -> Placement:
         return jitted.lower(*arguments).compile()
 
     return Placement(mesh.size, None, check, put_state, put_batch, lambda tree: tree, compile_step)
+
+
+def _keeping_rows(step: Callable[..., Any], rows: NamedSharding) -> Callable[..., Any]:
+    """Returns a step in which what Linen modules make of a batch lies where its rows lie.
+
+    Left to itself, the compiler may leave a kernel in its parts, and have the devices exchange the rows of all of them
+    instead: that grows with the batch. Modules map [B, ...] to [B, ...], where B is what the outermost is called with.
+    """
+    batches: list[int] = []
+
+    def keep(call, args, kwargs, context):
+        given = _rows_of(args[0]) if args else 0
+        batches.append(batches[0] if batches else given)
+        try:
+            result = call(*args, **kwargs)
+            kept = given == batches[0] and given and given % rows.mesh.size == 0
+        finally:
+            batches.pop()
+        if not kept:
+            return result
+        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, rows) if _rows_of(x) == given else x, result)
+
+    def keeping(*arguments):
+        with nn.intercept_methods(keep):
+            return step(*arguments)
+
+    return keeping
+
+
+def _rows_of(x: Any) -> int:
+    return x.shape[0] if isinstance(x, jax.Array) and x.ndim else 0
 
 
 def _copy(x: Any, sharding: NamedSharding) -> jax.Array:
