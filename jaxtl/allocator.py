@@ -2,10 +2,14 @@
 
 import ctypes
 import platform
+from pathlib import Path
 
 # Of <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _NEVER = 2**31 - 1
+
+# Of NVIDIA, AMD and TPUs, below /dev.
+_ACCELERATORS = ("nvidia[0-9]*", "kfd", "accel*", "vfio/[0-9]*")
 
 
 def keep_freed_memory() -> bool:
@@ -13,9 +17,10 @@ def keep_freed_memory() -> bool:
 
     On a CPU, XLA takes the working memory of each step from malloc and frees it afterwards. glibc hands blocks of that
     size back to the system, which clears page after page of them anew: a ninth of a step of ViT-S. To be called before
-    JAX starts its threads. From then on the process stays as large as it has ever been.
+    JAX starts its threads. From then on the process stays as large as it has ever been. Where there is an accelerator
+    nothing changes: steps take no memory of the host then, and the threads that decode images keep their own arenas.
     """
-    if platform.libc_ver()[0] != "glibc":
+    if platform.libc_ver()[0] != "glibc" or any(next(Path("/dev").glob(name), None) for name in _ACCELERATORS):
         return False
     mallopt = ctypes.CDLL(None).mallopt
     # One arena for all threads: in theirs, which are small, large blocks are mapped and unmapped all the same.

@@ -95,10 +95,12 @@ def gather(text: str = "") -> list[str]:
     """Returns the text of each process, in their order; all must call it, and it returns when they have."""
     if jax.process_count() == 1:
         return [text]
-    # A character may be cut in half at the end.
-    sent = text.encode()[:_TEXT].ljust(_TEXT, b"\0")
-    every = multihost_utils.process_allgather(np.frombuffer(sent, np.uint8))
-    return [np.asarray(one).tobytes().rstrip(b"\0").decode(errors="ignore") for one in every]
+    sent = text.encode()
+    if len(sent) > _TEXT:
+        # A character may be cut in half at the end.
+        sent = sent[: _TEXT - 4].decode(errors="ignore").encode() + " …".encode()
+    every = multihost_utils.process_allgather(np.frombuffer(sent.ljust(_TEXT, b"\0"), np.uint8))
+    return [np.asarray(one).tobytes().rstrip(b"\0").decode() for one in every]
 
 
 def all_true(flag: bool) -> bool:

@@ -55,10 +55,10 @@ def main(argv: list[str] | None = None) -> int:
         return os.EX_TEMPFAIL
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError as error:
+    except BrokenPipeError:
         # Whoever read the lines, `head` for one, has seen enough; Python would complain again as it closes the output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _end_all(error)
+        _end_all(UserError("nobody reads its output any more"))
         return 1
     except Exception as error:
         _end_all(error)

@@ -82,6 +82,8 @@ while :; do
     exit "$status"
   fi
   echo "exit status $status; starts again in $((2 ** try)) s" >&2
-  sleep $((2 ** try))
+  sleep $((2 ** try)) &
+  wait $! # A signal ends this, where it would wait for the end of a sleep.
+  [[ -n $stopping ]] && exit "$status"
   try=$((try + 1))
 done

@@ -30,10 +30,10 @@ set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 1
 export PATH="${VENV:-$PWD/.venv}/bin:$PATH"
 retries=${RETRIES:-5}
-# SLURM's signal is for the processes; this script waits for them.
-trap '' TERM
+# SLURM's signal is for the processes; this script waits for them. What it ignored, they would ignore too.
+trap : TERM
 for ((try = 0; ; try++)); do
-  srun --kill-on-bad-exit=1 bash -c 'trap - TERM; exec python -m jaxtl.main "$@"' jaxtl "$@"
+  srun --kill-on-bad-exit=1 python -m jaxtl.main "$@"
   status=$?
   case $status in
   0 | 1 | 2) exit "$status" ;;

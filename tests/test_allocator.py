@@ -1,6 +1,5 @@
 """What a step frees is there for the next one: no page of it is asked of the system again."""
 
-import platform
 import subprocess
 import sys
 
@@ -9,8 +8,9 @@ import pytest
 PROGRAM = """
 import resource, sys
 from jaxtl.allocator import keep_freed_memory
-if sys.argv[1] == "keep":
-    assert keep_freed_memory()
+if sys.argv[1] == "keep" and not keep_freed_memory():
+    print(-1)
+    sys.exit()
 import jax, jax.numpy as jnp
 
 @jax.jit
@@ -28,12 +28,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 @pytest.mark.slow
 def test_a_step_finds_its_memory_again():
     faults = {
         how: int(subprocess.check_output([sys.executable, "-c", PROGRAM, how], text=True))
         for how in ("keep", "as it is")
     }
+    if faults["keep"] == -1:
+        pytest.skip("another C library, or an accelerator")
     assert faults["as it is"] > 40 * 8_000  # 32 MiB are 8,192 pages of 4 KiB, in every step.
     assert faults["keep"] < faults["as it is"] / 3  # Some steps go by until the heap is large enough.

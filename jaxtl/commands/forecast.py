@@ -20,6 +20,7 @@ from jaxtl.commands import describe, recipe, setup
 from jaxtl.commands import workdir as files
 from jaxtl.commands.plan import make_plan
 from jaxtl.errors import UserError
+from jaxtl.models.backend import compiling_for
 from jaxtl.parallel import AXES, abstract_arguments, make_placement, mesh_shape
 from jaxtl.train import storage
 from jaxtl.train.cost import step_cost
@@ -124,7 +125,8 @@ def _compile(config: ConfigDict, target: Slice, own: bool) -> Program:
     else:
         jax.config.update("jax_num_cpu_devices", target.chips)
         devices = jax.devices()
-    return compile_step(config, devices, own=own)
+    with compiling_for("tpu" if target.chip.kind.startswith("TPU") else "gpu"):
+        return compile_step(config, devices, own=own)
 
 
 def _described(target: Slice) -> Sequence[Any]:
@@ -200,7 +202,7 @@ def _step_of(config: ConfigDict) -> tuple[Any, Any, Any]:
     classes, _ = describe.find_classes(config, opened)
     model = setup.make_model(config, opened, classes)
     passport = None if opened is None else setup.examine(config, opened, model)
-    new_head = passport is None or "params/head/kernel" in passport.initialised
+    new_head = setup.has_new_head(passport)
     variables = nest(abstract_variables(model.module, model.pixels.size))
     plan = make_plan(config, model.module, variables["params"], steps_per_epoch=1e6, new_head=new_head)
     stage = plan.stages[0]

@@ -48,11 +48,10 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     steps_per_epoch = len(splits.train) / config.train.batch_size
     plan = make_plan(config, model.module, variables["params"], steps_per_epoch=steps_per_epoch, new_head=new_head)
     loss = recipe.choose_loss(config, len(model.classes), splits.train.labels)
-    splits = into_memory(config, splits, min_side(config, model))
-
     _check_shapes(config, model, placement)
     placement.check(variables)
     files.claim(workdir, config)
+    splits = into_memory(config, splits, min_side(config, model))
     files.claim_inputs(workdir, _digests(splits, passport))
     files.write_json(workdir / "model.json", model.facts())
     if passport is not None:

@@ -52,28 +52,36 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         files.claim(workdir, config)
         print(f"{workdir} is finished already; its results:")
         return report(files.read_json(workdir / "results.json"), workdir)
-    try:
-        prepared, variables = open_run(config, workdir)
-    except UserError:
-        files.discard(workdir, made)
-        raise
-    step, progress, evaluate = _train(prepared, variables, started)
-    results = results_of(prepared, step, progress)
-    if prepared.splits.test is not None:
+    with Preemption() as preemption:
+        try:
+            prepared, variables = open_run(config, workdir)
+        except UserError:
+            files.discard(workdir, made)
+            raise
+        return report(_run(prepared, variables, started, preemption.requested), workdir)
+
+
+def _run(run: Run, variables: Mapping[str, Any], started: float, stop: Callable[[], bool]) -> dict[str, Any]:
+    """Trains to the end and evaluates on test; returns what results.json holds."""
+    step, progress, evaluate = _train(run, variables, started, stop)
+    results = results_of(run, step, progress)
+    if run.splits.test is not None:
         begun = time.perf_counter()
-        results["best_step"], best = read_best(workdir)
-        sums = evaluate(prepared.placement.put_state(best), prepared.splits.test)
-        results["test"] = figures(sums, prepared.model.classes)
+        results["best_step"], best = read_best(run.workdir)
+        sums = evaluate(run.placement.put_state(best), run.splits.test, stop)
+        results["test"] = figures(sums, run.model.classes)
         progress.seconds["evaluate"] += time.perf_counter() - begun
     results["seconds"] = {**progress.seconds, "total": progress.total()}
-    files.write_json(workdir / "results.json", results)
+    files.write_json(run.workdir / "results.json", results)
     distributed.gather()  # Nobody reads features any more.
     if distributed.is_main():
-        shutil.rmtree(workdir / "features", ignore_errors=True)  # Only this run could have used them.
-    return report(results, workdir)
+        shutil.rmtree(run.workdir / "features", ignore_errors=True)  # Only this run could have used them.
+    return results
 
 
-def _train(run: Run, variables: Mapping[str, Any], started: float) -> tuple[int, Progress, Evaluate]:
+def _train(
+    run: Run, variables: Mapping[str, Any], started: float, stop: Callable[[], bool]
+) -> tuple[int, Progress, Evaluate]:
     """Trains to the end; returns the last step, the progress, and the evaluation."""
     config, placement, plan = run.config, run.placement, run.plan
 
@@ -82,7 +90,7 @@ def _train(run: Run, variables: Mapping[str, Any], started: float) -> tuple[int,
         return recipe.make_state(config, variables, stage, plan.make_optimizer(stage))
 
     keep = {key: config.train[key] for key in ("keep_latest", "keep_best")}
-    with Preemption() as preemption, Checkpoints(run.workdir / "checkpoints", **keep) as checkpoints:
+    with Checkpoints(run.workdir / "checkpoints", **keep) as checkpoints:
         state, progress = loop.restore(checkpoints, fresh) or (fresh(0), Progress())
         done, progress.began = int(state.step), started
         for problem in checkpoints.problems:
@@ -130,7 +138,7 @@ def _train(run: Run, variables: Mapping[str, Any], started: float) -> tuple[int,
                     checkpoints=checkpoints,
                     log=log,
                     screen=screen,
-                    stop=preemption.requested,
+                    stop=stop,
                 )
                 done = stage.stop
         return int(placement.get(state.step)), progress, evaluate

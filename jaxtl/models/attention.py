@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtl.models.backend import backend
+
 # Xavier for a square projection; written by fan-in, because the fused q, k, v kernel [D, 3D] is three of those.
 _square_init = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
@@ -16,7 +18,7 @@ def choose_attention(
     """Gives the form of attention to use: "plain" products, JAX' own function as "xla", or "cudnn" (flash attention).
 
     Args:
-      backend: what `jax.default_backend()` says.
+      backend: "cpu", "gpu" or "tpu".
       dtype: of queries, keys and values.
       head_width: channels of a head.
       queries: number of tokens that ask.
@@ -37,14 +39,16 @@ def choose_attention(
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """Gives softmax(query key^T / sqrt(d)) value; queries [B, M, H, d], keys and values [B, N, H, d]."""
-    backend = jax.default_backend()
+    target = backend()
     form = choose_attention(
-        backend,
+        target,
         query.dtype,
         head_width=query.shape[-1],
         queries=query.shape[1],
         keys=key.shape[1],
-        capability=str(getattr(jax.local_devices()[0], "compute_capability", "")) if backend == "gpu" else "",
+        capability=str(getattr(jax.local_devices()[0], "compute_capability", ""))
+        if jax.default_backend() == "gpu"
+        else "",
     )
     if form != "plain":
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn" if form == "cudnn" else "xla")

@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtl.models.backend import backend
+
 Padding = str | Sequence[tuple[int, int]]
 Pads = tuple[tuple[int, int], ...]
 
@@ -15,16 +17,20 @@ Pads = tuple[tuple[int, int], ...]
 def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding, **options: Any) -> jax.Array:
     """Convolves [B, H, W, C] with [h, w, C, features]; the options are those of `jax.lax.conv_general_dilated`."""
     sides = padding if isinstance(padding, str) else tuple(map(tuple, padding))
-    if jax.default_backend() != "cpu":
+    dilated = any(side != 1 for name in ("lhs_dilation", "rhs_dilation") for side in options.get(name) or ())
+    grouped = options.get("feature_group_count", 1) > 1 or options.get("batch_group_count", 1) > 1
+    if backend() != "cpu" or dilated or grouped:
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if kernel.shape[:2] == (1, 1) and (isinstance(sides, str) or sides == ((0, 0), (0, 0))):
         # A convolution of one pixel is a matrix product, which takes a CPU half the time; so do its gradients.
         x = x[:, :: strides[0], :: strides[1]]
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
-    plain = (
-        tuple(strides) == (1, 1) and x.shape[-1] == kernel.shape[2] and max(options.get("rhs_dilation") or (1,)) == 1
-    )
-    if plain and kernel.shape[:2] == (3, 3) and max(kernel.shape[2:]) <= 64 and sides == ((1, 1), (1, 1)):
+    if (
+        tuple(strides) == (1, 1)
+        and kernel.shape[:2] == (3, 3)
+        and max(kernel.shape[2:]) <= 64
+        and sides == ((1, 1), (1, 1))
+    ):
         return _convolve_narrow(x, kernel)
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
@@ -55,7 +61,7 @@ _convolve_narrow.defvjp(lambda x, kernel: (_cropped(x, kernel), (x, kernel)), _c
 
 def max_pool(x: jax.Array, padding: Padding, train: bool) -> jax.Array:
     """Takes the maximum of [B, H, W, C] over windows of 3 x 3 at stride 2; `train` if it will be differentiated."""
-    if not train or jax.default_backend() != "cpu":
+    if not train or backend() != "cpu":
         return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding)
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], (3, 3), (2, 2), padding)

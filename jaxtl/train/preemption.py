@@ -36,10 +36,11 @@ class Preemption:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Gives the signal back; once it has come, the time to the end goes on running."""
+        """Gives the signal back; once it has come, it is ignored and the time to the end goes on running."""
         if self._before is not None:
             handler, descriptor = self._before
-            signal.signal(signal.SIGTERM, handler)  # type: ignore[arg-type]
+            # Who starts the processes may send it again when the first of them has ended, while this one still ends.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if self._event.is_set() else handler)  # type: ignore[arg-type]
             signal.set_wakeup_fd(descriptor)
             self._sender.close()
             if not self._event.is_set():

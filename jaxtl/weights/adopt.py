@@ -24,7 +24,8 @@ Variables = dict[str, Any]
 def abstract_variables(model: nn.Module, image_size: int, channels: int = 3) -> dict[str, jax.ShapeDtypeStruct]:
     """Gives shape and type of every leaf, by path, without computing anything."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
-    tree = jax.eval_shape(model.init, jax.random.key(0), images)
+    # The key within: outside, it would take a device for this process.
+    tree = jax.eval_shape(lambda images: model.init(jax.random.key(0), images), images)
     return flatten(tree)
 
 

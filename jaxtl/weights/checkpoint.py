@@ -119,8 +119,11 @@ class Checkpoints:
         if distributed.is_main():
             with contextlib.suppress(OSError):  # What can be written to again is put back when it is opened.
                 folders.put_back(self._folder)
-        kept = folders.steps_in(self._folder)
-        last = f"The newest that is whole is of step {kept[-1]}" if kept else "There is none before it"
+        try:
+            kept = folders.steps_in(self._folder)
+            last = f"The newest that is whole is of step {kept[-1]}" if kept else "There is none before it"
+        except OSError:
+            last = "The folder cannot be read at the moment"
         return UserError(
             f"the checkpoint of step {self._saving} cannot be written to {self._folder}: {_reason(error)}\n"
             f"{last}: make room, or mend the permissions, and start again; the run goes on from there."
@@ -269,10 +272,15 @@ def read_best(workdir: Path) -> tuple[int, Tree]:
         # Where the score cannot be read the step comes first, so that its damage is told: it may have been the best.
         first = [*checkpoints.unread(), *checkpoints.ranked()]
         for step in [*first, *(step for step in reversed(steps) if step not in first)]:
+            variables, problem = None, ""
             try:
                 variables = checkpoints.read_variables(step)
             except UserError as error:
-                problems.append(str(error))
+                problem = str(error)
+            # All take the same step: each holds a part of it only.
+            said = [text for text in distributed.gather(problem) if text]
+            if said or variables is None:
+                problems.append(said[0])
                 continue
             for problem in problems:
                 print(f"{problem}; step {step} is taken in its place", file=sys.stderr)
@@ -285,6 +293,8 @@ def _twice(read: Callable[[], T]) -> T:
     try:
         return read()
     except Exception:
+        if distributed.several():  # Orbax reads in all processes at once, and would wait for the others.
+            raise
         return read()
 
 
