@@ -24,9 +24,10 @@ def get_config(variant: str = "") -> ConfigDict:
     c.model.weights = "hf:timm/resnet50.tv_in1k"
     c.augment.scale = (0.5, 1.0)
     c.finetune.stages = (
-        {"epochs": 5, "unfreeze": "head"},
-        {"epochs": 5, "unfreeze": 3, "rate": 0.3},
-        {"epochs": 10, "unfreeze": "all", "rate": 0.1},
+        {"epochs": 2, "unfreeze": "head"},
+        {"epochs": 3, "unfreeze": 3},
+        # Weights that know images like yours want less here: "rate": 0.1.
+        {"epochs": 15, "unfreeze": "all"},
     )
     c.optimizer.name = "sgd"
     c.optimizer.learning_rate = 0.05

@@ -213,11 +213,11 @@ def _keeping_rows(step: Callable[..., Any], rows: NamedSharding) -> Callable[...
             return result
         return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, rows) if _rows_of(x) == given else x, result)
 
-    def keeping(*arguments):
+    def train_step(*arguments):
         with nn.intercept_methods(keep):
             return step(*arguments)
 
-    return keeping
+    return train_step
 
 
 def _rows_of(x: Any) -> int:

@@ -21,7 +21,7 @@ from jaxtl.train.step import train_step
 
 MODELS = {"vit": "vit_petals:depth=2,width=64,heads=2,patch=8", "resnet": "resnet18:stages=1-1,width=32"}
 BATCH = 16
-# Batches that make activations larger than kernels, and smaller: the compiler would fetch the smaller.
+# Two of each, since what travels must not depend on them; at fewer rows a device some activations still do.
 FSDP_BATCHES = {"vit": (64, 128), "resnet": (16, 64)}
 # Model, what trains, devices, and along fsdp; and the batch where it is not BATCH.
 CASES = [
