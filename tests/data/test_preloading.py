@@ -92,7 +92,7 @@ def test_a_broken_image_of_a_set_that_does_not_fit_is_named_at_once():
     files = jpegs(200)
     files[3] = b"no image"  # The sample does not look at it.
     data, _ = dataset(files)
-    with pytest.raises(UserError, match="b'no image'"):
+    with pytest.raises(UserError, match="begins with 'no image'"):
         preload(data, budget_bytes=1)
 
 
