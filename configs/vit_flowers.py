@@ -92,6 +92,7 @@ def _demo(c: ConfigDict) -> None:
     c.train.batch_size = 32
     c.train.epochs = 20.0
     c.train.monitor = "loss"
+    c.train.check_learning_rate = True
 
 
 VARIANTS = {"": _b16_384, "b32_384": _b32_384, "ti16": _ti16, "demo": _demo}
