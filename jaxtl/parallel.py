@@ -1,11 +1,5 @@
-"""How a step is spread over devices: jit over a mesh (the main road), or pmap. Both run the same step functions.
+"""How a step is spread over devices: jit over a mesh (the main road), or pmap. Both run the same step functions."""
 
-The mesh has two axes. "data" copies the state and cuts the batch; "fsdp" cuts both: each array of the state lies in
-parts on the devices along it, and a step fetches it whole where it is needed. Rows of the batch stay where they are.
-"""
-
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,18 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxtl import sharding
 from jaxtl.errors import UserError
+from jaxtl.sharding import AXIS, FSDP, Rules
 
 NAMES = ("jit", "pmap")
-AXIS, FSDP = AXES = ("data", "fsdp")
-# Below so many elements an array lies whole on every device: fetching it would cost more than keeping it.
-MIN_SHARDED = 4096
 
 Tree = Any
-# Regular expression -> for each dimension of the arrays it fits, the axis that it is cut along, or None.
-Rules = Mapping[str, Sequence[str | None]]
 
 
 @dataclass(frozen=True)
@@ -64,118 +55,29 @@ def make_placement(
 
     Args:
       name: "jit" or "pmap".
-      mesh: number of devices along "data" and "fsdp"; -1, for one of them, is as many as there are. All along "data"
-        by default.
-      rules: how arrays of the state are cut, in place of `axes_of`'s own rule.
+      mesh: number of devices along "data" and "fsdp", as `sharding.mesh_shape` takes it.
+      rules: how arrays of the state are cut, in place of `sharding.axes_of`'s own rule.
       devices: all, of all processes, by default.
 
     Raises:
       UserError: there is no such name, or the mesh does not fit the devices.
     """
-    devices = _sorted(devices or jax.devices())
-    shape = mesh_shape(mesh or {}, len(devices))
+    grid = sharding.make_mesh(devices or jax.devices(), mesh or {})
     if name == "jit":
-        return _jit_placement(_mesh(devices, shape), rules or {})
+        return _jit_placement(grid, rules or {})
     if name == "pmap":
-        if shape[1] > 1:
+        if grid.shape[FSDP] > 1:
             raise UserError('train.parallel "pmap" copies the state to each device: give "jit", or train.mesh fsdp 1.')
-        return _pmap_placement(devices)
+        return _pmap_placement(list(grid.devices.flat))
     raise UserError(f"train.parallel is {name!r}, but it must be one of: {', '.join(NAMES)}.")
-
-
-def abstract_arguments(
-    state: Tree, batch: Tree, *, mesh: Mapping[str, int], rules: Rules, devices: Sequence[Any]
-) -> tuple[Tree, Tree]:
-    """Returns the state and the global batch, as shapes, laid out as the placement "jit" lays them out: for compile.
-
-    Nothing is put on the devices, which may be described only.
-    """
-    grid = _mesh(_sorted(devices), mesh_shape(mesh, len(devices)))
-    cut = NamedSharding(grid, PartitionSpec(AXES))
-    layout = (_shardings(state, grid, rules), jax.tree.map(lambda _: cut, batch))
-    return jax.tree.map(lambda x, to: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=to), (state, batch), layout)
-
-
-def mesh_shape(mesh: Mapping[str, int], devices: int) -> tuple[int, int]:
-    """Returns the number of devices along "data" and "fsdp".
-
-    Raises:
-      UserError: they do not multiply to the number of devices.
-    """
-    data, fsdp = mesh.get(AXIS, -1), mesh.get(FSDP, 1)
-    if data == -1 and fsdp > 0:
-        data = devices // fsdp
-    elif fsdp == -1 and data > 0:
-        fsdp = devices // data
-    if data < 1 or fsdp < 1 or data * fsdp != devices:
-        raise UserError(
-            f"train.mesh is {dict(mesh)}, but data x fsdp must be the number of devices, {devices}: "
-            f"give {{'data': -1, 'fsdp': k}} with a k that divides {devices}."
-        )
-    return data, fsdp
-
-
-def axes_of(path: str, shape: Sequence[int], *, fsdp: int, rules: Rules) -> tuple[str | None, ...]:
-    """Returns the axis that each dimension of an array is cut along; () where it lies whole on every device.
-
-    The first rule that fits the end of the path counts: "head/kernel" fits params/head/kernel and the moments that the
-    optimizer keeps of it. Without one, arrays of MIN_SHARDED elements and more are cut along their largest dimension
-    that `fsdp` divides; of equal ones, the last.
-    """
-    for rule, axes in rules.items():
-        if _fits(rule, path):
-            return tuple(axes)
-    divisible = [(length, place) for place, length in enumerate(shape) if length % fsdp == 0]
-    if fsdp == 1 or math.prod(shape) < MIN_SHARDED or not divisible:
-        return ()
-    return (None,) * max(divisible)[1] + (FSDP,)
-
-
-def _fits(rule: str, path: str) -> bool:
-    return re.search(rf"(?:^|/)(?:{rule})$", path) is not None
-
-
-def _name(path: Sequence[Any]) -> str:
-    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
-
-
-def _shardings(tree: Tree, mesh: Mesh, rules: Rules) -> Tree:
-    def sharding(path, leaf):
-        axes = axes_of(_name(path), leaf.shape, fsdp=mesh.shape[FSDP], rules=rules)
-        known = len(axes) <= len(leaf.shape) and len({*axes} - {None}) == sum(axis is not None for axis in axes)
-        if not known or any(axis and leaf.shape[i] % mesh.shape[axis] for i, axis in enumerate(axes)):
-            raise UserError(
-                f"train.sharding cuts {_name(path)} {tuple(leaf.shape)} along {axes} of the mesh {dict(mesh.shape)}, "
-                "which must name each axis at most once and divide the dimension: give other axes, or ()."
-            )
-        return NamedSharding(mesh, PartitionSpec(*axes))
-
-    return jax.tree_util.tree_map_with_path(sharding, tree)
-
-
-def _sorted(devices: Sequence[Any]) -> list[Any]:
-    # In the order of the processes, so that each feeds contiguous rows.
-    return sorted(devices, key=lambda device: (device.process_index, device.id))
-
-
-def _mesh(devices: Sequence[Any], shape: tuple[int, int]) -> Mesh:
-    # Auto axes: the step is written for one device, and the compiler derives the communication.
-    return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def _jit_placement(mesh: Mesh, rules: Rules) -> Placement:
     whole = NamedSharding(mesh, PartitionSpec())
-    rows = NamedSharding(mesh, PartitionSpec(AXES))
-
-    def check(tree):
-        _shardings(tree, mesh, rules)
-        paths = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-        for rule in rules:
-            if not any(_fits(rule, path) for path in paths):
-                raise UserError(f"train.sharding {rule!r} fits no parameter; `describe` lists them.")
+    rows = sharding.of_batch(mesh)
 
     def put_state(tree):
-        return jax.tree.map(_copy, tree, _shardings(tree, mesh, rules))
+        return jax.tree.map(_copy, tree, sharding.of_state(tree, mesh, rules))
 
     def put_batch(batch):
         return {key: jax.make_array_from_process_local_data(rows, value) for key, value in batch.items()}
@@ -184,12 +86,13 @@ def _jit_placement(mesh: Mesh, rules: Rules) -> Placement:
         if mesh.shape[FSDP] > 1:
             step = _keeping_rows(step, rows)
         outputs = jax.eval_shape(step, *arguments)
-        shardings = jax.tree.map(lambda _: whole, outputs)
+        layout = jax.tree.map(lambda _: whole, outputs)
         if donate:
-            shardings = (_shardings(outputs[0], mesh, rules), *shardings[1:])
-        jitted = jax.jit(step, donate_argnums=(0,) if donate else (), out_shardings=shardings)
+            layout = (sharding.of_state(outputs[0], mesh, rules), *layout[1:])
+        jitted = jax.jit(step, donate_argnums=(0,) if donate else (), out_shardings=layout)
         return jitted.lower(*arguments).compile()
 
+    check = partial(sharding.check_rules, mesh=mesh, rules=rules)
     return Placement(mesh.size, None, check, put_state, put_batch, lambda tree: tree, compile_step)
 
 
@@ -224,17 +127,17 @@ def _rows_of(x: Any) -> int:
     return x.shape[0] if isinstance(x, jax.Array) and x.ndim else 0
 
 
-def _copy(x: Any, sharding: NamedSharding) -> jax.Array:
+def _copy(x: Any, to: NamedSharding) -> jax.Array:
     """Returns a copy of an array that every process has, spread over the devices of all of them."""
     if _is_key(x):
-        return jax.random.wrap_key_data(_copy(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
+        return jax.random.wrap_key_data(_copy(jax.random.key_data(x), to), impl=jax.random.key_impl(x))
     if not _is_local(x):
-        return jax.device_put(x, sharding)
+        return jax.device_put(x, to)
     if jax.process_count() == 1:
         # jnp.copy: device_put may alias its input, and the compiled step gives its input's buffers away.
-        return jax.device_put(jnp.copy(x), sharding)
+        return jax.device_put(jnp.copy(x), to)
     host = np.asarray(x)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: np.array(host[index]))
+    return jax.make_array_from_callback(host.shape, to, lambda index: np.array(host[index]))
 
 
 def _pmap_placement(devices: list[jax.Device]) -> Placement:

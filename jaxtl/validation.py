@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jaxtl import models, parallel
+from jaxtl import models, parallel, sharding
 from jaxtl.errors import UserError
 from jaxtl.train import features, groups, losses, optimizer, schedules
 from jaxtl.weights.adopt import abstract_variables
@@ -265,16 +265,16 @@ def _mesh_problems(values: Mapping[str, Any]) -> list[str]:
     def is_mesh(mesh: Mapping[Any, Any]) -> bool:
         counts = list(mesh.values())
         numbers = all(isinstance(n, int) and not isinstance(n, bool) and (n > 0 or n == -1) for n in counts)
-        return mesh.keys() <= {*parallel.AXES} and numbers and counts.count(-1) <= 1
+        return mesh.keys() <= {*sharding.AXES} and numbers and counts.count(-1) <= 1
 
     def is_rule(rule: Any, axes: Any) -> bool:
         try:
             re.compile(rule)
         except (re.error, TypeError):
             return False
-        return isinstance(axes, (tuple, list)) and all(axis in (None, *parallel.AXES) for axis in axes)
+        return isinstance(axes, (tuple, list)) and all(axis in (None, *sharding.AXES) for axis in axes)
 
-    axes = " and ".join(repr(axis) for axis in parallel.AXES)
+    axes = " and ".join(repr(axis) for axis in sharding.AXES)
     found.check("train.mesh", is_mesh, f"a dict with {axes}: numbers of devices, and -1 at most once, for the rest")
     found.check(
         "train.sharding",

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import pytest
 
 from jaxtl import models
-from jaxtl.parallel import abstract_arguments, axes_of, make_placement
+from jaxtl.parallel import make_placement
+from jaxtl.sharding import abstract_arguments, axes_of
 from jaxtl.train.cost import step_cost
 from jaxtl.train.groups import assign, flatten, select
 from jaxtl.train.hlo import KINDS, collectives

@@ -21,7 +21,8 @@ from jaxtl.commands import workdir as files
 from jaxtl.commands.plan import make_plan
 from jaxtl.errors import UserError
 from jaxtl.models.backend import compiling_for
-from jaxtl.parallel import AXES, abstract_arguments, make_placement, mesh_shape
+from jaxtl.parallel import make_placement
+from jaxtl.sharding import AXES, abstract_arguments, mesh_shape
 from jaxtl.train import storage
 from jaxtl.train.cost import step_cost
 from jaxtl.train.forecast import Program, forecast

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.parallel import AXIS, FSDP
+from jaxtl.sharding import AXIS, FSDP
 from jaxtl.train.hlo import Collective
 from jaxtl.train.slices import HOP_SECONDS, Axis, Slice
 
