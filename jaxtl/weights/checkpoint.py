@@ -5,14 +5,12 @@ optimizer state, key) and "host" (JSON: the loop's own numbers, the score, and a
 """
 
 import contextlib
-import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from jaxtl import distributed
 from jaxtl.errors import UserError
@@ -22,7 +20,6 @@ from jaxtl.weights.digests import digest_json, digests, verify
 from jaxtl.weights.retention import Retention, ranked
 
 Tree = Any
-T = TypeVar("T")
 
 
 class Checkpoints:
@@ -50,7 +47,8 @@ class Checkpoints:
             self._manager = orbax_io.open_manager(self._folder, retention, read_only=read_only)
         except OSError as error:
             raise UserError(
-                f"checkpoints cannot be written to {folder}: {_reason(error)}; make room, or mend the permissions."
+                f"checkpoints cannot be written to {folder}: {orbax_io.reason(error)}; "
+                "make room, or mend the permissions."
             ) from error
 
     def __enter__(self) -> "Checkpoints":
@@ -125,7 +123,7 @@ class Checkpoints:
         except OSError:
             last = "The folder cannot be read at the moment"
         return UserError(
-            f"the checkpoint of step {self._saving} cannot be written to {self._folder}: {_reason(error)}\n"
+            f"the checkpoint of step {self._saving} cannot be written to {self._folder}: {orbax_io.reason(error)}\n"
             f"{last}: make room, or mend the permissions, and start again; the run goes on from there."
         )
 
@@ -171,7 +169,7 @@ class Checkpoints:
 
     def _score(self, step: int) -> float | None:
         if step not in self._scores:
-            self._scores[step] = _twice(partial(self._read_host, step))["score"]
+            self._scores[step] = orbax_io.twice(partial(self._read_host, step))["score"]
         return self._scores[step]
 
     def restore_latest(self, like: Callable[[int], tuple[Tree, Tree]]) -> tuple[int, Tree, Tree, dict[str, Any]] | None:
@@ -192,10 +190,10 @@ class Checkpoints:
             variables, rest = like(step)
             found, problem = None, ""
             try:
-                found = _twice(partial(self._read, step, variables, rest))
+                found = orbax_io.twice(partial(self._read, step, variables, rest))
             # Orbax, tensorstore and JSON raise many kinds of error on broken files; each means: not whole.
             except Exception as error:
-                problem = _reason(error)
+                problem = orbax_io.reason(error)
             # All go on from the same step, or none does.
             said = [text for text in distributed.gather(problem) if text]
             if said or found is None:
@@ -248,9 +246,9 @@ class Checkpoints:
             return variables
 
         try:
-            return _twice(read)
+            return orbax_io.twice(read)
         except Exception as error:
-            raise UserError(f"checkpoint {step} cannot be read: {_reason(error)}") from error
+            raise UserError(f"checkpoint {step} cannot be read: {orbax_io.reason(error)}") from error
 
 
 def read_best(workdir: Path) -> tuple[int, Tree]:
@@ -286,20 +284,3 @@ def read_best(workdir: Path) -> tuple[int, Tree]:
                 print(f"{problem}; step {step} is taken in its place", file=sys.stderr)
             return step, variables
         raise UserError("\n".join([*problems, f"No checkpoint in {folder} is whole: train again."]))
-
-
-def _twice(read: Callable[[], T]) -> T:
-    """Reads a second time where the first fails: a network drive may stumble."""
-    try:
-        return read()
-    except Exception:
-        if distributed.several():  # Orbax reads in all processes at once, and would wait for the others.
-            raise
-        return read()
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    # tensorstore tells each function that the error passed through, and what it was asked for in full.
-    code = re.search(r"os_error_code='(\d+)'", lines[0]) if lines else None
-    return os.strerror(int(code[1])) if code else (lines[0] if lines else type(error).__name__)

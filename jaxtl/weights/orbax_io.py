@@ -1,18 +1,22 @@
 """Orbax: how one step is written and read; nothing else in jaxtl touches it, or the layout of its folders."""
 
+import os
+import re
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxtl import distributed
 from jaxtl.weights.retention import Retention
 
 Tree = Any
+T = TypeVar("T")
 _HOOK = sys.unraisablehook
 
 
@@ -101,6 +105,24 @@ def read_variables(manager: ocp.CheckpointManager, step: int) -> Tree:
 def read_host(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     """Returns the JSON of a step; unlike the others, one process may ask for it alone."""
     return dict(ocp.JsonCheckpointHandler().restore(manager.directory / str(step) / "host"))
+
+
+def twice(read: Callable[[], T]) -> T:
+    """Reads a second time where the first fails: a network drive may stumble."""
+    try:
+        return read()
+    except Exception:
+        if distributed.several():  # Orbax reads in all processes at once, and would wait for the others.
+            raise
+        return read()
+
+
+def reason(error: Exception) -> str:
+    """Returns what an error of Orbax or tensorstore comes down to, in one line."""
+    lines = str(error).strip().splitlines()
+    # tensorstore tells each function that the error passed through, and what it was asked for in full.
+    code = re.search(r"os_error_code='(\d+)'", lines[0]) if lines else None
+    return os.strerror(int(code[1])) if code else (lines[0] if lines else type(error).__name__)
 
 
 def _like(tree: Tree) -> ocp.args.PyTreeRestore:
