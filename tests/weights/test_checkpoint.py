@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import os
 import resource
 import shutil
@@ -182,7 +183,15 @@ def lost_permission(folder):
         folder.chmod(0o755)
 
 
+@pytest.fixture
+def collected():
+    """What a failed save leaves behind is told in the test that caused it, not in whichever runs later."""
+    yield
+    gc.collect()
+
+
 # Orbax leaves tasks behind that fail, too.
+@pytest.mark.usefixtures("collected")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("again", [False, True])  # Whether the step that is refused was there before.
