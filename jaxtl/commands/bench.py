@@ -17,12 +17,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxtl import data, weights
+from jaxtl import weights
 from jaxtl.commands import arguments as flags
-from jaxtl.commands import describe, forecast, recipe, setup
+from jaxtl.commands import forecast, recipe, setup
 from jaxtl.commands import workdir as files
 from jaxtl.commands.inputs import Inputs, make_inputs
-from jaxtl.commands.plan import Plan, make_plan
+from jaxtl.commands.parts import open_parts, outline
+from jaxtl.commands.plan import Plan
 from jaxtl.errors import UserError
 from jaxtl.parallel import Placement
 from jaxtl.train.chips import peak_tflops
@@ -140,23 +141,19 @@ def _measure(
 
 def _synthetic(config: ConfigDict, workdir: Path, placement: Placement) -> Opened:
     """Returns the parts of a run on noise: neither data nor weights need be at hand."""
-    opened = setup.try_weights(config)
-    classes, _ = describe.find_classes(config, opened)
-    model = setup.make_model(config, opened, classes)
-    passport = None if opened is None else setup.examine(config, opened, model)
-    new_head = setup.has_new_head(passport)
+    known = outline(config, setup.try_weights(config))
+    model = known.model
     # Products of other numbers take as long.
     variables = weights.initialise(model.module, jax.random.key(config.train.seed), model.pixels.size)
-    plan = make_plan(config, model.module, variables["params"], steps_per_epoch=1e6, new_head=new_head)
     blank = setup.blank_batch(model.pixels.size, config.train.batch_size)
     noise = np.random.default_rng(0).integers(0, 256, blank["image"].shape, np.uint8)
-    labels = np.arange(len(noise), dtype=np.int32) % len(classes)
+    labels = np.arange(len(noise), dtype=np.int32) % len(model.classes)
 
     def batches(start_step: int) -> Iterator[Any]:
         return itertools.repeat({**blank, "image": noise, "label": labels})
 
     inputs = Inputs(model.module, False, blank, batches, lambda variables: _never)
-    return Opened(model, variables, plan, inputs, np.zeros(0, np.int32))
+    return Opened(model, variables, known.plan, inputs, np.zeros(0, np.int32))
 
 
 def _never(*_: Any) -> Any:
@@ -165,25 +162,20 @@ def _never(*_: Any) -> Any:
 
 def _real(config: ConfigDict, workdir: Path, placement: Placement) -> Opened:
     """Returns the parts of a run as train would start it."""
-    opened, source = setup.open_both(config)
-    splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
-    model = setup.make_model(config, opened, source.classes)
-    variables, passport = setup.variables_for(config, opened, model)
-    new_head = setup.has_new_head(passport)
-    per_epoch = len(splits.train) / config.train.batch_size
-    plan = make_plan(config, model.module, variables["params"], steps_per_epoch=per_epoch, new_head=new_head)
+    parts = open_parts(config)
+    model, splits, plan = parts.model, parts.splits, parts.plan
     inputs = make_inputs(
         config,
         workdir,
         model,
         splits,
         placement,
-        variables=variables,
+        variables=parts.variables,
         assignment=plan.assignment,
         labels=[stage.labels for stage in plan.stages],
-        epochs=plan.total_steps / per_epoch,
+        epochs=plan.total_steps / parts.steps_per_epoch,
     )
-    return Opened(model, variables, plan, inputs, splits.train.labels)
+    return Opened(model, parts.variables, plan, inputs, splits.train.labels)
 
 
 def figures(timing: Timing, cost: Mapping[str, float], *, batch_size: int, devices: int) -> dict[str, Any]:

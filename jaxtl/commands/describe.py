@@ -1,25 +1,21 @@
 """The describe command: what a config would train, without data, and without compiling unless asked to."""
 
 import argparse
-import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from jaxtl import data, weights
+from jaxtl import weights
 from jaxtl.commands import arguments as flags
 from jaxtl.commands import recipe, setup
-from jaxtl.commands.plan import Plan, make_plan
+from jaxtl.commands.parts import Outline, outline
+from jaxtl.commands.plan import Plan
 from jaxtl.errors import UserError
-from jaxtl.train import storage
 from jaxtl.train.groups import FROZEN
-from jaxtl.train.losses import softmax_cross_entropy
 from jaxtl.train.stages import Stage
-from jaxtl.weights.adopt import abstract_variables, nest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,19 +33,12 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
 
 def run(config: ConfigDict, *, leaves: bool = False, cost: bool = False) -> None:
     """Prints the weights' passport, the groups with shapes, counts, what trains and its rate, and the step's cost."""
-    opened = _open_weights(config)
-    classes, origin = find_classes(config, opened)
-    model = setup.make_model(config, opened, classes)
-    shapes = abstract_variables(model.module, model.pixels.size)
-    passport = None if opened is None else setup.examine(config, opened, model)
-    variables = nest(shapes)
-    # The rates shown are the highest, so the length of an epoch does not matter where nothing is known of the data.
-    plan = make_plan(
-        config, model.module, variables["params"], steps_per_epoch=1e6, new_head=setup.has_new_head(passport)
-    )
-    if passport is not None:
-        print(passport.table())
-    print("\n".join([f"{len(classes)} classes, from {origin}", *plan.notes]))
+    known = outline(config, _open_weights(config))
+    plan = known.plan
+    if known.passport is not None:
+        print(known.passport.table())
+    print("\n".join([f"{len(known.model.classes)} classes, from {known.classes_from}", *plan.notes]))
+    # The rates shown are the highest, so the length of an epoch does not matter.
     print(table(plan, config.optimizer.learning_rate, leaves=leaves))
     for number, stage in enumerate(plan.stages, start=1):
         if len(plan.stages) > 1:
@@ -57,19 +46,15 @@ def run(config: ConfigDict, *, leaves: bool = False, cost: bool = False) -> None
             length = f"{spec['steps']} steps" if "steps" in spec else f"{spec['epochs']:g} epochs"
             print(f"stage {number}: {length}, {plan.count(stage.since):,} parameters train, rates x {stage.rate:g}")
         if cost:
-            print(_cost(config, model, plan, stage, variables))
+            print(_cost(config, known, stage))
 
 
-def _cost(config: ConfigDict, model: setup.Model, plan: Plan, stage: Stage, variables: dict[str, Any]) -> str:
+def _cost(config: ConfigDict, known: Outline, stage: Stage) -> str:
     """Compiles the step of a stage for one device, from shapes alone, and tells what it costs."""
-    optimizer = plan.make_optimizer(stage)
-    state = jax.eval_shape(lambda tree: recipe.make_state(config, tree, stage, optimizer), variables)
-    narrow = recipe.narrow_paths(config, model, plan, variables)
-    state = dataclasses.replace(state, params=jax.eval_shape(lambda tree: storage.narrowed(tree, narrow), state.params))
-    # Class weights need data to count, and cost nothing.
-    step = recipe.make_step(config, model, plan, stage, optimizer=optimizer, loss=softmax_cross_entropy)
+    model, plan, shapes = known.model, known.plan, known.shapes
+    step, state = recipe.abstract_step(config, model, plan, stage, shapes)
     blank = setup.blank_batch(model.pixels.size, config.train.batch_size)
-    reference = recipe.begin_reference_cost(config, model, plan, variables)
+    reference = recipe.begin_reference_cost(config, model, plan, shapes)
     compiled = jax.jit(step, donate_argnums=0).lower(state, blank).compile()
     cost = recipe.stage_cost(config, step, compiled, state, blank)
     return recipe.cost_line({**cost, **reference.result()}, plan, stage)
@@ -111,19 +96,6 @@ def _open_weights(config: ConfigDict) -> weights.Weights | None:
         if config.model.name == "auto":
             raise
         raise UserError(f'{error}\nTo see the model without them: --config.model.weights=""') from error
-
-
-def find_classes(config: ConfigDict, opened: weights.Weights | None) -> tuple[tuple[str, ...], str]:
-    """Returns the classes of the data if they are at hand, else those of the weights."""
-    try:
-        return data.open_source(config.data.source, data_dir=config.data.data_dir).classes, config.data.source
-    except UserError:
-        count = opened.num_classes if opened is not None and opened.num_classes else 1000
-        names = opened.classes if opened is not None and opened.classes else tuple(f"class {i}" for i in range(count))
-        return (
-            names,
-            "the weights, since the data are not here" if opened else "nothing: neither data nor weights are here",
-        )
 
 
 def _range(rates: list[float]) -> str:

@@ -16,20 +16,17 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jaxtl.commands import describe, recipe, setup
+from jaxtl.commands import recipe, setup
 from jaxtl.commands import workdir as files
-from jaxtl.commands.plan import make_plan
+from jaxtl.commands.parts import outline
 from jaxtl.errors import UserError
 from jaxtl.models.backend import compiling_for
 from jaxtl.parallel import make_placement
 from jaxtl.sharding import AXES, abstract_arguments, mesh_shape
-from jaxtl.train import storage
 from jaxtl.train.cost import step_cost
 from jaxtl.train.forecast import Program, forecast
 from jaxtl.train.hlo import KINDS, collectives, memory_bytes
-from jaxtl.train.losses import softmax_cross_entropy
 from jaxtl.train.slices import Slice, find_slice
-from jaxtl.weights.adopt import abstract_variables, nest
 
 LEFT_OUT = (
     "reading and decoding images, copying them to the chips, evaluation, checkpoints, compiling",
@@ -167,7 +164,9 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], *, own: bool) -> Pr
     config.model.scan = False
     rules, mesh = dict(config.train.sharding), dict(config.train.mesh)
     placement = make_placement("jit", mesh=mesh, rules=rules, devices=devices)
-    step, state, batch = _step_of(config)
+    known = outline(config, setup.try_weights(config))
+    step, state = recipe.abstract_step(config, known.model, known.plan, known.plan.stages[0], known.shapes)
+    batch = setup.whole_batch(setup.blank_batch(known.model.pixels.size, config.train.batch_size))
     placement.check(state.variables)
     arguments = abstract_arguments(state, batch, mesh=mesh, rules=rules, devices=devices)
     try:
@@ -195,25 +194,6 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], *, own: bool) -> Pr
         # A CPU computes in float32 what is asked for in 16 bits, and sends it so.
         scale=1.0 if own or config.train.precision == "float32" else 0.5,
     )
-
-
-def _step_of(config: ConfigDict) -> tuple[Any, Any, Any]:
-    """Returns the first stage's step, and the shapes of the state and the batch that it takes."""
-    opened = setup.try_weights(config)
-    classes, _ = describe.find_classes(config, opened)
-    model = setup.make_model(config, opened, classes)
-    passport = None if opened is None else setup.examine(config, opened, model)
-    new_head = setup.has_new_head(passport)
-    variables = nest(abstract_variables(model.module, model.pixels.size))
-    plan = make_plan(config, model.module, variables["params"], steps_per_epoch=1e6, new_head=new_head)
-    stage = plan.stages[0]
-    optimizer = plan.make_optimizer(stage)
-    state = jax.eval_shape(lambda tree: recipe.make_state(config, tree, stage, optimizer), variables)
-    narrow = recipe.narrow_paths(config, model, plan, variables)
-    state = dataclasses.replace(state, params=jax.eval_shape(lambda tree: storage.narrowed(tree, narrow), state.params))
-    # Class weights need data to count, and cost nothing.
-    step = recipe.make_step(config, model, plan, stage, optimizer=optimizer, loss=softmax_cross_entropy)
-    return step, state, setup.whole_batch(setup.blank_batch(model.pixels.size, config.train.batch_size))
 
 
 def report(results: Mapping[str, Any]) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxtl import data
 from jaxtl.commands import arguments as flags
 from jaxtl.commands import recipe, setup
 from jaxtl.commands import workdir as files
 from jaxtl.commands.inputs import Inputs, make_inputs
-from jaxtl.commands.plan import Plan, make_plan
+from jaxtl.commands.parts import open_parts
+from jaxtl.commands.plan import Plan
 from jaxtl.evaluate.plot import plot_rates
 from jaxtl.train import lr_find
 from jaxtl.train.losses import Loss
@@ -54,13 +54,8 @@ def run(
     files.open_workdir(workdir)
     placement = setup.placement_for(config, "jit")
     setup.check_devices(config.train.batch_size, placement, "train.batch_size")
-    opened, source = setup.open_both(config)
-    splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
-    model = setup.make_model(config, opened, source.classes)
-    variables, passport = setup.variables_for(config, opened, model)
-    per_epoch = len(splits.train) / config.train.batch_size
-    new_head = setup.has_new_head(passport)
-    plan = make_plan(config, model.module, variables["params"], steps_per_epoch=per_epoch, new_head=new_head)
+    parts = open_parts(config)
+    splits, model, variables, plan = parts.splits, parts.model, parts.variables, parts.plan
     inputs = make_inputs(
         config,
         workdir,
@@ -70,7 +65,7 @@ def run(
         variables=variables,
         assignment=plan.assignment,
         labels=[plan.stages[0].labels],
-        epochs=steps / per_epoch,
+        epochs=steps / parts.steps_per_epoch,
     )
     loss = recipe.choose_loss(config, len(model.classes), splits.train.labels)
     curves = sweep(config, model, plan, loss, inputs, variables, steps=steps, low=low, high=high, per_group=per_group)
@@ -83,7 +78,8 @@ def run(
     files.write_json(workdir / "lr_find.json", results)
     smoothed = {name: (rates, lr_find.smooth(losses)) for name, (rates, losses) in curves.items()}
     marks = {} if per_group else found["all"]["suggestions"]
-    plot_rates(workdir / "lr_find.png", smoothed, marks, title=f"{model.name} on {source.uri.rpartition('/')[2]}")
+    title = f"{model.name} on {config.data.source.rpartition('/')[2]}"
+    plot_rates(workdir / "lr_find.png", smoothed, marks, title=title)
     print(f"{workdir / 'lr_find.json'} and {workdir / 'lr_find.png'}; set config.optimizer.learning_rate")
     return results
 

@@ -13,7 +13,8 @@ from jaxtl import data, weights
 from jaxtl.commands import recipe, setup
 from jaxtl.commands import workdir as files
 from jaxtl.commands.inputs import into_memory
-from jaxtl.commands.plan import Plan, make_plan
+from jaxtl.commands.parts import open_parts
+from jaxtl.commands.plan import Plan
 from jaxtl.commands.prefix import min_side
 from jaxtl.errors import UserError
 from jaxtl.parallel import Placement
@@ -40,13 +41,8 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     placement = setup.placement_for(config)
     setup.check_devices(config.train.batch_size, placement, "train.batch_size")
     setup.check_devices(config.eval.batch_size or config.train.batch_size, placement, "eval.batch_size")
-    opened, source = setup.open_both(config)
-    splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
-    model = setup.make_model(config, opened, source.classes)
-    variables, passport = setup.variables_for(config, opened, model)
-    new_head = setup.has_new_head(passport)
-    steps_per_epoch = len(splits.train) / config.train.batch_size
-    plan = make_plan(config, model.module, variables["params"], steps_per_epoch=steps_per_epoch, new_head=new_head)
+    parts = open_parts(config)
+    splits, model, variables, passport, plan = parts.splits, parts.model, parts.variables, parts.passport, parts.plan
     loss = recipe.choose_loss(config, len(model.classes), splits.train.labels)
     _check_shapes(config, model, placement)
     placement.check(variables)
@@ -71,7 +67,7 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     if narrow:
         variables = jax.device_get(variables)  # The devices are to hold them once.
         placement = with_narrow_frozen(placement, variables["params"], narrow)
-    return Run(config, workdir, model, splits, plan, loss, placement, steps_per_epoch), variables
+    return Run(config, workdir, model, splits, plan, loss, placement, parts.steps_per_epoch), variables
 
 
 def _check_shapes(config: ConfigDict, model: setup.Model, placement: Placement) -> None:

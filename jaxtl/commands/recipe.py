@@ -1,5 +1,6 @@
 """From a config to the parts of a step: its loss, what prepares a batch, and its options."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from jaxtl.errors import UserError
 from jaxtl.train import ema, scaling, storage
 from jaxtl.train.cost import Cost, model_gflop, reference_cost, step_cost
 from jaxtl.train.groups import FROZEN
-from jaxtl.train.losses import Loss, balanced_weights, make_loss
+from jaxtl.train.losses import Loss, balanced_weights, make_loss, softmax_cross_entropy
 from jaxtl.train.mixing import mix
 from jaxtl.train.penalties import make_penalty
 from jaxtl.train.stages import Stage
@@ -81,6 +82,19 @@ def make_state(
     return TrainState.create(
         variables, optimizer, jax.random.key(config.train.seed), ema=average, loss_scale=loss_scale
     )
+
+
+def abstract_step(
+    config: ConfigDict, model: setup.Model, plan: Plan, stage: Stage, shapes: Mapping[str, Any]
+) -> tuple[functools.partial[tuple[TrainState, dict[str, jax.Array]]], TrainState]:
+    """Returns the step of a stage and the shapes of the state that it takes, from those of the variables."""
+    optimizer = plan.make_optimizer(stage)
+    state = jax.eval_shape(lambda tree: make_state(config, tree, stage, optimizer), shapes)
+    narrow = narrow_paths(config, model, plan, shapes)
+    params = jax.eval_shape(lambda tree: storage.narrowed(tree, narrow), state.params)
+    # Class weights need data to count, and cost nothing.
+    step = make_step(config, model, plan, stage, optimizer=optimizer, loss=softmax_cross_entropy)
+    return step, dataclasses.replace(state, params=params)
 
 
 def narrow_paths(config: ConfigDict, model: setup.Model, plan: Plan, variables: Mapping[str, Any]) -> set[str]:
