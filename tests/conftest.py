@@ -1,6 +1,7 @@
 """Settings every test runs under, and the place where the shared material may lie."""
 
 import os
+import sys
 from pathlib import Path
 
 # Two devices, so that a mistake in sharding shows in every test that jits.
@@ -15,6 +16,7 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+ROOT = Path(__file__).parents[1]
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -24,3 +26,19 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the real weights and photographs are not at {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Puts stand-ins, by name, before everything in PATH, and a python that is the tests' own behind them."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+
+    def write(**scripts):
+        for name, text in scripts.items():
+            (folder / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+            (folder / name).chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return write

@@ -8,33 +8,42 @@ from pathlib import Path
 
 import pytest
 import yaml
+from scripts import LAUNCH, container_of, finish, start
 
 from jaxtl import config
 
-LAUNCH = Path(__file__).parents[1] / "launch"
+
+@pytest.fixture
+def programs(programs, tmp_path):
+    """Writes stand-ins that run in one folder, whoever calls them; returns that folder."""
+
+    def write(**scripts):
+        programs(**{name: f"cd {tmp_path}\n{text}" for name, text in scripts.items()})
+        return tmp_path
+
+    return write
+
+
+# Exits with the first of the statuses that are left.
+PYTHON = """
+echo "$@" >> calls
+status=$(head -n 1 statuses)
+sed -i 1d statuses
+exit "$status"
+"""
 
 
 @pytest.fixture
-def launch(tmp_path):
+def launch(programs):
     def run(statuses, retries=5):
         """Runs local.sh with a python that exits with the given statuses, one after the other."""
-        (tmp_path / "statuses").write_text("".join(f"{status}\n" for status in statuses))
-        fake = tmp_path / "python"
-        fake.write_text(
-            f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n'
-            f'status=$(head -n 1 {tmp_path}/statuses)\nsed -i 1d {tmp_path}/statuses\nexit "$status"\n'
-        )
-        fake.chmod(0o755)
-        (tmp_path / "sleep").write_text(f"#!/bin/sh\necho $1 >> {tmp_path}/waits\n")
-        (tmp_path / "sleep").chmod(0o755)
-        environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "RETRIES": str(retries)}
-        done = subprocess.run(
-            [LAUNCH / "local.sh", "--config=a b", "--workdir=w"], env=environment, capture_output=True
-        )
-        waits = tmp_path / "waits"
-        calls = (tmp_path / "calls").read_text().splitlines()
+        folder = programs(python=PYTHON, sleep="echo $1 >> waits")
+        (folder / "statuses").write_text("".join(f"{status}\n" for status in statuses))
+        status, _ = finish(start(LAUNCH / "local.sh", "--config=a b", "--workdir=w", RETRIES=retries))
+        waits = folder / "waits"
+        calls = (folder / "calls").read_text().splitlines()
         assert set(calls) == {"-m jaxtl.main --config=a b --workdir=w"}
-        return done.returncode, len(calls), waits.read_text().split() if waits.exists() else []
+        return status, len(calls), waits.read_text().split() if waits.exists() else []
 
     return run
 
@@ -56,44 +65,6 @@ def test_saved_runs_start_again_at_once_and_are_not_counted(launch):
     assert launch([75, 75, 139, 75, 0], retries=1) == (0, 5, ["1"])
 
 
-@pytest.fixture
-def programs(tmp_path, monkeypatch):
-    """Writes stand-ins, by name, that come first in PATH; returns the folder."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-
-    def write(**scripts):
-        for name, text in scripts.items():
-            (folder / name).write_text(f"#!/usr/bin/env bash\ncd {tmp_path}\n{text}\n")
-            (folder / name).chmod(0o755)
-        return tmp_path
-
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return write
-
-
-def start(script, *arguments, **environment):
-    """Starts a launch script in a session of its own."""
-    return subprocess.Popen(
-        [LAUNCH / script, *arguments],
-        env={**os.environ, **{key: str(value) for key, value in environment.items()}},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(process, timeout=60):
-    """Returns (exit status, output)."""
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    return process.returncode, output
-
-
 def wait_for(path, lines=1):
     for _ in range(200):
         if path.exists() and len(path.read_text().splitlines()) >= lines:
@@ -104,7 +75,7 @@ def wait_for(path, lines=1):
 
 def test_several_processes_are_told_who_they_are(programs):
     folder = programs(python='echo "$JAX_COORDINATOR_ADDRESS $JAX_NUM_PROCESSES $JAX_PROCESS_ID $*" >> calls')
-    assert finish(start("local.sh", "--workdir=a b", PROCESSES=3))[0] == 0
+    assert finish(start(LAUNCH / "local.sh", "--workdir=a b", PROCESSES=3))[0] == 0
     calls = sorted(line.split(maxsplit=3) for line in (folder / "calls").read_text().splitlines())
     assert [call[1:] for call in calls] == [["3", str(rank), "-m jaxtl.main --workdir=a b"] for rank in range(3)]
     (address,) = {call[0] for call in calls}
@@ -124,7 +95,7 @@ while :; do read -rt 0.1 < /dev/zero; sleep 0.1; done
 
 def test_when_one_process_is_killed_the_rest_is_ended_in_time_and_all_start_again(programs):
     folder = programs(python=STUCK)
-    process = start("local.sh", PROCESSES=2, GRACE=1)
+    process = start(LAUNCH / "local.sh", PROCESSES=2, GRACE=1)
     first = wait_for(folder / "pids", 2)
     wait_for_ready = time.monotonic()
     while not (folder / "ready").exists() and time.monotonic() - wait_for_ready < 10:
@@ -141,7 +112,7 @@ def test_when_one_process_is_killed_the_rest_is_ended_in_time_and_all_start_agai
 
 def test_a_signal_to_the_script_lets_the_processes_save_and_ends_it(programs):
     folder = programs(python='trap "exit 75" TERM; echo $$ >> pids; while :; do sleep 0.1; done')
-    process = start("local.sh", PROCESSES=2, GRACE=20)
+    process = start(LAUNCH / "local.sh", PROCESSES=2, GRACE=20)
     wait_for(folder / "pids", 2)
     time.sleep(0.2)
     os.kill(process.pid, signal.SIGTERM)
@@ -180,7 +151,7 @@ def test_slurm_restarts_requeues_and_gives_up(programs, statuses, end, waits, re
     )
     (folder / "statuses").write_text("".join(f"{status}\n" for status in statuses))
     variables = {"SLURM_JOB_ID": 7, "SLURM_NTASKS": 2, "SLURM_SUBMIT_DIR": folder, "VENV": folder, "RETRIES": 2}
-    status, output = finish(start("slurm.sh", "--workdir=a b", **variables))
+    status, output = finish(start(LAUNCH / "slurm.sh", "--workdir=a b", **variables))
     assert status == end, output
     calls = (folder / "calls").read_text().splitlines()
     assert set(calls) == {f"{rank}/2 -m jaxtl.main --workdir=a b" for rank in (0, 1)}
@@ -203,7 +174,7 @@ def tpu(programs, states, lost=0, **environment):
     folder = programs(gcloud=GCLOUD, sleep="")
     (folder / "states").write_text("".join(f"{state}\n" for state in states))
     (folder / "lost").write_text("x\n" * lost)
-    process = start("tpu_vm.sh", "--workdir=runs/a b", NAME="n", ZONE="z", TYPE="v5litepod-16", **environment)
+    process = start(LAUNCH / "tpu_vm.sh", "--workdir=runs/a b", NAME="n", ZONE="z", TYPE="v5litepod-16", **environment)
     status, output = finish(process)
     calls = (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
     return status, output, [call.removeprefix("compute tpus ") for call in calls]
@@ -246,12 +217,6 @@ def test_shellcheck_finds_nothing():
 
 
 JOBSETS = sorted(LAUNCH.glob("*.yaml"))
-
-
-def container_of(path):
-    (group,) = yaml.safe_load(path.read_text())["spec"]["replicatedJobs"]
-    (container,) = group["template"]["spec"]["template"]["spec"]["containers"]
-    return container
 
 
 @pytest.mark.parametrize("path", JOBSETS, ids=lambda path: path.stem)
@@ -300,7 +265,7 @@ def test_a_jobset_is_one_that_restarts_as_a_whole(path):
 @pytest.mark.parametrize("path", JOBSETS, ids=lambda path: path.stem)
 def test_the_flags_in_a_jobset_are_flags_of_jaxtl(path, monkeypatch):
     monkeypatch.chdir(LAUNCH.parent)
-    container = container_of(path)
+    container = container_of(path.name)
     words = [*container["command"], *container.get("args", [])]
     flags = dict(word.split("=", 1) for word in words if word.startswith("--"))
     assert flags.pop("--workdir").startswith(container["volumeMounts"][0]["mountPath"])
@@ -310,7 +275,7 @@ def test_the_flags_in_a_jobset_are_flags_of_jaxtl(path, monkeypatch):
 
 
 def test_the_command_of_the_gpu_jobset_runs_one_process_with_its_number(programs):
-    container = container_of(LAUNCH / "kubernetes_gpu.yaml")
+    container = container_of("kubernetes_gpu.yaml")
     programs(python='echo "$JAX_PROCESS_ID $*"')
     environment = {**os.environ, "JOB_COMPLETION_INDEX": "1"}
     done = subprocess.run([*container["command"], *container["args"]], env=environment, capture_output=True, text=True)

@@ -12,10 +12,10 @@ import threading
 from pathlib import Path
 
 import pytest
-import yaml
+import scripts
 from joined import finish, free_port, same, wait_for_line
+from scripts import LAUNCH, container_of, start
 
-LAUNCH = Path(__file__).parents[2] / "launch"
 PYTHON = Path(sys.executable).parent
 
 
@@ -28,45 +28,6 @@ def flags(config_file, pictures):
         "--config.optimizer.name=sgd",
         "--config.train.batch_size=8",
         "--config.train.steps=3",
-    )
-
-
-@pytest.fixture
-def programs(tmp_path, monkeypatch):
-    """Puts stand-ins, by name, before everything in PATH, and a python that is the tests' own behind them."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-
-    def write(**scripts):
-        for name, text in scripts.items():
-            (folder / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
-            (folder / name).chmod(0o755)
-
-    monkeypatch.setenv("PATH", f"{folder}:{PYTHON}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(LAUNCH.parent))
-    return write
-
-
-def run(command, timeout=300, **environment):
-    """Runs a script in a session of its own; returns (status, output)."""
-    process = start(command, **environment)
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    return process.returncode, output
-
-
-def start(command, **environment):
-    variables = {**os.environ, **{key: str(value) for key, value in environment.items()}}
-    return subprocess.Popen(
-        [str(word) for word in command],
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
     )
 
 
@@ -110,7 +71,7 @@ def test_slurm_starts_a_run_whose_processes_find_each_other_and_read_their_share
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'watch'}:{LAUNCH.parent}")
     variables = {"SLURM_JOB_ID": job, "SLURM_NTASKS": 2, "SLURM_SUBMIT_DIR": LAUNCH.parent, "VENV": PYTHON.parent}
     command = (LAUNCH / "slurm.sh", *flags, f"--workdir={tmp_path / 'run'}")
-    status, output = run(command, OPENED=tmp_path / "opened", **variables)
+    status, output = scripts.finish(start(*command, OPENED=tmp_path / "opened", **variables), timeout=300)
     assert status == 0, output
     assert "error" not in output
     one, two = sorted(
@@ -134,7 +95,7 @@ def rank_of(pid):
 def test_killed_under_local_sh_all_start_again_and_end_as_if_nothing_had_happened(programs, flags, jaxtl, tmp_path):
     long = (*flags, "--config.train.steps=120", "--config.train.eval_every=40", "--config.optimizer.learning_rate=1e-3")
     workdir = tmp_path / "run"
-    process = start((LAUNCH / "local.sh", *long, f"--workdir={workdir}"), PROCESSES=2, GRACE=3)
+    process = start(LAUNCH / "local.sh", *long, f"--workdir={workdir}", PROCESSES=2, GRACE=3)
     # Past the checkpoint of step 40, kill the process that the others found each other by.
     wait_for_line(workdir, [process], lines=18)
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
@@ -146,12 +107,6 @@ def test_killed_under_local_sh_all_start_again_and_end_as_if_nothing_had_happene
     assert "continues at step " in output
     assert jaxtl("train", *long, f"--workdir={tmp_path / 'alone'}")[0] == 0
     same(workdir, tmp_path / "alone")
-
-
-def container_of(name):
-    (group,) = yaml.safe_load((LAUNCH / name).read_text())["spec"]["replicatedJobs"]
-    (container,) = group["template"]["spec"]["template"]["spec"]["containers"]
-    return container
 
 
 def with_own(words, flags, workdir):
@@ -169,7 +124,7 @@ def test_the_container_of_the_gpu_jobset_trains_with_what_kubernetes_tells_it(pr
     address = f"127.0.0.1:{free_port()}"  # In place of the name of the first pod.
     command = [*container["command"], *with_own(container["args"], flags, tmp_path / "run")]
     pods = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": 2, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
-    started = [start(command, JOB_COMPLETION_INDEX=number, **pods) for number in range(2)]
+    started = [start(*command, JOB_COMPLETION_INDEX=number, **pods) for number in range(2)]
     statuses, printed, _ = finish(started)
     assert statuses == [0, 0], printed
     assert not any("jax[k8s]" in text for text in printed)
@@ -198,7 +153,7 @@ def test_the_container_of_the_tpu_jobset_trains_with_what_gke_tells_it(programs,
     command = with_own(container["command"], flags, tmp_path / "run")
     pods = {"TPU_WORKER_HOSTNAMES": "127.0.0.1,127.0.0.1", "JAX_COORDINATOR_PORT": free_port()}
     slice_ = {"MEGASCALE_COORDINATOR_ADDRESS": "127.0.0.1", "MEGASCALE_NUM_SLICES": 1, "MEGASCALE_SLICE_ID": 0}
-    started = [start(command, TPU_WORKER_ID=number, **pods, **slice_) for number in range(2)]
+    started = [start(*command, TPU_WORKER_ID=number, **pods, **slice_) for number in range(2)]
     statuses, printed, _ = finish(started)
     assert statuses == [0, 0], printed
     alone(tmp_path / "run")
@@ -277,7 +232,8 @@ def test_the_commands_for_the_workers_of_a_tpu_slice_train_on_each(
     variables = {"NAME": "n", "ZONE": "z", "TYPE": "v5litepod-16", "NFS": "h:/share", "ROOT": tmp_path}
     workers = {"METADATA0": metadata[0], "METADATA1": metadata[1], "PYTHON": sys.executable}
     command = (LAUNCH / "tpu_vm.sh", *flags, "--workdir=runs/a")
-    status, output = run(command, JAX_COORDINATOR_PORT=free_port(), **variables, **workers)
+    started = start(*command, JAX_COORDINATOR_PORT=free_port(), **variables, **workers)
+    status, output = scripts.finish(started, timeout=300)
     assert status == 0, output
     alone(tmp_path / "share" / "a")
     for worker in (0, 1):
