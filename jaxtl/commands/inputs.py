@@ -109,20 +109,7 @@ def make_inputs(
     prefix = (
         Prefix.make(config, model, variables, stop, config.eval.batch_size or config.train.batch_size) if stop else None
     )
-    rows = f.cache_views * len(splits.train) + len(splits.val)
-    decision = features.decide(
-        mode,
-        stop=stop,
-        # Mixing blends images: blending their features instead would be something else.
-        exact=(_is_plain(config) or f.cache_views > 1) and not (config.augment.mixup or config.augment.cutmix),
-        passes=epochs / f.cache_views,
-        needed=rows * prefix.bytes_per_image if prefix else 0,
-        memory=int(config.data.cache_gib * 2**30),
-        # Of the host that has least: all decide alike.
-        disk=min(map(int, distributed.gather(str(feature_store.free_bytes(Path(f.cache_dir or workdir).absolute()))))),
-        on_disk=bool(f.cache_dir),
-        blended=bool(config.augment.mixup or config.augment.cutmix),
-    )
+    decision = _decide(config, workdir, splits, prefix, mode=mode, stop=stop, epochs=epochs)
     if began and not decision.cache:
         raise UserError(f"the run began with cached features, but {decision.reason}: make room for them again.")
     if f.cache_features == "on" and not decision.cache:
@@ -137,6 +124,36 @@ def make_inputs(
     stored = stored_features(config, workdir, model, splits, prefix, in_memory=decision.where == "memory")
     print(f"features of {len(splits.train) + len(splits.val):,} images: {time.perf_counter() - begun:.1f} s")
     return _features(config, model, splits, placement, prefix, stored, start)
+
+
+def _decide(
+    config: ConfigDict,
+    workdir: Path,
+    splits: data.Splits,
+    prefix: Prefix | None,
+    *,
+    mode: str,
+    stop: str,
+    epochs: float,
+) -> features.Decision:
+    """Decides whether the features of this run are cached, as all its processes do; see `features.decide`."""
+    f = config.finetune
+    rows = f.cache_views * len(splits.train) + len(splits.val)
+    # Mixing blends images: blending their features instead would be something else.
+    blended = bool(config.augment.mixup or config.augment.cutmix)
+    free = feature_store.free_bytes(Path(f.cache_dir or workdir).absolute())
+    return features.decide(
+        mode,
+        stop=stop,
+        exact=(_is_plain(config) or f.cache_views > 1) and not blended,
+        passes=epochs / f.cache_views,
+        needed=rows * prefix.bytes_per_image if prefix else 0,
+        memory=int(config.data.cache_gib * 2**30),
+        # Of the host that has least: all decide alike.
+        disk=min(map(int, distributed.gather(str(free)))),
+        on_disk=bool(f.cache_dir),
+        blended=blended,
+    )
 
 
 def _is_plain(config: ConfigDict) -> bool:

@@ -84,19 +84,10 @@ def _train(
 ) -> tuple[int, Progress, Evaluate]:
     """Trains to the end; returns the last step, the progress, and the evaluation."""
     config, placement, plan = run.config, run.placement, run.plan
-
-    def fresh(step: int) -> TrainState:
-        stage = stage_of(plan.stages, step)
-        return recipe.make_state(config, variables, stage, plan.make_optimizer(stage))
-
     keep = {key: config.train[key] for key in ("keep_latest", "keep_best")}
     with Checkpoints(run.workdir / "checkpoints", **keep) as checkpoints:
-        state, progress = loop.restore(checkpoints, fresh) or (fresh(0), Progress())
+        state, progress = _restore(run, variables, checkpoints)
         done, progress.began = int(state.step), started
-        for problem in checkpoints.problems:
-            print(f"{problem}; the one before it is taken")
-        if done:
-            print(f"continues at step {done} of {plan.total_steps}")
         inputs = make_inputs(
             config,
             run.workdir,
@@ -142,6 +133,21 @@ def _train(
                 )
                 done = stage.stop
         return int(placement.get(state.step)), progress, evaluate
+
+
+def _restore(run: Run, variables: Mapping[str, Any], checkpoints: Checkpoints) -> tuple[TrainState, Progress]:
+    """Returns where the run stopped, and says so, or its beginning."""
+
+    def fresh(step: int) -> TrainState:
+        stage = stage_of(run.plan.stages, step)
+        return recipe.make_state(run.config, variables, stage, run.plan.make_optimizer(stage))
+
+    state, progress = loop.restore(checkpoints, fresh) or (fresh(0), Progress())
+    for problem in checkpoints.problems:
+        print(f"{problem}; the one before it is taken")
+    if int(state.step):
+        print(f"continues at step {int(state.step)} of {run.plan.total_steps}")
+    return state, progress
 
 
 def _begin_stage(
