@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.models.backend import backend
+from jaxtl.models.linear import Dense, multiply
 
 # Xavier for a square projection; written by fan-in, because the fused q, k, v kernel [D, 3D] is three of those.
 _square_init = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -18,14 +19,14 @@ def choose_attention(
     """Gives the form of attention to use: "plain" products, JAX' own function as "xla", or "cudnn" (flash attention).
 
     Args:
-      backend: "cpu", "gpu" or "tpu".
+      backend: "cpu", "gpu", "tpu", or "none" for the plain one.
       dtype: of queries, keys and values.
       head_width: channels of a head.
       queries: number of tokens that ask.
       keys: number of tokens that are asked.
       capability: of the GPU, such as "9.0"; that of AMD's begins with letters.
     """
-    if backend == "cpu":
+    if backend in ("cpu", "none"):
         # Plain batched matrix products take four fifths of the time of the general function.
         return "plain"
     if backend != "gpu" or jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16) or not capability[:1].isdigit():
@@ -73,8 +74,8 @@ class QueryKeyValue(nn.Module):
         bias = bias.astype(self.dtype)[None, None]
         # One product where all are asked for: a CPU takes longer over three.
         first = 3 * width if queries == x.shape[1] else width
-        query = x[:, :queries] @ kernel[:, :first] + bias[..., :first]
-        rest = query[..., width:] if first > width else x @ kernel[:, first:] + bias[..., first:]
+        query = multiply(x[:, :queries], kernel[:, :first]) + bias[..., :first]
+        rest = query[..., width:] if first > width else multiply(x, kernel[:, first:]) + bias[..., first:]
         return query[..., :width], rest[..., :width], rest[..., width:]
 
 
@@ -92,4 +93,4 @@ class Attention(nn.Module):
         parts = QueryKeyValue(self.qkv_bias, self.dtype, name="qkv")(x, outputs)
         query, key, value = (part.reshape(batch, -1, self.heads, width // self.heads) for part in parts)
         x = attend(query, key, value).reshape(batch, outputs, width)
-        return nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name="proj")(x)
+        return Dense(width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name="proj")(x)

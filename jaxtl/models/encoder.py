@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.models.attention import Attention
+from jaxtl.models.linear import Dense
 
 
 def exact_gelu(x: jax.Array) -> jax.Array:
@@ -29,10 +30,10 @@ class Mlp(nn.Module):
         """Maps tokens [B, N, D] to tokens [B, N, D]."""
         init = nn.initializers.xavier_uniform()
         width = x.shape[-1]
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init, name="fc1")(x)
+        x = Dense(self.hidden, dtype=self.dtype, kernel_init=init, name="fc1")(x)
         x = nn.gelu(x) if self.gelu == "tanh" else exact_gelu(x)
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
-        return nn.Dense(width, dtype=self.dtype, kernel_init=init, name="fc2")(x)
+        return Dense(width, dtype=self.dtype, kernel_init=init, name="fc2")(x)
 
 
 class DropPath(nn.Dropout):

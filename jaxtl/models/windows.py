@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.models.backend import backend
+from jaxtl.models.winograd import convolve_tiles
 
 Padding = str | Sequence[tuple[int, int]]
 Pads = tuple[tuple[int, int], ...]
@@ -26,37 +27,15 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: P
         x = x[:, :: strides[0], :: strides[1]]
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
     if (
-        tuple(strides) == (1, 1)
-        and kernel.shape[:2] == (3, 3)
-        and max(kernel.shape[2:]) <= 64
-        and sides == ((1, 1), (1, 1))
+        kernel.shape[:2] == (3, 3)
+        and tuple(strides) == (1, 1)
+        and sides in ("SAME", ((1, 1), (1, 1)))
+        and min(kernel.shape[2:]) >= 32
+        and x.dtype == kernel.dtype == jnp.float32
     ):
-        return _convolve_narrow(x, kernel)
+        # Half the time of XLA's own; with fewer channels the sums take more than the products save.
+        return convolve_tiles(x, kernel)
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
-
-
-def _padded(x: jax.Array, kernel: jax.Array, side: int) -> jax.Array:
-    padding = [(side, side)] * 2
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-def _cropped(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    # XLA computes 64 channels and less in one thread, but in all of them where the result is larger than the images.
-    return _padded(x, kernel, 2)[:, 1:-1, 1:-1]
-
-
-@jax.custom_vjp
-def _convolve_narrow(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _cropped(x, kernel)
-
-
-def _convolve_narrow_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
-    _, of_kernel = jax.vjp(lambda kernel: _padded(x, kernel, 1), kernel)
-    return _cropped(gradient, kernel[::-1, ::-1].swapaxes(2, 3)), of_kernel(gradient)[0]
-
-
-_convolve_narrow.defvjp(lambda x, kernel: (_cropped(x, kernel), (x, kernel)), _convolve_narrow_backward)
 
 
 def max_pool(x: jax.Array, padding: Padding, train: bool) -> jax.Array:
