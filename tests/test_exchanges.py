@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxtl import models
+from jaxtl.models.backend import compiling_for
 from jaxtl.parallel import make_placement
 from jaxtl.sharding import abstract_arguments, axes_of
 from jaxtl.train.cost import step_cost
@@ -49,7 +50,9 @@ def measure(name, unfreeze, devices, fsdp, rows=BATCH):
     }
     where = {"mesh": {"data": -1, "fsdp": fsdp}, "rules": {}, "devices": jax.devices()[:devices]}
     step = partial(train_step, model=model, optimizer=optimizer, groups=groups, clip_norm=1.0)
-    compiled = make_placement(**where).compile(step, *abstract_arguments(state, batch, **where), donate=True)
+    # A CPU's own convolution sums sixteen transformed gradients of a 3 x 3 kernel, for nine.
+    with compiling_for("none"):
+        compiled = make_placement(**where).compile(step, *abstract_arguments(state, batch, **where), donate=True)
     found = collectives(compiled.as_text(), devices)
     leaves = flatten(variables["params"])
     statistics = flatten(variables.get("batch_stats", {}))

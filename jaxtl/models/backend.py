@@ -10,7 +10,10 @@ _other: ContextVar[str] = ContextVar("other", default="")
 
 
 def backend() -> str:
-    """Returns "cpu", "gpu" or "tpu": where this process computes, unless it compiles for another."""
+    """Returns "cpu", "gpu" or "tpu": where this process computes, unless it compiles for another.
+
+    "none" stands for no special one: every operation in its plain form.
+    """
     return _other.get() or jax.default_backend()
 
 
