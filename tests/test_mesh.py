@@ -1,23 +1,14 @@
 """Training on meshes of eight devices equals training on one, and cut states take their share of memory."""
 
 import json
-import os
-import subprocess
-import sys
-from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
+from meshes import apart, bytes_of_parts, in_eight_devices, train
 
 from jaxtl import models
 from jaxtl.parallel import make_placement
-from jaxtl.train import ema
-from jaxtl.train.groups import assign, select
-from jaxtl.train.optimizer import make_optimizer
-from jaxtl.train.state import TrainState
-from jaxtl.train.step import train_step
 
 MODELS = {"vit": "vit_petals:depth=2,width=64,heads=2,patch=8", "resnet": "resnet18:stages=1-1,width=32"}
 UNFREEZE = ("head", "1", "all")
@@ -25,60 +16,21 @@ MESHES = {"data 8": {}, "data 4 x fsdp 2": {"fsdp": 2}, "fsdp 8": {"data": 1, "f
 RULES = {"block0/.*/kernel": (), "head/kernel": ("fsdp", None)}
 
 
-def train(model, variables, unfreeze, placement):
-    """Takes five steps of SGD; returns the last state and the losses."""
-    groups = select(assign(variables["params"], model.groups()), unfreeze)
-    optimizer = make_optimizer(groups, name="sgd", learning_rate=0.05, momentum=0.9)
-    average = ema.trained_leaves(variables, groups)
-    state = placement.put_state(TrainState.create(variables, optimizer, jax.random.key(1), ema=average))
-    step = partial(train_step, model=model, optimizer=optimizer, groups=groups, clip_norm=1.0, ema_decay=0.9)
-
-    def batch(seed):
-        rng = np.random.default_rng(seed)
-        images = rng.normal(size=(16, 16, 16, 3)).astype(np.float32)
-        return placement.put_batch({"image": images, "label": rng.integers(0, 8, 16).astype(np.int32)})
-
-    compiled = placement.compile(step, state, batch(0), donate=True)
-    losses = []
-    for seed in range(5):
-        state, scalars = compiled(state, batch(seed))
-        losses.append(float(placement.get(scalars)["loss"]))
-    return state, losses
-
-
-def bytes_a_device(tree):
-    taken = dict.fromkeys(jax.devices(), 0)
-    for leaf in jax.tree.leaves(tree):
-        for shard in leaf.addressable_shards:
-            taken[shard.device] += shard.data.nbytes
-    return list(taken.values())
-
-
 def measure(name, unfreeze):
     """Returns mesh -> how far it ends from one device, and the bytes of each device."""
     model = models.build(MODELS[name], num_classes=8, image_size=16)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
-    first, losses = train(model, variables, unfreeze, make_placement(devices=jax.devices()[:1]))
+    first, losses, _ = train(model, variables, unfreeze, make_placement(devices=jax.devices()[:1]), ema_decay=0.9)
     placements = {mesh: make_placement(mesh=shape) for mesh, shape in MESHES.items()}
     placements["fsdp 8 by rules"] = make_placement(mesh=MESHES["fsdp 8"], rules=RULES)
     placements["pmap"] = make_placement("pmap")
     found = {}
     for mesh, placement in placements.items():
-        state, others = train(model, variables, unfreeze, placement)
-        apart = [
-            float(np.abs(np.asarray(a) - np.asarray(b)).max())
-            for one, two in ((first, placement.get(state)),)
-            for a, b in zip(
-                jax.tree.leaves((one.variables, one.opt_state, one.ema)),
-                jax.tree.leaves((two.variables, two.opt_state, two.ema)),
-                strict=True,
-            )
-        ]
-        parts = {"params": state.params, "moments": state.opt_state, "averages": state.ema}
+        state, others, _ = train(model, variables, unfreeze, placement, ema_decay=0.9)
         found[mesh] = {
-            "apart": max(apart),
+            "apart": apart(first, placement.get(state)),
             "losses apart": max(abs(a - b) for a, b in zip(losses, others, strict=True)),
-            "bytes": {part: bytes_a_device(tree) for part, tree in parts.items()},
+            "bytes": bytes_of_parts(state),
         }
     return found
 
@@ -86,10 +38,7 @@ def measure(name, unfreeze):
 @pytest.fixture(scope="module")
 def measured():
     """Every case, in one process with eight devices."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    out = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=900)
-    assert out.returncode == 0, out.stderr
-    return json.loads(out.stdout.splitlines()[-1])
+    return in_eight_devices(__file__)
 
 
 @pytest.mark.slow

@@ -1,0 +1,74 @@
+"""Steps of training on a placement, as the tests of meshes take them, and what these compare and count."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import numpy as np
+
+from jaxtl.train import ema
+from jaxtl.train.groups import assign, select
+from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.state import TrainState
+from jaxtl.train.step import train_step
+
+# Without the passes of LLVM, which change neither what is exchanged nor what is counted, compiling takes half the time.
+FLAGS = (
+    "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+)
+
+
+def in_eight_devices(file):
+    """Runs a test file as a script in a process with eight devices; returns what it prints last, as JSON."""
+    environment = {**os.environ, "XLA_FLAGS": " ".join(FLAGS)}
+    out = subprocess.run([sys.executable, file], env=environment, capture_output=True, text=True, timeout=900)
+    assert out.returncode == 0, out.stderr
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+def train(model, variables, unfreeze, placement, ema_decay=0.0, **options):
+    """Takes five steps of SGD on 16 rows; returns the last state, the losses and the compiled step."""
+    groups = select(assign(variables["params"], model.groups()), unfreeze)
+    optimizer = make_optimizer(groups, name="sgd", learning_rate=0.05, momentum=0.9)
+    average = ema.trained_leaves(variables, groups) if ema_decay else None
+    state = placement.put_state(TrainState.create(variables, optimizer, jax.random.key(1), ema=average))
+    fixed = {"model": model, "optimizer": optimizer, "groups": groups, "clip_norm": 1.0, "ema_decay": ema_decay}
+    step = partial(train_step, **fixed, **options)
+
+    def batch(seed):
+        rng = np.random.default_rng(seed)
+        images = rng.normal(size=(16, 16, 16, 3)).astype(np.float32)
+        return placement.put_batch({"image": images, "label": rng.integers(0, 8, 16).astype(np.int32)})
+
+    compiled = placement.compile(step, state, batch(0), donate=True)
+    losses = []
+    for seed in range(5):
+        state, scalars = compiled(state, batch(seed))
+        losses.append(float(placement.get(scalars)["loss"]))
+    return state, losses, compiled
+
+
+def apart(one, two):
+    """Gives the largest difference between numbers of two states: parameters, statistics, moments and averages."""
+    leaves = (jax.tree.leaves((state.variables, state.opt_state, state.ema)) for state in (one, two))
+    return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in zip(*leaves, strict=True))
+
+
+def bytes_a_device(tree):
+    """Gives what each device holds of a tree."""
+    taken = dict.fromkeys(jax.devices(), 0)
+    for leaf in jax.tree.leaves(tree):
+        for shard in leaf.addressable_shards:
+            taken[shard.device] += shard.data.nbytes
+    return list(taken.values())
+
+
+def bytes_of_parts(state):
+    """Gives what each device holds of each part of a state that fsdp cuts."""
+    parts = {"params": state.params, "moments": state.opt_state, "averages": state.ema}
+    return {part: bytes_a_device(tree) for part, tree in parts.items()}
