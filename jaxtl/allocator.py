@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep what a training step gives back."""
+"""Working memory of steps on a CPU: kept from one to the next, and held by one at a time."""
 
 import ctypes
 import platform
@@ -25,3 +25,14 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     # One arena for all threads: in theirs, which are small, large blocks are mapped and unmapped all the same.
     return all([mallopt(_M_ARENA_MAX, 1), mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, _NEVER)])
+
+
+def compute_in_turn() -> None:
+    """Makes JAX begin a computation on a CPU only when the one before has ended; to be called before the first.
+
+    Each that is begun ahead takes working memory of its own, which is no longer in the cache: queued steps of ResNet-50
+    at batch 8 hold 6.6 GB instead of 3.0, and take a tenth longer.
+    """
+    import jax  # It takes a second, which --help need not wait for.
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)

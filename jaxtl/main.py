@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 
-from jaxtl.allocator import keep_freed_memory
+from jaxtl.allocator import compute_in_turn, keep_freed_memory
 from jaxtl.errors import Stopped, UserError
 
 COMMANDS = {
@@ -22,10 +22,11 @@ COMMANDS = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, *, in_turn: bool = False) -> int:
     """Runs one command; returns the exit status: 0, 1 (a problem, explained) or 75 (stopped, to be started again).
 
-    One of several processes ends here, with 1, or with 76 where the others are gone.
+    One of several processes ends here, with 1, or with 76 where the others are gone. With `in_turn`, a CPU computes one
+    step after the other, not some ahead.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     # is printed.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    if in_turn:
+        compute_in_turn()
     try:
         return module.main(arguments, overrides) or 0
     except UserError as error:
@@ -92,5 +95,4 @@ def _split_overrides(argv: list[str], parser: argparse.ArgumentParser) -> tuple[
 
 if __name__ == "__main__":
     # Here alone: whoever calls main() in a process of his own may want it otherwise.
-    keep_freed_memory()
-    sys.exit(main())
+    sys.exit(main(in_turn=keep_freed_memory()))

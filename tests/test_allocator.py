@@ -1,4 +1,4 @@
-"""What a step frees is there for the next one: no page of it is asked of the system again."""
+"""What a step frees is there for the next one, and for it alone."""
 
 import subprocess
 import sys
@@ -38,3 +38,22 @@ def test_a_step_finds_its_memory_again():
         pytest.skip("another C library, or an accelerator")
     assert faults["as it is"] > 40 * 8_000  # 32 MiB are 8,192 pages of 4 KiB, in every step.
     assert faults["keep"] < faults["as it is"] / 3  # Some steps go by until the heap is large enough.
+
+
+IN_TURN = """
+import sys
+import jax, jax.numpy as jnp
+from jaxtl.allocator import compute_in_turn
+if sys.argv[1] == "in turn":
+    compute_in_turn()
+
+step = jax.jit(lambda x: jnp.sin(x @ x))
+x = step(jnp.ones((2048, 2048))).block_until_ready()
+print([step(x).is_ready() for _ in range(3)])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "ended"), [("in turn", True), ("ahead", False)])
+def test_a_step_has_ended_when_the_next_begins(how, ended):
+    assert subprocess.check_output([sys.executable, "-c", IN_TURN, how], text=True).strip() == str([ended] * 3)

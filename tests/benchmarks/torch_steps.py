@@ -3,11 +3,11 @@
     python tests/benchmarks/torch_steps.py --models vit_ti16 vit_s16 resnet18 resnet50 --unfreeze all 2 head
     python tests/benchmarks/torch_steps.py --gpu     # ViT-B/16 and ResNet-50, bfloat16, against torch.compile
 
-A process of its own, because the threads of the one spin for a while after their work, and because jaxtl's tells the
-allocator to keep freed memory, as `python -m jaxtl.main` does. Both train on one batch of noise that lies ready, with
-AdamW (fused in PyTorch), 1,000 classes, all cores. A round is --steps steps of the one and as many of the other; the
-ratio of a round is PyTorch's time by jaxtl's, above 1 where jaxtl is faster, and the median of the rounds counts, so
-that whatever else the machine does meets both. What is frozen does not train in either: PyTorch's has requires_grad
+A process of its own, because the threads of the one spin for a while after their work, and because jaxtl's keeps freed
+memory and computes steps in turn, as `python -m jaxtl.main` does. Both train on one batch of noise that lies ready,
+with AdamW (fused in PyTorch), 1,000 classes, all cores. A round is --steps steps of the one and as many of the other;
+the ratio of a round is PyTorch's time by jaxtl's, above 1 where jaxtl is faster, and the median of the rounds counts,
+so that whatever else the machine does meets both. What is frozen does not train in either: PyTorch's has requires_grad
 off and its BatchNorm in evaluation mode. On a GPU PyTorch runs under torch.compile and autocast to bfloat16, with
 channels_last; jaxtl allocates no memory ahead, so that both find room.
 """
@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from torch_deit import DeiT
 
 from jaxtl import models
-from jaxtl.allocator import keep_freed_memory
+from jaxtl.allocator import compute_in_turn, keep_freed_memory
 from jaxtl.train import groups as groups_lib
 from jaxtl.train.chips import peak_tflops
 from jaxtl.train.cost import model_gflop
@@ -136,7 +136,8 @@ def serve(pipe: Connection, who: str, name: str, unfreeze: str, batch: int, dtyp
     images = generator.normal(size=(batch, 224, 224, 3)).astype(np.float32)
     labels = generator.integers(0, CLASSES, batch).astype(np.int32)
     if who == "jaxtl":
-        keep_freed_memory()
+        if keep_freed_memory():
+            compute_in_turn()
         run, gflop = jaxtl_steps(name, unfreeze, images, labels, dtype)
     else:
         run, gflop = torch_steps(name, unfreeze, images, labels, dtype, device), 0.0
