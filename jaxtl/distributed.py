@@ -22,6 +22,7 @@ from jax._src import distributed as runtime  # Its client has no public name.
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxtl.allocator import compute_in_turn
 from jaxtl.errors import UserError
 
 # What a process ends with whose peers are missing or gone: neither 1, for a person to mend, nor 75, "saved".
@@ -67,7 +68,7 @@ def connect(address: str = "", processes: int = 0, process_id: int = -1, *, time
     over = _give_up_after(timeout, f"{where}: not all processes had come together after {timeout} s")
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # On CPUs, two programs that run at the same time would mix up their messages; accelerators run one by one.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    compute_in_turn()
     try:
         # jax ends the process with a dump when time is up; the thread above says what is wrong before that.
         jax.distributed.initialize(

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 
-from jaxtl.allocator import compute_in_turn, keep_freed_memory
+from jaxtl.allocator import compute_in_turn, has_accelerator, keep_freed_memory
 from jaxtl.errors import Stopped, UserError
 
 COMMANDS = {
@@ -95,4 +95,5 @@ def _split_overrides(argv: list[str], parser: argparse.ArgumentParser) -> tuple[
 
 if __name__ == "__main__":
     # Here alone: whoever calls main() in a process of his own may want it otherwise.
-    sys.exit(main(in_turn=keep_freed_memory()))
+    keep_freed_memory()
+    sys.exit(main(in_turn=not has_accelerator()))

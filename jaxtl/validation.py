@@ -230,7 +230,7 @@ def _rule_problems(values: Mapping[str, Any]) -> list[str]:
     if not groups.misfits({group: group for group, _ in table}, unfreeze, rules):
         return []
     params = nest(abstract_variables(module, models.native_size(values["model.name"])))["params"]
-    return groups.misfits(groups.sort(groups.assign(params, table), table), unfreeze, rules)
+    return groups.misfits(groups.assign(params, table), unfreeze, rules)
 
 
 def _train_problems(values: Mapping[str, Any]) -> list[str]:

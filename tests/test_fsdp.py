@@ -123,7 +123,7 @@ def test_each_device_holds_its_part_of_the_state(measured, case):
 def test_frozen_parameters_take_half_of_their_part_in_bfloat16(measured):
     for mesh in MESHES:
         wide, narrow = (measured[case][mesh]["bytes"]["params"][0] for case in ("scan", "bfloat16"))
-        assert narrow < 0.6 * wide  # The last block and the head train, in float32.
+        assert narrow < 0.7 * wide  # The last block and the head train, in float32.
 
 
 @pytest.mark.slow

@@ -9,11 +9,29 @@ from meshes import apart, bytes_of_parts, in_eight_devices, train
 
 from jaxtl import models
 from jaxtl.parallel import make_placement
+from jaxtl.train.groups import flatten
 
 MODELS = {"vit": "vit_petals:depth=2,width=64,heads=2,patch=8", "resnet": "resnet18:stages=1-1,width=32"}
 UNFREEZE = ("head", "1", "all")
 MESHES = {"data 8": {}, "data 4 x fsdp 2": {"fsdp": 2}, "fsdp 8": {"data": 1, "fsdp": 8}}
 RULES = {"block0/.*/kernel": (), "head/kernel": ("fsdp", None)}
+
+
+# Beside the head.
+TRAINED = {
+    "vit": {
+        "head": [],
+        "1": ["block1", "norm"],
+        "all": ["block0", "block1", "cls_token", "norm", "patch_embed", "pos_embed"],
+    },
+    "resnet": {"head": [], "1": ["layer2.0"], "all": ["bn1", "conv1", "layer1.0", "layer2.0"]},
+}
+
+
+def moved(before, after):
+    """Names the modules of which a parameter changed."""
+    after = flatten(after)
+    return sorted({path.split("/")[0] for path, leaf in flatten(before).items() if (leaf != after[path]).any()})
 
 
 def measure(name, unfreeze):
@@ -31,6 +49,7 @@ def measure(name, unfreeze):
             "apart": apart(first, placement.get(state)),
             "losses apart": max(abs(a - b) for a, b in zip(losses, others, strict=True)),
             "bytes": bytes_of_parts(state),
+            "moved": moved(variables["params"], placement.get(state).params),
         }
     return found
 
@@ -47,6 +66,8 @@ def measured():
 def test_every_mesh_ends_where_one_device_does(measured, name, unfreeze):
     found = measured[f"{name} {unfreeze}"]
     assert len(found) == 5
+    for case in found.values():
+        assert set(case["moved"]) == {"head", *TRAINED[name][unfreeze]}
     assert max(case["losses apart"] for case in found.values()) < 1e-6
     assert max(case["apart"] for case in found.values()) < 1e-6
 

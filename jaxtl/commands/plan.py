@@ -100,7 +100,7 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
       UserError: a rule of finetune fits nothing, or the warm-up is longer than a stage.
     """
     table = module.groups()
-    assignment = groups_lib.sort(groups_lib.assign(params, table), table)
+    assignment = groups_lib.assign(params, table)
     specs = list(config.finetune.stages) or [_whole_run(config)]
     labels, notes = _labels(specs, assignment, new_head)
     lengths = [spec.get("steps") or math.ceil(spec["epochs"] * steps_per_epoch) for spec in specs]

@@ -16,6 +16,7 @@ from jaxtl.commands import setup
 from jaxtl.commands.plan import Plan
 from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
+from jaxtl.models.backend import backend
 from jaxtl.train import ema, scaling, storage
 from jaxtl.train.cost import Cost, model_gflop, reference_cost, step_cost
 from jaxtl.train.groups import FROZEN
@@ -160,8 +161,10 @@ def stage_cost(
       devices: that share the batch.
     """
     cost = step_cost(compiled, state, devices=devices, parts=config.train.accumulate)
-    # The compiler counts the body of a loop over blocks once, and on a CPU it has other forms of convolution to count.
-    return {**cost, "step_gflop": model_gflop(step, state, blank)}
+    # The compiler counts the body of a loop over blocks once, and of a convolution on a CPU what other forms leave.
+    if config.model.scan or backend() == "cpu":
+        cost["step_gflop"] = model_gflop(step, state, blank)
+    return cost
 
 
 def cost_line(cost: Mapping[str, float], plan: Plan, stage: Stage) -> str:

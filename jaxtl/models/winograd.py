@@ -2,7 +2,7 @@
 
 Each tile of 2 x 2 results comes from 4 x 4 pixels. Sums transform pixels and kernel to 4 x 4 numbers each, their
 products are summed over the channels, and sums of those are the results; the products of all tiles at one of the 16
-places are a matrix product [tiles, C] x [C, features]. Larger tiles would save more and lose digits; these lose none.
+places are a matrix product [tiles, C] x [C, features]. Larger tiles would save more and lose a digit; these hardly do.
 """
 
 from collections.abc import Iterable, Sequence

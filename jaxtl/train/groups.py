@@ -34,7 +34,7 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def assign(params: Params, table: Table) -> dict[str, str]:
-    """Maps each parameter path to its group; every path must match exactly one.
+    """Maps each parameter path to its group, in the order of the table; every path must match exactly one.
 
     A group owns the paths that start with its pattern and go on with "/" or end there.
 
@@ -48,7 +48,8 @@ def assign(params: Params, table: Table) -> dict[str, str]:
     problems += [f"group {name!r} owns no parameter" for name, _ in table if name not in used]
     if problems:
         raise ValueError("each parameter belongs to exactly one group, but:\n  " + "\n  ".join(problems))
-    return {path: names[0] for path, names in owners.items()}
+    position = {name: index for index, (name, _) in enumerate(table)}
+    return dict(sorted(((path, name) for path, [name] in owners.items()), key=lambda item: position[item[1]]))
 
 
 def matches(rule: str, path: str, group: str) -> bool:
@@ -113,12 +114,6 @@ def multipliers(
                 factor *= value
         factors[path] = factor
     return factors
-
-
-def sort(assignment: Mapping[str, str], table: Table) -> dict[str, str]:
-    """Returns the assignment with its paths in the order of the table, from input to head."""
-    position = {name: index for index, (name, _) in enumerate(table)}
-    return dict(sorted(assignment.items(), key=lambda item: position[item[1]]))
 
 
 def partition(params: Params, labels: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -47,7 +47,7 @@ def time_steps(
     steps: int,
     warmup: int = 3,
 ) -> tuple[Any, Timing]:
-    """Runs steps as the training loop does, one queued behind the one that runs, and times them.
+    """Runs steps as the training loop does, the next queued where the device takes it, and times them.
 
     Args:
       step: (state, batch) -> (state, scalars), compiled.

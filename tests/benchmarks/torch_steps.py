@@ -58,7 +58,7 @@ def jaxtl_steps(name: str, unfreeze: str, images: np.ndarray, labels: np.ndarray
     """Returns what runs steps, and the GFLOP of one."""
     model = models.build(name, num_classes=CLASSES, dtype=jnp.dtype(dtype))
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *images.shape[1:])))
-    assignment = groups_lib.sort(groups_lib.assign(variables["params"], model.groups()), model.groups())
+    assignment = groups_lib.assign(variables["params"], model.groups())
     chosen = groups_lib.select(assignment, unfreeze)
     optimizer = make_optimizer(chosen, name="adamw", learning_rate=1e-4, weight_decay=0.05)
     state = TrainState.create(variables, optimizer, jax.random.key(1))
@@ -136,8 +136,8 @@ def serve(pipe: Connection, who: str, name: str, unfreeze: str, batch: int, dtyp
     images = generator.normal(size=(batch, 224, 224, 3)).astype(np.float32)
     labels = generator.integers(0, CLASSES, batch).astype(np.int32)
     if who == "jaxtl":
-        if keep_freed_memory():
-            compute_in_turn()
+        keep_freed_memory()
+        compute_in_turn()
         run, gflop = jaxtl_steps(name, unfreeze, images, labels, dtype)
     else:
         run, gflop = torch_steps(name, unfreeze, images, labels, dtype, device), 0.0

@@ -30,7 +30,7 @@ def filled(model, low=-0.1, high=0.2):
 
 def labels_of(model, variables, unfreeze):
     assignment = groups_lib.assign(variables["params"], model.groups())
-    return groups_lib.select(groups_lib.sort(assignment, model.groups()), unfreeze)
+    return groups_lib.select(assignment, unfreeze)
 
 
 def step_of(model, variables, unfreeze="all", **options):

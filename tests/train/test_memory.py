@@ -17,7 +17,7 @@ from jaxtl.train.step import train_step
 
 def prepare(unfreeze="all", accumulate=1, **options):
     model, variables = build(VIT, dtype=np.float32, **options)
-    assignment = groups_lib.sort(groups_lib.assign(variables["params"], model.groups()), model.groups())
+    assignment = groups_lib.assign(variables["params"], model.groups())
     labels = groups_lib.select(assignment, unfreeze)
     optimizer = make_optimizer(labels, name="adamw", learning_rate=1e-2)
     placement = make_placement("jit", devices=jax.devices()[:1])

@@ -30,7 +30,7 @@ def setup(
 ):
     variables = jax.jit(partial(model.init, train=False))(jax.random.key(1), images)
     assignment = groups_lib.assign(variables["params"], table)
-    labels = groups_lib.select(groups_lib.sort(assignment, table), unfreeze)
+    labels = groups_lib.select(assignment, unfreeze)
     optimizer = make_optimizer(labels, name=name, learning_rate=learning_rate)
     average = ema.trained_leaves(variables, labels) if average else None
     state = TrainState.create(variables, optimizer, jax.random.key(2), ema=average, loss_scale=loss_scale)
