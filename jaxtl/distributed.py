@@ -3,6 +3,7 @@
 Everything here may be called in a run of one process, too, where it costs nothing.
 """
 
+import atexit
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -83,7 +84,10 @@ def connect(address: str = "", processes: int = 0, process_id: int = -1, *, time
         raise UserError(f"{where}: {error} Give --coordinator, --processes and --process-id.") from error
     finally:
         over.set()
-    threading.Thread(target=_listen, daemon=True, name="jaxtl-peers").start()
+    over = threading.Event()
+    listener = threading.Thread(target=_listen, args=(over,), daemon=True, name="jaxtl-peers")
+    listener.start()
+    atexit.register(_stop_listening, listener, over)
     _check_versions()
 
 
@@ -181,10 +185,9 @@ def status_of(error: BaseException) -> int:
     return 1
 
 
-def _listen() -> None:
+def _listen(over: threading.Event) -> None:
     """Ends this process when another one says that it cannot go on."""
-    while (client := runtime.global_state.client) is not None:
-        time.sleep(1)
+    while not over.wait(1) and (client := runtime.global_state.client) is not None:
         try:
             said = client.key_value_dir_get(_ENDS)
         except jax.errors.JaxRuntimeError:  # The run is over; or process 0 is gone, which jax notices itself.
@@ -196,6 +199,12 @@ def _listen() -> None:
             if number != runtime.global_state.process_id:
                 print(f"process {number} cannot go on: {why}", file=sys.stderr, flush=True)
             _part(client, int(status))
+
+
+def _stop_listening(listener: threading.Thread, over: threading.Event) -> None:
+    """Lets the listener end before Python does, which would abort a process with a thread inside the client."""
+    over.set()
+    listener.join(_HEARD)
 
 
 def _part(client: Any, status: int) -> NoReturn:
