@@ -24,11 +24,13 @@ def start(*command, **environment):
 
 def finish(process, timeout=60):
     """Waits for the end, or ends the whole group; returns (exit status, output)."""
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+    # What were left of it, the next test would be blamed for.
+    with process:
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, output
 
 

@@ -44,7 +44,9 @@ def finish(started, timeout=300):
         ended = [process.communicate(timeout=timeout) for process in started]
     finally:
         for process in started:
-            process.kill()
+            # What were left of it, the next test would be blamed for.
+            with process:
+                process.kill()
     return [process.returncode for process in started], [out for out, _ in ended], [err for _, err in ended]
 
 
