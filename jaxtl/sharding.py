@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxtl.errors import UserError
+from jaxtl.stacks import blocks_of
 
 AXIS, FSDP = AXES = ("data", "fsdp")
 # Below so many elements an array lies whole on every device: fetching it would cost more than keeping it.
@@ -67,24 +68,31 @@ def axes_of(path: str, shape: Sequence[int], *, fsdp: int, rules: Rules) -> tupl
     optimizer keeps of it. Without one, arrays of MIN_SHARDED elements and more are cut along their largest dimension
     that `fsdp` divides; of equal ones, the last.
     """
-    for rule, axes in rules.items():
-        if _fits(rule, path):
-            return tuple(axes)
+    rule = rule_for(path, rules)
+    if rule is not None:
+        return tuple(rules[rule])
     divisible = [(length, place) for place, length in enumerate(shape) if length % fsdp == 0]
     if fsdp == 1 or math.prod(shape) < MIN_SHARDED or not divisible:
         return ()
     return (None,) * max(divisible)[1] + (FSDP,)
 
 
+def rule_for(path: str, rules: Rules) -> str | None:
+    """Returns the first rule that fits the end of a path."""
+    return next((rule for rule in rules if _fits(rule, path)), None)
+
+
 def of_state(tree: Tree, mesh: Mesh, rules: Rules) -> Tree:
-    """Returns how each array of a state, or of shapes, lies on the mesh.
+    """Returns how each array of a state, or of shapes, lies on the mesh; a stack lies as its first block would.
 
     Raises:
       UserError: a rule cuts an array along what does not divide it, or twice along one axis.
     """
 
     def of_leaf(path, leaf):
-        axes = axes_of(_name(path), leaf.shape, fsdp=mesh.shape[FSDP], rules=rules)
+        name, own = _unstacked(_name(path), leaf.shape)
+        axes = axes_of(name, own, fsdp=mesh.shape[FSDP], rules=rules)
+        axes = (None, *axes) if axes and len(own) < len(leaf.shape) else axes
         known = len(axes) <= len(leaf.shape) and len({*axes} - {None}) == sum(axis is not None for axis in axes)
         if not known or any(axis and leaf.shape[i] % mesh.shape[axis] for i, axis in enumerate(axes)):
             raise UserError(
@@ -124,6 +132,13 @@ def abstract_arguments(
     grid = make_mesh(devices, mesh)
     layout = (of_state(state, grid, rules), jax.tree.map(lambda _: of_batch(grid), batch))
     return jax.tree.map(lambda x, to: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=to), (state, batch), layout)
+
+
+def _unstacked(path: str, shape: Sequence[int]) -> tuple[str, Sequence[int]]:
+    """Returns the path and the shape that an array of the first block of a stack would have by itself."""
+    parts = path.split("/")
+    firsts = [(blocks_of(part) or [part])[0] for part in parts]
+    return "/".join(firsts), shape if firsts == parts else shape[1:]
 
 
 def _fits(rule: str, path: str) -> bool:

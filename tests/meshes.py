@@ -12,6 +12,7 @@ import numpy as np
 from jaxtl.train import ema
 from jaxtl.train.groups import assign, select
 from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.stacking import first_by_stack, over_stacks
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
 
@@ -31,11 +32,15 @@ def in_eight_devices(file):
     return json.loads(out.stdout.splitlines()[-1])
 
 
-def train(model, variables, unfreeze, placement, ema_decay=0.0, **options):
-    """Takes five steps of SGD on 16 rows; returns the last state, the losses and the compiled step."""
+def train(model, variables, unfreeze, placement, ema_decay=0.0, stacks=(), **options):
+    """Takes five steps of SGD on 16 rows; returns the last state, the losses and the compiled step.
+
+    The placement keeps blocks in `stacks`.
+    """
     groups = select(assign(variables["params"], model.groups()), unfreeze)
-    optimizer = make_optimizer(groups, name="sgd", learning_rate=0.05, momentum=0.9)
     average = ema.trained_leaves(variables, groups) if ema_decay else None
+    groups = first_by_stack(groups, stacks)
+    optimizer = over_stacks(make_optimizer(groups, name="sgd", learning_rate=0.05, momentum=0.9), stacks)
     state = placement.put_state(TrainState.create(variables, optimizer, jax.random.key(1), ema=average))
     fixed = {"model": model, "optimizer": optimizer, "groups": groups, "clip_norm": 1.0, "ema_decay": ema_decay}
     step = partial(train_step, **fixed, **options)

@@ -16,6 +16,7 @@ from jaxtl import models
 from jaxtl.parallel import make_placement
 from jaxtl.train.groups import assign, select
 from jaxtl.train.hlo import collectives
+from jaxtl.train.stacking import find_stacks, with_stacks
 from jaxtl.train.storage import rounded_leaves, with_narrow_frozen
 
 VIT, RESNET = "vit_petals:depth=3,width=64,heads=2,patch=8", "resnet18:stages=1-1,width=32"
@@ -57,24 +58,28 @@ def measure(case):
     """Returns mesh -> how far it ends from one device, what each device holds, and what it fetches at once."""
     name, unfreeze, options = CASES[case]
     model, variables, step = build(name, **options)
-    first, losses, alone = train(model, variables, unfreeze, make_placement(devices=jax.devices()[:1]), **step)
+    labels = select(assign(variables["params"], model.groups()), unfreeze)
+    frozen = {path: label == "frozen" for path, label in labels.items()}
+    stacks = find_stacks(model.alike(), frozen) if "scan" in options else ()
+    one = with_stacks(make_placement(devices=jax.devices()[:1]), stacks)
+    first, losses, alone = train(model, variables, unfreeze, one, stacks=stacks, **step)
     found = {
         "one": {
-            "moved": far(first.params, variables["params"]),
+            "moved": far(one.get(first).params, variables["params"]),
             "bytes": bytes_of_parts(first),
             "temporary": alone.memory_analysis().temp_size_in_bytes,
         }
     }
     for mesh, shape in MESHES.items():
-        placement = make_placement(mesh=shape)
+        placement = with_stacks(make_placement(mesh=shape), stacks)
         if case == "bfloat16":
             placement = narrowed(placement, model, variables, unfreeze)
-        state, others, compiled = train(model, variables, unfreeze, placement, **step)
+        state, others, compiled = train(model, variables, unfreeze, placement, stacks=stacks, **step)
         last = placement.get(state)
         exchanges = collectives(compiled.as_text(), 8)
         found[mesh] = {
-            "apart": apart(first, last),
-            "params apart": far(first.params, last.params),
+            "apart": apart(one.get(first), last),
+            "params apart": far(one.get(first).params, last.params),
             "losses apart": max(abs(a - b) for a, b in zip(losses, others, strict=True)),
             "bytes": bytes_of_parts(state),
             "fetched at once": max(each.payload for each in exchanges if each.kind == "all-gather"),
@@ -132,7 +137,9 @@ def test_a_loop_over_blocks_fetches_one_kernel_at_a_time(measured, case):
     whole, half, eighth = measured[case].values()
     # Of two blocks stacked it would be twice the largest kernel of one.
     assert half["fetched at once"] == eighth["fetched at once"] == 4 * 64 * 256
-    assert eighth["temporary"] < half["temporary"] < whole["temporary"]
+    assert eighth["temporary"] < half["temporary"]
+    # One device keeps frozen parameters in float32, and has none to convert.
+    assert half["temporary"] < whole["temporary"] or case == "bfloat16"
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from jaxtl.errors import UserError
 from jaxtl.parallel import Placement
 from jaxtl.train.chips import peak_tflops
 from jaxtl.train.cost import Cost, model_gflop, step_cost
-from jaxtl.train.storage import with_narrow_frozen
+from jaxtl.train.stacking import stacked_state
 from jaxtl.train.timing import Timing, time_steps
 
 INPUTS = ("synthetic", "real")
@@ -123,15 +123,15 @@ def _measure(
     step = recipe.make_step(
         config, model, plan, stage, optimizer=optimizer, loss=loss, module=inputs.model, cached=inputs.cached
     )
-    narrow = recipe.narrow_paths(config, model, plan, variables)
-    placement = with_narrow_frozen(placement, variables["params"], narrow) if narrow else placement
+    placement, variables = recipe.place_states(config, model, plan, variables, placement)
     fresh = recipe.make_state(config, variables, stage, optimizer)
     state = placement.put_state(fresh)
     begun = time.perf_counter()
     compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
     compiling = time.perf_counter() - begun
     cost = step_cost(compiled, fresh, devices=placement.devices, parts=config.train.accumulate)
-    cost["model_gflop"] = model_gflop(step, fresh, setup.whole_batch(inputs.blank))
+    shapes = jax.eval_shape(lambda tree: stacked_state(tree, plan.stacks), fresh)
+    cost["model_gflop"] = model_gflop(step, shapes, setup.whole_batch(inputs.blank))
     batches = inputs.batches(0)
     placed = (
         map(placement.put_batch, batches) if source == "real" else itertools.repeat(placement.put_batch(next(batches)))

@@ -106,7 +106,7 @@ def sweep(
     def make_step(gates):
         moving = lr_find.gated(optimizer, plan.assignment, gates)
         return recipe.make_step(
-            config, model, plan, stage, optimizer=moving, loss=loss, module=inputs.model, cached=inputs.cached
+            config, model, swept, stage, optimizer=moving, loss=loss, module=inputs.model, cached=inputs.cached
         )
 
     losses = lr_find.sweep(
@@ -149,4 +149,5 @@ def _swept(plan: Plan, rate: Any, base: float) -> Plan:
             id(given), {**given, "learning_rate": lambda step, factor=factor: factor * rate(step)}
         )
         overrides[path] = own
-    return dataclasses.replace(plan, schedule=rate, overrides=overrides)
+    # What is compiled for a few steps, from parameters as they are, gains nothing by stacks.
+    return dataclasses.replace(plan, schedule=rate, overrides=overrides, stacks=())

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from jaxtl import data, weights
@@ -19,7 +18,6 @@ from jaxtl.commands.prefix import min_side
 from jaxtl.errors import UserError
 from jaxtl.parallel import Placement
 from jaxtl.train.losses import Loss
-from jaxtl.train.storage import with_narrow_frozen
 
 
 @dataclass(frozen=True)
@@ -63,10 +61,7 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     first = plan.stages[0]
     # Penalties are made here once, for what is wrong with their rules to be said now.
     recipe.make_step(config, model, plan, first, optimizer=plan.make_optimizer(first), loss=loss)
-    narrow = recipe.narrow_paths(config, model, plan, variables)
-    if narrow:
-        variables = jax.device_get(variables)  # The devices are to hold them once.
-        placement = with_narrow_frozen(placement, variables["params"], narrow)
+    placement, variables = recipe.place_states(config, model, plan, variables, placement)
     return Run(config, workdir, model, splits, plan, loss, placement, parts.steps_per_epoch), variables
 
 

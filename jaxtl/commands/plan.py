@@ -11,10 +11,12 @@ import optax
 from ml_collections import ConfigDict
 
 from jaxtl.errors import UserError
+from jaxtl.sharding import rule_for
 from jaxtl.train import groups as groups_lib
 from jaxtl.train import optimizer as optimizer_lib
 from jaxtl.train.groups import FROZEN
 from jaxtl.train.schedules import make_schedule
+from jaxtl.train.stacking import by_stack, find_stacks, first_by_stack, over_stacks
 from jaxtl.train.stages import Schedule, Stage, make_stages, staged_schedule
 
 _OPTIONS = ("name", "weight_decay", "momentum", "b1", "b2", "eps")
@@ -34,6 +36,7 @@ class Plan:
       overrides: path -> what a rule of finetune.groups replaces there.
       peaks: path -> the highest rate that such a rule gives, before the factor.
       notes: what the user should know, one line each.
+      stacks: of blocks, that its steps keep on the devices (see `jaxtl.stacks`).
     """
 
     assignment: Mapping[str, str]
@@ -45,6 +48,7 @@ class Plan:
     overrides: Mapping[str, Mapping[str, Any]]
     peaks: Mapping[str, float]
     notes: tuple[str, ...]
+    stacks: tuple[str, ...] = ()
 
     @property
     def labels(self) -> dict[str, str]:
@@ -76,14 +80,19 @@ class Plan:
         return self.peaks.get(path, learning_rate) * self.multipliers[path] * factor
 
     def make_optimizer(self, stage: Stage) -> optax.GradientTransformation:
-        """Makes the optimizer of a stage."""
-        return optimizer_lib.make_optimizer(
-            stage.labels,
+        """Makes the optimizer of a stage, for parameters in the plan's stacks."""
+        factors = {
+            path: found[0] if len(set(found)) == 1 else tuple(found)
+            for path, found in by_stack(self.multipliers, self.stacks).items()
+        }
+        optimizer = optimizer_lib.make_optimizer(
+            first_by_stack(stage.labels, self.stacks),
             learning_rate=self.schedule,
-            multipliers=self.multipliers,
-            overrides=self.overrides,
+            multipliers=factors,
+            overrides=first_by_stack(self.overrides, self.stacks),
             **self.options,
         )
+        return over_stacks(optimizer, self.stacks) if self.stacks else optimizer
 
 
 def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_epoch: float, new_head: bool) -> Plan:
@@ -121,6 +130,14 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
         if fitting:
             overrides[path] = rules[fitting[0]]
             peaks[path] = f.groups[fitting[0]].get("learning_rate", base["learning_rate"])
+    alike = {
+        path: (
+            id(overrides.get(path)),
+            rule_for(path, config.train.sharding),
+            *(stage.since.get(path) for stage in stages),
+        )
+        for path in assignment
+    }
     return Plan(
         assignment=assignment,
         stages=stages,
@@ -131,6 +148,7 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
         overrides=overrides,
         peaks=peaks,
         notes=tuple(notes),
+        stacks=find_stacks(module.alike(), alike) if config.model.scan else (),
     )
 
 

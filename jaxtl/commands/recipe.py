@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,15 +17,19 @@ from jaxtl.commands.plan import Plan
 from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
 from jaxtl.models.backend import backend
-from jaxtl.train import ema, scaling, storage
+from jaxtl.parallel import Placement
+from jaxtl.stacks import unstacked
+from jaxtl.train import ema, scaling
 from jaxtl.train.cost import Cost, model_gflop, reference_cost, step_cost
-from jaxtl.train.groups import FROZEN
+from jaxtl.train.groups import FROZEN, flatten, unflatten
 from jaxtl.train.losses import Loss, balanced_weights, make_loss, softmax_cross_entropy
 from jaxtl.train.mixing import mix
 from jaxtl.train.penalties import make_penalty
+from jaxtl.train.stacking import first_by_stack, stacked_state, with_stacks
 from jaxtl.train.stages import Stage
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
+from jaxtl.train.storage import narrowed, rounded_leaves, with_narrow_frozen
 
 
 def make_step(
@@ -57,20 +61,21 @@ def make_step(
         batch = {**batch, "image": normalize(batch["image"], model.pixels)}
         return mix(batch, key, mixup_alpha=augment.mixup, cutmix_alpha=augment.cutmix, num_classes=len(model.classes))
 
+    penalty = make_penalty(stage.labels, plan.assignment, l1=config.finetune.l1, l2=config.finetune.l2)
     return functools.partial(
         train_step,
         model=module or model.module,
         optimizer=optimizer,
-        groups=stage.labels,
+        groups=first_by_stack(stage.labels, plan.stacks),
         loss_fn=loss,
         prepare=None if cached else prepare,
-        penalty=make_penalty(stage.labels, plan.assignment, l1=config.finetune.l1, l2=config.finetune.l2),
+        penalty=penalty and (lambda leaves: penalty(flatten(unstacked(unflatten(leaves))))),
         clip_norm=config.optimizer.clip_norm,
         accumulate=config.train.accumulate,
         sam_rho=config.optimizer.sam_rho,
         skip_nonfinite=config.train.skip_nonfinite,
         ema_decay=config.train.ema_decay,
-        ema_since=stage.since,
+        ema_since=first_by_stack(stage.since, plan.stacks),
     )
 
 
@@ -92,10 +97,26 @@ def abstract_step(
     optimizer = plan.make_optimizer(stage)
     state = jax.eval_shape(lambda tree: make_state(config, tree, stage, optimizer), shapes)
     narrow = narrow_paths(config, model, plan, shapes)
-    params = jax.eval_shape(lambda tree: storage.narrowed(tree, narrow), state.params)
+    params = jax.eval_shape(lambda tree: narrowed(tree, narrow), state.params)
     # Class weights need data to count, and cost nothing.
     step = make_step(config, model, plan, stage, optimizer=optimizer, loss=softmax_cross_entropy)
-    return step, dataclasses.replace(state, params=params)
+    state = dataclasses.replace(state, params=params)
+    return step, jax.eval_shape(lambda tree: stacked_state(tree, plan.stacks), state)
+
+
+def place_states(
+    config: ConfigDict, model: setup.Model, plan: Plan, variables: dict[str, Any], placement: Placement
+) -> tuple[Placement, dict[str, Any]]:
+    """Returns the placement of a run's states, and its variables: where they then lie once.
+
+    Frozen parameters are kept as finetune.frozen_dtype says, and blocks in the stacks of the plan.
+    """
+    placement = with_stacks(placement, plan.stacks)
+    narrow = narrow_paths(config, model, plan, variables)
+    if not narrow:
+        return placement, variables
+    variables = jax.device_get(variables)  # The devices are to hold them once.
+    return with_narrow_frozen(placement, variables["params"], narrow), variables
 
 
 def narrow_paths(config: ConfigDict, model: setup.Model, plan: Plan, variables: Mapping[str, Any]) -> set[str]:
@@ -103,7 +124,7 @@ def narrow_paths(config: ConfigDict, model: setup.Model, plan: Plan, variables: 
     if config.finetune.frozen_dtype == "float32":
         return set()
     image = jax.ShapeDtypeStruct((1, model.pixels.size, model.pixels.size, 3), jnp.float32)
-    rounded = storage.rounded_leaves(model.module, variables, image)
+    rounded = rounded_leaves(model.module, variables, image)
     return {path for path in rounded if plan.labels[path] == FROZEN}
 
 
@@ -148,7 +169,14 @@ def begin_reference_cost(config: ConfigDict, model: setup.Model, plan: Plan, var
 
 
 def stage_cost(
-    config: ConfigDict, step: functools.partial[Any], compiled: Any, state: TrainState, blank: Any, *, devices: int = 1
+    config: ConfigDict,
+    step: functools.partial[Any],
+    compiled: Any,
+    state: TrainState,
+    blank: Any,
+    *,
+    stacks: Sequence[str] = (),
+    devices: int = 1,
 ) -> Cost:
     """Returns the cost of a compiled step; see `step_cost`.
 
@@ -158,12 +186,14 @@ def stage_cost(
       compiled: the same, compiled.
       state: that it takes, one copy, as arrays or shapes.
       blank: a batch of the size that all devices share, as arrays or shapes.
+      stacks: that the step takes the state in.
       devices: that share the batch.
     """
     cost = step_cost(compiled, state, devices=devices, parts=config.train.accumulate)
     # The compiler counts the body of a loop over blocks once, and of a convolution on a CPU what other forms leave.
     if config.model.scan or backend() == "cpu":
-        cost["step_gflop"] = model_gflop(step, state, blank)
+        stacked = jax.eval_shape(lambda tree: stacked_state(tree, stacks), state)
+        cost["step_gflop"] = model_gflop(step, stacked, blank)
     return cost
 
 

@@ -177,9 +177,10 @@ def _begin_stage(
     compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
     progress.seconds["compile"] += time.perf_counter() - begun
     blank = setup.whole_batch(inputs.blank)
-    cost = recipe.stage_cost(run.config, step, compiled, placement.get(state), blank, devices=placement.devices) | dict(
-        reference.result()
+    cost = recipe.stage_cost(
+        run.config, step, compiled, placement.get(state), blank, stacks=plan.stacks, devices=placement.devices
     )
+    cost |= reference.result()
     progress.costs[str(stage.start)] = {"parameters": plan.count(stage.since), **cost}
     print(recipe.cost_line(cost, plan, stage))
     return state, compiled

@@ -11,6 +11,7 @@ from flax.core.scope import Scope
 
 from jaxtl.models.encoder import Block
 from jaxtl.models.groups import Groups, span
+from jaxtl.stacks import blocks_of, rows
 
 
 class PatchEmbed(nn.Module):
@@ -129,11 +130,18 @@ class ViT(nn.Module):
         With `num_classes` 0 there is no head, and the pooled features are returned.
         """
         x = images
-        kinds = itertools.groupby(span(self.groups(), start, stop), key=self.block_kind)
-        for _, alike in kinds:
-            names = list(alike)
-            x = self._scan(x, names, train) if len(names) > 1 else self._run(x, names[0], train)
+        stacks = [name for name in self.variables.get("params", {}) if blocks_of(name)]
+        holders = {block: name for name in stacks for block in blocks_of(name)}
+        names = span(self.groups(), start, stop)
+        for _, alike in itertools.groupby(names, key=lambda name: holders.get(name) or self.block_kind(name)):
+            run = list(alike)
+            loop = run[0] in holders or len(run) > 1
+            x = self._loop(x, run, train, holders.get(run[0], "")) if loop else self._run(x, run[0], train)
         return x
+
+    def alike(self) -> tuple[str, ...]:
+        """Gives the names of the blocks that can be run as one loop, and kept stacked (see `jaxtl.stacks`)."""
+        return tuple(f"block{i}" for i in range(self.depth - 1)) if self.scan else ()
 
     def block_kind(self, name: str) -> Hashable:
         """Gives what neighbouring groups must have in common to be run as one loop.
@@ -187,24 +195,32 @@ class ViT(nn.Module):
         prefix = [jnp.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in prefix]
         return jnp.concatenate([*prefix, x], axis=1)
 
-    def _scan(self, x: jax.Array, names: list[str], train: bool) -> jax.Array:
-        """Runs neighbouring blocks as one loop over their parameters, stacked here and nowhere else."""
-        blocks = self.variables["params"]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(dict(blocks[name]) for name in names))
-        numbers = jnp.arange(len(names))
-        rates = jnp.asarray([self._rate(int(name.removeprefix("block"))) for name in names], jnp.float32)
+    def _loop(self, x: jax.Array, names: list[str], train: bool, stack: str) -> jax.Array:
+        """Runs neighbouring blocks over their parameters, which lie in a stack or are stacked here."""
+        params = self.variables["params"]
+        if stack:
+            at = blocks_of(stack).index(names[0])
+            leaves = jax.tree.map(lambda leaf: leaf[at : at + len(names)], dict(params[stack]))
+        else:
+            leaves = jax.tree.map(lambda *parts: jnp.stack(parts), *(dict(params[name]) for name in names))
+        rates = [self._rate(int(name.removeprefix("block"))) for name in names]
         key = self.make_rng("dropout") if train and self.has_rng("dropout") else None
 
         def body(x, inputs):
             leaves, rate, number = inputs
             rngs = {} if key is None else {"dropout": jax.random.fold_in(key, number)}
-            # Below the path of the first of them, so that what holds for frozen blocks holds here.
-            scope: Any = Scope({"params": leaves}, rngs, name=names[0], path=(*self.path, names[0]))
+            # Below the path of the stack, or of the first block, so that what holds for frozen blocks holds here.
+            name = stack or names[0]
+            scope: Any = Scope({"params": leaves}, rngs, name=name, path=(*self.path, name))
             block = Block(**self._block_fields(rate if self.drop_path else 0.0), parent=scope)
             return block(x, train, x.shape[1]), None
 
         body = jax.checkpoint(body, prevent_cse=False) if self.remat else body
-        return jax.lax.scan(body, x, (stacked, rates, numbers))[0]
+        if self.scan:
+            return jax.lax.scan(body, x, (leaves, jnp.asarray(rates, jnp.float32), jnp.arange(len(names))))[0]
+        for number, inputs in enumerate(zip(rows(leaves, len(names)), rates, strict=True)):
+            x, _ = body(x, (*inputs, number))
+        return x
 
     def _rate(self, index: int) -> float:
         """The rate of stochastic depth of a block."""

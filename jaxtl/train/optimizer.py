@@ -5,8 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from jaxtl.stacks import is_stacked
 from jaxtl.train.groups import FROZEN, flatten, unflatten
 
 Schedule = Callable[[jax.Array], jax.Array] | float
@@ -19,7 +21,7 @@ def make_optimizer(
     *,
     name: str = "adamw",
     learning_rate: Schedule = 1e-3,
-    multipliers: Mapping[str, float] | None = None,
+    multipliers: Mapping[str, float | tuple[float, ...]] | None = None,
     weight_decay: float = 0.0,
     momentum: float = 0.9,
     b1: float = 0.9,
@@ -33,7 +35,8 @@ def make_optimizer(
       groups: path of each parameter -> its group, or "frozen" (see `groups.select`).
       name: one of NAMES.
       learning_rate: the rate of the head, a number or a function of the step.
-      multipliers: path -> factor on the rate (see `groups.multipliers`); 1 where absent.
+      multipliers: path -> factor on the rate (see `groups.multipliers`), or one for each block of a stack; 1 where
+        absent.
       weight_decay: decoupled (https://arxiv.org/abs/1711.05101): times the rate, past the gradient's scaling; not on
         parameters with one axis longer than 1 or none (biases, norms, tokens).
       momentum: of "sgd" and "rmsprop".
@@ -61,7 +64,7 @@ def make_optimizer(
         # Counted over frozen leaves too: a label is then the same in every stage of a run.
         number = numbers.setdefault(id(other), len(numbers) + 1) if other else 0
         factor = 1.0 if multipliers is None else multipliers.get(path, 1.0)
-        label = f"{group} x {factor:.6g}" + (f" by rule {number}" if number else "")
+        label = f"{group} x {_written(factor)}" + (f" by rule {number}" if number else "")
         labels[path] = FROZEN if group == FROZEN else label
         if group != FROZEN and label not in transforms:
             transforms[label] = _transform(factor, **{**base, **(other or {})})
@@ -69,12 +72,24 @@ def make_optimizer(
 
 
 def decays(params: optax.Params) -> optax.Params:
-    """Marks the parameters that weight decay shrinks: those with two axes or more that are longer than 1."""
-    return jax.tree.map(lambda leaf: sum(size > 1 for size in jnp.shape(leaf)) > 1, params)
+    """Marks the parameters that weight decay shrinks: those with two axes or more that are longer than 1.
+
+    The axis of a stack does not count.
+    """
+
+    def decays_one(path, leaf):
+        own = jnp.shape(leaf)[1:] if is_stacked(path) else jnp.shape(leaf)
+        return sum(size > 1 for size in own) > 1
+
+    return jax.tree_util.tree_map_with_path(decays_one, params)
+
+
+def _written(factor: float | tuple[float, ...]) -> str:
+    return f"{factor:.6g}" if isinstance(factor, float) else " ".join(f"{one:.6g}" for one in factor)
 
 
 def _transform(
-    factor: float,
+    factor: float | tuple[float, ...],
     *,
     name: str,
     learning_rate: Schedule,
@@ -98,17 +113,27 @@ def _transform(
     return optax.chain(core, decay, _scale_by_rate(learning_rate, factor))
 
 
-def _scale_by_rate(learning_rate: Schedule, factor: float) -> optax.GradientTransformation:
-    """Returns the transformation to -factor * rate * update; the rate is that of `step`, or of an own count."""
+def _scale_by_rate(learning_rate: Schedule, factor: float | tuple[float, ...]) -> optax.GradientTransformation:
+    """Returns the transformation to -factor * rate * update; the rate is that of `step`, or of an own count.
+
+    Several factors are those of the blocks of a stack.
+    """
+    factors = np.asarray(factor, np.float32) if isinstance(factor, tuple) else factor
     if not callable(learning_rate):
-        return optax.scale(-factor * learning_rate)
+        return optax.stateless(lambda updates, _: jax.tree.map(lambda u: _scaled(u, -factors * learning_rate), updates))
 
     def update(updates, state, params=None, *, step=None, **_):
         del params
-        scale = -factor * learning_rate(state.count if step is None else step)
-        updates = jax.tree.map(lambda u: scale.astype(u.dtype) * u, updates)
+        scale = -factors * learning_rate(state.count if step is None else step)
+        updates = jax.tree.map(lambda u: _scaled(u, scale), updates)
         return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
 
     return optax.GradientTransformationExtraArgs(
         lambda params: optax.ScaleByScheduleState(jnp.zeros((), jnp.int32)), update
     )
+
+
+def _scaled(update: jax.Array, scale: Any) -> jax.Array:
+    """Returns an update times a number, or each of its rows times its own."""
+    scale = jnp.asarray(scale).astype(update.dtype)
+    return scale.reshape(-1, *(1,) * (update.ndim - 1)) * update if scale.ndim else scale * update

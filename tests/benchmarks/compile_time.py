@@ -1,8 +1,9 @@
-"""How long the step of a deep ViT takes to compile beside that of a shallow one, with its blocks unrolled and scanned.
+"""How long the step of a deep ViT takes to compile beside that of a shallow one: blocks unrolled, scanned and stacked.
 
     python tests/benchmarks/compile_time.py --models vit_ti16 vit_l16
 
-Images are small and few (what is compiled depends on the number of operations, hardly on their sizes). Each program is
+Stacked is what model.scan does in a run; scanned is a loop over parameters that are stacked within each step. Images
+are small and few (what is compiled depends on the number of operations, hardly on their sizes). Each program is
 lowered and compiled in turn --repeats times, without a cache; the median counts.
 """
 
@@ -18,18 +19,27 @@ import jax.numpy as jnp
 from jaxtl import models
 from jaxtl.train import groups as groups_lib
 from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.stacking import find_stacks, first_by_stack, over_stacks, stacked_state
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
 
+FORMS = ("stacked", "scanned", "unrolled")
 
-def measure(name: str, scan: bool, dtype: str) -> tuple[float, float, float]:
+
+def measure(name: str, form: str, dtype: str) -> tuple[float, float, float]:
     """Returns seconds to trace and lower, seconds to compile, and MiB at work."""
-    model = models.build(name, num_classes=10, image_size=32, scan=scan, dtype=jnp.dtype(dtype))
+    model = models.build(name, num_classes=10, image_size=32, scan=form != "unrolled", dtype=jnp.dtype(dtype))
     image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
     labels = groups_lib.assign(variables["params"], model.groups())
-    optimizer = make_optimizer(labels, name="adamw", learning_rate=1e-3, weight_decay=0.05)
-    state = jax.eval_shape(lambda tree: TrainState.create(tree, optimizer, jax.random.key(0)), variables)
+    stacks = find_stacks(model.alike(), dict.fromkeys(labels)) if form == "stacked" else ()
+    labels = first_by_stack(labels, stacks)
+    optimizer = over_stacks(make_optimizer(labels, name="adamw", learning_rate=1e-3, weight_decay=0.05), stacks)
+
+    def start(tree):
+        return stacked_state(TrainState.create(tree, optimizer, jax.random.key(0)), stacks)
+
+    state = jax.eval_shape(start, variables)
     step = jax.jit(partial(train_step, model=model, optimizer=optimizer, groups=labels, clip_norm=1.0))
     begun = time.perf_counter()
     lowered = step.lower(state, {"image": image, "label": jax.ShapeDtypeStruct((2,), jnp.int32)})
@@ -45,23 +55,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
-    cases = list(itertools.product(arguments.models, (False, True)))
-    found: dict[tuple[str, bool], list[tuple[float, float, float]]] = {case: [] for case in cases}
+    cases = list(itertools.product(arguments.models, FORMS))
+    found: dict[tuple[str, str], list[tuple[float, float, float]]] = {case: [] for case in cases}
     for _ in range(arguments.repeats):
         for case in cases:
             found[case].append(measure(*case, arguments.dtype))
-    for (name, scan), rows in found.items():
+    for (name, form), rows in found.items():
         lower, compile_, memory = (statistics.median(column) for column in zip(*rows, strict=True))
-        how = "scanned" if scan else "unrolled"
-        print(f"{name:10} {how:9} {lower:6.2f} s to lower, {compile_:6.2f} s to compile, {memory:8.1f} MiB at work")
+        print(f"{name:10} {form:9} {lower:6.2f} s to lower, {compile_:6.2f} s to compile, {memory:8.1f} MiB at work")
     if len(arguments.models) == 2:
-        totals = [
-            statistics.median(row[0] + row[1] for row in found[name, scan])
-            for scan in (True, False)
-            for name in arguments.models
-        ]
-        print(f"{arguments.models[1]} by {arguments.models[0]}, lowering and compiling:", end=" ")
-        print(f"scanned {totals[1] / totals[0]:.2f}, unrolled {totals[3] / totals[2]:.2f}")
+        first, second = arguments.models
+        for form in FORMS:
+            one, other = (statistics.median(row[0] + row[1] for row in found[name, form]) for name in (first, second))
+            print(f"{second} by {first}, {form}: {other / one:.2f}")
 
 
 if __name__ == "__main__":

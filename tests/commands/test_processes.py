@@ -70,13 +70,14 @@ def test_stopped_on_two_continued_on_four_and_ended_on_one(begin, alone, tmp_pat
 
 @pytest.mark.slow
 def test_a_state_cut_over_two_processes_and_pmap_on_two_end_as_one_process_does(begin, alone, tmp_path):
-    # Two devices in each process: the parts of every large array lie on all four.
-    fsdp = (*LONG, "--config.train.mesh={'data': 1, 'fsdp': -1}")
+    # Two devices in each process: the parts of every large array lie on all four. Two blocks lie in a stack.
+    flags = (*LONG[1:], LONG[0].replace("depth=1", "depth=3"), "--config.model.scan=True")
+    fsdp = (*flags, "--config.train.mesh={'data': 1, 'fsdp': -1}")
     cut = stop(tmp_path / "fsdp", begin("fsdp", 2, *fsdp), which=0, lines=12)
-    assert f"continues at step {cut} of 200" in alone("fsdp", *LONG)
-    statuses, _, errors = finish(begin("pmap", 2, *LONG, "--config.train.parallel=pmap"))
+    assert f"continues at step {cut} of 200" in alone("fsdp", *flags)
+    statuses, _, errors = finish(begin("pmap", 2, *flags, "--config.train.parallel=pmap"))
     assert statuses == [0, 0], errors
-    alone("whole", *LONG)
+    alone("whole", *flags)
     same(tmp_path / "fsdp", tmp_path / "whole")
     same(tmp_path / "pmap", tmp_path / "whole")
 

@@ -29,6 +29,12 @@ EVERYTHING = (
     "--config.finetune.l2={'head/kernel': 1e-3}",
     "--config.finetune.groups={'head': {'name': 'sgd', 'learning_rate': 0.1}, 'biases': {'weight_decay': 0.1}}",
 )
+# Its first three blocks lie in a stack on the devices, and one by one in checkpoints.
+STACKED = (
+    "--config.model.name=vit_petals:depth=4,width=16,heads=2,patch=8",
+    "--config.model.scan=True",
+    "--config.finetune.layer_decay=0.8",
+)
 
 
 def lines(workdir):
@@ -60,7 +66,7 @@ def stop_after(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
 def test_stopped_inside_a_stage_and_at_a_border_it_goes_on_exactly(train, tmp_path, stop_after, parallel):
-    flags = (*STAGES, *EVERYTHING, f"--config.train.parallel={parallel}")
+    flags = (*STAGES, *EVERYTHING, *STACKED, f"--config.train.parallel={parallel}")
     status, out, err = train(*flags, workdir="whole")
     assert (status, err) == (0, "")
     assert "stage 2 of 3: steps 4 to 7, rates x 0.5" in out

@@ -11,8 +11,14 @@ from jaxtl.train.groups import flatten
 from jaxtl.weights.checkpoint import Checkpoints, read_best
 
 # Wide enough for some of its arrays to be worth cutting.
-WIDE = "--config.model.name=vit_petals:depth=2,width=32,heads=2,patch=8"
-FLAGS = (WIDE, "--config.optimizer.name=sgd", "--config.model.dropout=0.1", "--config.train.eval_every=12")
+WIDE = "--config.model.name=vit_petals:depth=3,width=32,heads=2,patch=8"
+FLAGS = (
+    WIDE,
+    "--config.model.scan=True",
+    "--config.optimizer.name=sgd",
+    "--config.model.dropout=0.1",
+    "--config.train.eval_every=12",
+)
 
 
 def lines(workdir):

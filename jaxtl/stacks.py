@@ -1,0 +1,64 @@
+"""Stacks: parameters of neighbouring blocks that are alike, kept together with an axis for the blocks in front.
+
+A loop over the blocks takes a stack as it is, so that neither compiling nor the number of an optimizer's operations
+depends on how many blocks there are. In a tree of parameters a stack takes the place of its blocks, under the name of
+the first and the number of the last: "block0-10". No module can be called so.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_NAME = re.compile(r"(.*\D)(\d+)-(\d+)")
+
+Params = Mapping[str, Any]
+
+
+def name_of(blocks: Sequence[str]) -> str:
+    """Returns the name of the stack of some blocks, which are numbered one after the other."""
+    return f"{blocks[0]}-{blocks[-1].removeprefix(blocks[0].rstrip('0123456789'))}"
+
+
+def blocks_of(name: str) -> list[str]:
+    """Returns the names of the blocks of a stack, or none where the name is not that of a stack."""
+    found = _NAME.fullmatch(name)
+    return [f"{found[1]}{i}" for i in range(int(found[2]), int(found[3]) + 1)] if found else []
+
+
+def is_stacked(path: Sequence[Any]) -> bool:
+    """Tells whether a path of keys, as of `jax.tree_util`, leads through a stack."""
+    return any(blocks_of(str(getattr(key, "key", ""))) for key in path)
+
+
+def stacked(params: Params, stacks: Sequence[str]) -> dict[str, Any]:
+    """Returns the parameters with `stacks` in place of their blocks.
+
+    A tree that has the stacks already, or parameters of other blocks only, stays as it is.
+    """
+    tree = dict(params)
+    for name in stacks:
+        names = blocks_of(name)
+        if names[0] in tree:
+            blocks = [dict(tree.pop(block)) for block in names]
+            tree[name] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
+    return tree
+
+
+def unstacked(params: Params) -> dict[str, Any]:
+    """Returns the parameters with the blocks of every stack by themselves: the inverse of `stacked`."""
+    tree: dict[str, Any] = {}
+    for name, value in params.items():
+        blocks = blocks_of(name)
+        tree |= dict(zip(blocks, rows(value, len(blocks)), strict=True)) if blocks else {name: value}
+    return tree
+
+
+def rows(stack: Params, count: int) -> list[dict[str, Any]]:
+    """Returns the trees of the `count` blocks of a stack."""
+    leaves, structure = jax.tree.flatten(dict(stack))
+    # Cut all at once: the gradient is then one concatenation, and no sum.
+    parts = [jax.lax.split(leaf, (1,) * count) for leaf in leaves]
+    return [jax.tree.unflatten(structure, [part[i].reshape(part[i].shape[1:]) for part in parts]) for i in range(count)]

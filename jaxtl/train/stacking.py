@@ -1,0 +1,94 @@
+"""States whose blocks are stacked on the devices (see `jaxtl.stacks`), while all else knows every block by its name."""
+
+import dataclasses
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import optax
+
+from jaxtl.parallel import Placement
+from jaxtl.stacks import blocks_of, name_of, stacked, unstacked
+from jaxtl.train.groups import flatten, unflatten
+from jaxtl.train.state import TrainState
+
+T = TypeVar("T")
+
+
+def find_stacks(blocks: Sequence[str], facts: Mapping[str, Hashable]) -> tuple[str, ...]:
+    """Returns the names of the stacks that blocks can be kept in, each of two or more.
+
+    Args:
+      blocks: names of neighbouring blocks that are alike but for the values of their parameters.
+      facts: path of each parameter -> what those in one stack must have in common.
+    """
+    runs: list[list[str]] = []
+    before = None
+    for block in blocks:
+        own = {path.partition("/")[2]: fact for path, fact in facts.items() if path.startswith(f"{block}/")}
+        if own == before:
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+        before = own
+    return tuple(name_of(run) for run in runs if len(run) > 1)
+
+
+def by_stack(values: Mapping[str, T], stacks: Sequence[str]) -> dict[str, list[T]]:
+    """Returns path -> values of the parameters there: one, or as many as the stack has blocks.
+
+    Args:
+      values: path of a parameter -> its value; a path may be absent.
+      stacks: names of stacks.
+    """
+    holders = {block: name for name in stacks for block in blocks_of(name)}
+    found: dict[str, list[T]] = {}
+    for path, value in values.items():
+        block, slash, rest = path.partition("/")
+        found.setdefault(holders.get(block, block) + slash + rest, []).append(value)
+    return found
+
+
+def first_by_stack(values: Mapping[str, T], stacks: Sequence[str]) -> dict[str, T]:
+    """Returns path -> value, of what is the same for all blocks of a stack."""
+    return {path: found[0] for path, found in by_stack(values, stacks).items()}
+
+
+def stacked_state(state: TrainState, stacks: Sequence[str]) -> TrainState:
+    """Returns a state whose parameters and averages are stacked, as its optimizer's arrays are already."""
+    return _changed(state, lambda params: stacked(params, stacks))
+
+
+def with_stacks(placement: Placement, stacks: Sequence[str]) -> Placement:
+    """Returns a placement that keeps blocks stacked on the devices, and gives them back one by one.
+
+    Args:
+      placement: what puts and gets whole trees: states, or dicts with "params".
+      stacks: names of stacks; without any, the placement stays as it is.
+    """
+    if not stacks:
+        return placement
+
+    def put_state(tree):
+        return placement.put_state(_changed(tree, lambda params: stacked(params, stacks)))
+
+    def get(tree):
+        return _changed(placement.get(tree), unstacked)
+
+    return dataclasses.replace(placement, put_state=put_state, get=get)
+
+
+def over_stacks(optimizer: optax.GradientTransformation, stacks: Sequence[str]) -> optax.GradientTransformation:
+    """Returns an optimizer, made for stacked parameters, that can begin with those that are not stacked yet."""
+    return optax.GradientTransformationExtraArgs(
+        lambda params: optimizer.init(stacked(params, stacks)), optax.with_extra_args_support(optimizer).update
+    )
+
+
+def _changed(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """Returns a state, or a dict with "params", with its parameters and their averages changed; all else as it is."""
+    if isinstance(tree, TrainState):
+        average = unflatten(tree.ema)
+        if "params" in average:
+            average["params"] = change(average["params"])
+        return dataclasses.replace(tree, params=change(tree.params), ema=flatten(average))
+    return {**tree, "params": change(tree["params"])} if isinstance(tree, Mapping) and "params" in tree else tree
