@@ -31,8 +31,8 @@ def default() -> ConfigDict:
     c.model.dropout = 0.0
     c.model.drop_path = 0.0  # Stochastic depth of the last block, growing linearly from 0 at the first.
     c.model.remat = False  # Training computes each block twice instead of keeping what lies within it: less memory.
-    # Blocks of a ViT that are alike are compiled once and run as a loop: a deep ViT compiles as fast as a shallow one;
-    # a step takes one more copy of those blocks' parameters.
+    # Blocks of a ViT that are alike are compiled once and run as a loop: a deep ViT compiles as fast as a shallow one.
+    # Writing a checkpoint takes one more copy of those blocks' parameters.
     c.model.scan = False
 
     c.data = ConfigDict(type_safe=False)

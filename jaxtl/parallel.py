@@ -132,7 +132,8 @@ def _copy(x: Any, to: NamedSharding) -> jax.Array:
     if _is_key(x):
         return jax.random.wrap_key_data(_copy(jax.random.key_data(x), to), impl=jax.random.key_impl(x))
     if not _is_local(x):
-        return jax.device_put(x, to)
+        # Not device_put, which may hand on the very buffers: two arrays of a state may be copies of one.
+        return jax.jit(jnp.copy, out_shardings=to)(x)
     if jax.process_count() == 1:
         # jnp.copy: device_put may alias its input, and the compiled step gives its input's buffers away.
         return jax.device_put(jnp.copy(x), to)

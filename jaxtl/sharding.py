@@ -68,30 +68,33 @@ def axes_of(path: str, shape: Sequence[int], *, fsdp: int, rules: Rules) -> tupl
     optimizer keeps of it. Without one, arrays of MIN_SHARDED elements and more are cut along their largest dimension
     that `fsdp` divides; of equal ones, the last.
     """
-    rule = rule_for(path, rules)
-    if rule is not None:
-        return tuple(rules[rule])
+    for rule, axes in rules.items():
+        if _fits(rule, path):
+            return tuple(axes)
     divisible = [(length, place) for place, length in enumerate(shape) if length % fsdp == 0]
     if fsdp == 1 or math.prod(shape) < MIN_SHARDED or not divisible:
         return ()
     return (None,) * max(divisible)[1] + (FSDP,)
 
 
-def rule_for(path: str, rules: Rules) -> str | None:
-    """Returns the first rule that fits the end of a path."""
-    return next((rule for rule in rules if _fits(rule, path)), None)
-
-
 def of_state(tree: Tree, mesh: Mesh, rules: Rules) -> Tree:
-    """Returns how each array of a state, or of shapes, lies on the mesh; a stack lies as its first block would.
+    """Returns how each array of a state, or of shapes, lies on the mesh; stacks are cut as each of their blocks.
 
     Raises:
-      UserError: a rule cuts an array along what does not divide it, or twice along one axis.
+      UserError: a rule cuts an array along what does not divide it, or twice along one axis, or blocks of one stack in
+        different ways.
     """
 
     def of_leaf(path, leaf):
-        name, own = _unstacked(_name(path), leaf.shape)
-        axes = axes_of(name, own, fsdp=mesh.shape[FSDP], rules=rules)
+        names, own = _blocks(_name(path), leaf.shape)
+        ways = {axes_of(name, own, fsdp=mesh.shape[FSDP], rules=rules): name for name in reversed(names)}
+        if len(ways) > 1:
+            apart = " and ".join(sorted(ways.values()))
+            raise UserError(
+                f"train.sharding cuts {apart} in different ways, but model.scan keeps them in one stack: give rules that "
+                "fit all its blocks alike, or model.scan=False."
+            )
+        (axes,) = ways
         axes = (None, *axes) if axes and len(own) < len(leaf.shape) else axes
         known = len(axes) <= len(leaf.shape) and len({*axes} - {None}) == sum(axis is not None for axis in axes)
         if not known or any(axis and leaf.shape[i] % mesh.shape[axis] for i, axis in enumerate(axes)):
@@ -111,9 +114,10 @@ def check_rules(tree: Tree, mesh: Mesh, rules: Rules) -> None:
       UserError: one fits no array, or cuts one as it cannot be cut.
     """
     of_state(tree, mesh, rules)
-    paths = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    names = [name for path, leaf in leaves for name in _blocks(_name(path), leaf.shape)[0]]
     for rule in rules:
-        if not any(_fits(rule, path) for path in paths):
+        if not any(_fits(rule, name) for name in names):
             raise UserError(f"train.sharding {rule!r} fits no parameter; `describe` lists them.")
 
 
@@ -134,11 +138,12 @@ def abstract_arguments(
     return jax.tree.map(lambda x, to: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=to), (state, batch), layout)
 
 
-def _unstacked(path: str, shape: Sequence[int]) -> tuple[str, Sequence[int]]:
-    """Returns the path and the shape that an array of the first block of a stack would have by itself."""
-    parts = path.split("/")
-    firsts = [(blocks_of(part) or [part])[0] for part in parts]
-    return "/".join(firsts), shape if firsts == parts else shape[1:]
+def _blocks(path: str, shape: Sequence[int]) -> tuple[list[str], Sequence[int]]:
+    """Returns the paths and the shape that the arrays of the blocks of a stack would have by themselves."""
+    for part in path.split("/"):
+        if blocks := blocks_of(part):
+            return [path.replace(part, block) for block in blocks], shape[1:]
+    return [path], shape
 
 
 def _fits(rule: str, path: str) -> bool:

@@ -2,7 +2,7 @@
 
 A loop over the blocks takes a stack as it is, so that neither compiling nor the number of an optimizer's operations
 depends on how many blocks there are. In a tree of parameters a stack takes the place of its blocks, under the name of
-the first and the number of the last: "block0-10". No module can be called so.
+the first and the number of the last: "block0-10". No module of a model here is called so.
 """
 
 import re
@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _NAME = re.compile(r"(.*\D)(\d+)-(\d+)")
 
@@ -43,7 +44,7 @@ def stacked(params: Params, stacks: Sequence[str]) -> dict[str, Any]:
         names = blocks_of(name)
         if names[0] in tree:
             blocks = [dict(tree.pop(block)) for block in names]
-            tree[name] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
+            tree[name] = jax.tree.map(lambda *leaves: _stack(leaves), *blocks)
     return tree
 
 
@@ -54,6 +55,11 @@ def unstacked(params: Params) -> dict[str, Any]:
         blocks = blocks_of(name)
         tree |= dict(zip(blocks, rows(value, len(blocks)), strict=True)) if blocks else {name: value}
     return tree
+
+
+def _stack(leaves: Sequence[Any]) -> Any:
+    # What lies in the memory of the host stays there until it is cut over the devices.
+    return np.stack(leaves) if all(isinstance(leaf, np.ndarray) for leaf in leaves) else jnp.stack(leaves)
 
 
 def rows(stack: Params, count: int) -> list[dict[str, Any]]:

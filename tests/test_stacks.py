@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxtl import sharding
+from jaxtl.errors import UserError
 from jaxtl.stacks import blocks_of, name_of, stacked, unstacked
 
 BLOCKS = {
@@ -56,13 +57,16 @@ def test_what_is_differentiated_block_by_block_takes_no_sums():
     assert "add_any" not in str(jax.make_jaxpr(jax.grad(loss))(tree))
 
 
-def test_a_stack_is_cut_as_its_first_block_would_be():
+def test_a_stack_is_cut_as_each_of_its_blocks_would_be():
     mesh = sharding.make_mesh(jax.devices()[:1], {})
     shapes = {
         "params": {
             "block1-2": {"kernel": jax.ShapeDtypeStruct((2, 64, 64), "f"), "bias": jax.ShapeDtypeStruct((2, 64), "f")}
         }
     }
-    rules = {"block1/kernel": ("fsdp", None), "block1/bias": ()}
+    rules = {"params/block[12]/kernel": ("fsdp", None), "block1/bias": (), "block2/bias": ()}
+    sharding.check_rules(shapes, mesh, rules)
     found = jax.tree.map(lambda x: tuple(x.spec), sharding.of_state(shapes, mesh, rules))
     assert found == {"params": {"block1-2": {"kernel": (None, "fsdp", None), "bias": ()}}}
+    with pytest.raises(UserError, match="cuts params/block1/kernel and params/block2/kernel in different ways"):
+        sharding.of_state(shapes, mesh, {"block2/kernel": ("fsdp", None)})

@@ -28,7 +28,6 @@ from jaxtl.errors import UserError
 from jaxtl.parallel import Placement
 from jaxtl.train.chips import peak_tflops
 from jaxtl.train.cost import Cost, model_gflop, step_cost
-from jaxtl.train.stacking import stacked_state
 from jaxtl.train.timing import Timing, time_steps
 
 INPUTS = ("synthetic", "real")
@@ -90,7 +89,6 @@ def run(
     setup.check_devices(config.train.batch_size, placement, "train.batch_size")
     opening = _synthetic if source == "synthetic" else _real
     opened = opening(config, workdir, placement)
-    placement.check(opened.variables)
     timing, cost, compiling = _measure(config, opened, placement, source=source, steps=steps, warmup=warmup)
     results = {
         "model": opened.model.name,
@@ -124,13 +122,14 @@ def _measure(
         config, model, plan, stage, optimizer=optimizer, loss=loss, module=inputs.model, cached=inputs.cached
     )
     placement, variables = recipe.place_states(config, model, plan, variables, placement)
+    placement.check(variables)
     fresh = recipe.make_state(config, variables, stage, optimizer)
     state = placement.put_state(fresh)
     begun = time.perf_counter()
     compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
     compiling = time.perf_counter() - begun
     cost = step_cost(compiled, fresh, devices=placement.devices, parts=config.train.accumulate)
-    shapes = jax.eval_shape(lambda tree: stacked_state(tree, plan.stacks), fresh)
+    shapes = recipe.abstract_state(config, model, plan, stage, variables, optimizer)
     cost["model_gflop"] = model_gflop(step, shapes, setup.whole_batch(inputs.blank))
     batches = inputs.batches(0)
     placed = (

@@ -18,6 +18,7 @@ from jaxtl.commands.plan import Plan
 from jaxtl.evaluate.plot import plot_rates
 from jaxtl.train import lr_find
 from jaxtl.train.losses import Loss
+from jaxtl.train.stacking import first_by_stack, with_stacks
 
 LOW, HIGH = 1e-7, 10.0
 # Steps of the cheap check before training, and how far above the point of divergence is worth a warning.
@@ -98,13 +99,14 @@ def sweep(
     per_group: bool = False,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Sweeps the first stage of a plan on a copy of its first state; returns name -> (rates [n], losses [n])."""
-    placement, stage = setup.placement_for(config, "jit"), plan.stages[0]
+    stage = plan.stages[0]
     rate = lr_find.exponential(low, high, steps)
-    swept = _swept(plan, rate, config.optimizer.learning_rate)
+    swept = _swept(plan, rate, config.optimizer.learning_rate, per_group=per_group)
+    placement = with_stacks(setup.placement_for(config, "jit"), swept.stacks)
     optimizer = swept.make_optimizer(stage)
 
     def make_step(gates):
-        moving = lr_find.gated(optimizer, plan.assignment, gates)
+        moving = lr_find.gated(optimizer, first_by_stack(plan.assignment, swept.stacks), gates)
         return recipe.make_step(
             config, model, swept, stage, optimizer=moving, loss=loss, module=inputs.model, cached=inputs.cached
         )
@@ -138,7 +140,7 @@ def warn(config: ConfigDict, *parts: Any) -> None:
         )
 
 
-def _swept(plan: Plan, rate: Any, base: float) -> Plan:
+def _swept(plan: Plan, rate: Any, base: float, *, per_group: bool) -> Plan:
     """Returns the plan with the sweep as its schedule; rules with a rate of their own keep their proportion to it."""
     replaced: dict[int, dict[str, Any]] = {}
     overrides = {}
@@ -149,5 +151,6 @@ def _swept(plan: Plan, rate: Any, base: float) -> Plan:
             id(given), {**given, "learning_rate": lambda step, factor=factor: factor * rate(step)}
         )
         overrides[path] = own
-    # What is compiled for a few steps, from parameters as they are, gains nothing by stacks.
-    return dataclasses.replace(plan, schedule=rate, overrides=overrides, stacks=())
+    # The groups within a stack could not be swept one by one.
+    stacks = () if per_group else plan.stacks
+    return dataclasses.replace(plan, schedule=rate, overrides=overrides, stacks=stacks)

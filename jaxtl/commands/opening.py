@@ -43,6 +43,7 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     splits, model, variables, passport, plan = parts.splits, parts.model, parts.variables, parts.passport, parts.plan
     loss = recipe.choose_loss(config, len(model.classes), splits.train.labels)
     _check_shapes(config, model, placement)
+    placement, variables = recipe.place_states(config, model, plan, variables, placement)
     placement.check(variables)
     files.claim(workdir, config)
     splits = into_memory(config, splits, min_side(config, model))
@@ -61,7 +62,6 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     first = plan.stages[0]
     # Penalties are made here once, for what is wrong with their rules to be said now.
     recipe.make_step(config, model, plan, first, optimizer=plan.make_optimizer(first), loss=loss)
-    placement, variables = recipe.place_states(config, model, plan, variables, placement)
     return Run(config, workdir, model, splits, plan, loss, placement, parts.steps_per_epoch), variables
 
 

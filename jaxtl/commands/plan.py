@@ -11,12 +11,11 @@ import optax
 from ml_collections import ConfigDict
 
 from jaxtl.errors import UserError
-from jaxtl.sharding import rule_for
 from jaxtl.train import groups as groups_lib
 from jaxtl.train import optimizer as optimizer_lib
 from jaxtl.train.groups import FROZEN
 from jaxtl.train.schedules import make_schedule
-from jaxtl.train.stacking import by_stack, find_stacks, first_by_stack, over_stacks
+from jaxtl.train.stacking import factors_by_stack, find_stacks, first_by_stack, over_stacks
 from jaxtl.train.stages import Schedule, Stage, make_stages, staged_schedule
 
 _OPTIONS = ("name", "weight_decay", "momentum", "b1", "b2", "eps")
@@ -81,18 +80,14 @@ class Plan:
 
     def make_optimizer(self, stage: Stage) -> optax.GradientTransformation:
         """Makes the optimizer of a stage, for parameters in the plan's stacks."""
-        factors = {
-            path: found[0] if len(set(found)) == 1 else tuple(found)
-            for path, found in by_stack(self.multipliers, self.stacks).items()
-        }
         optimizer = optimizer_lib.make_optimizer(
             first_by_stack(stage.labels, self.stacks),
             learning_rate=self.schedule,
-            multipliers=factors,
+            multipliers=factors_by_stack(self.multipliers, self.stacks),
             overrides=first_by_stack(self.overrides, self.stacks),
             **self.options,
         )
-        return over_stacks(optimizer, self.stacks) if self.stacks else optimizer
+        return over_stacks(optimizer, self.stacks)
 
 
 def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_epoch: float, new_head: bool) -> Plan:
@@ -130,14 +125,8 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
         if fitting:
             overrides[path] = rules[fitting[0]]
             peaks[path] = f.groups[fitting[0]].get("learning_rate", base["learning_rate"])
-    alike = {
-        path: (
-            id(overrides.get(path)),
-            rule_for(path, config.train.sharding),
-            *(stage.since.get(path) for stage in stages),
-        )
-        for path in assignment
-    }
+    # Of what the checkpoint's arrays depend on, nothing may change while a run stands still.
+    facts = {path: (id(overrides.get(path)), *(stage.since.get(path) for stage in stages)) for path in assignment}
     return Plan(
         assignment=assignment,
         stages=stages,
@@ -148,7 +137,7 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
         overrides=overrides,
         peaks=peaks,
         notes=tuple(notes),
-        stacks=find_stacks(module.alike(), alike) if config.model.scan else (),
+        stacks=find_stacks(module.alike(), facts) if config.model.scan else (),
     )
 
 

@@ -1,8 +1,7 @@
 """From a config to the parts of a step: its loss, what prepares a batch, and its options."""
 
-import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -27,7 +26,7 @@ from jaxtl.train.mixing import mix
 from jaxtl.train.penalties import make_penalty
 from jaxtl.train.stacking import first_by_stack, stacked_state, with_stacks
 from jaxtl.train.stages import Stage
-from jaxtl.train.state import TrainState
+from jaxtl.train.state import TrainState, with_params
 from jaxtl.train.step import train_step
 from jaxtl.train.storage import narrowed, rounded_leaves, with_narrow_frozen
 
@@ -95,28 +94,41 @@ def abstract_step(
 ) -> tuple[functools.partial[tuple[TrainState, dict[str, jax.Array]]], TrainState]:
     """Returns the step of a stage and the shapes of the state that it takes, from those of the variables."""
     optimizer = plan.make_optimizer(stage)
-    state = jax.eval_shape(lambda tree: make_state(config, tree, stage, optimizer), shapes)
-    narrow = narrow_paths(config, model, plan, shapes)
-    params = jax.eval_shape(lambda tree: narrowed(tree, narrow), state.params)
     # Class weights need data to count, and cost nothing.
     step = make_step(config, model, plan, stage, optimizer=optimizer, loss=softmax_cross_entropy)
-    state = dataclasses.replace(state, params=params)
-    return step, jax.eval_shape(lambda tree: stacked_state(tree, plan.stacks), state)
+    return step, abstract_state(config, model, plan, stage, shapes, optimizer)
+
+
+def abstract_state(
+    config: ConfigDict,
+    model: setup.Model,
+    plan: Plan,
+    stage: Stage,
+    variables: Mapping[str, Any],
+    optimizer: optax.GradientTransformation,
+) -> TrainState:
+    """Returns the shapes of the state that the step of a stage takes: one copy, as it lies on the devices."""
+    narrow = narrow_paths(config, model, plan, variables)
+
+    def begin(tree):
+        state = with_params(make_state(config, tree, stage, optimizer), lambda params: narrowed(params, narrow))
+        return stacked_state(state, plan.stacks)
+
+    return jax.eval_shape(begin, variables)
 
 
 def place_states(
     config: ConfigDict, model: setup.Model, plan: Plan, variables: dict[str, Any], placement: Placement
 ) -> tuple[Placement, dict[str, Any]]:
-    """Returns the placement of a run's states, and its variables: where they then lie once.
+    """Returns the placement of a run's states, and its variables, in the memory of the host where states differ.
 
     Frozen parameters are kept as finetune.frozen_dtype says, and blocks in the stacks of the plan.
     """
     placement = with_stacks(placement, plan.stacks)
     narrow = narrow_paths(config, model, plan, variables)
-    if not narrow:
-        return placement, variables
-    variables = jax.device_get(variables)  # The devices are to hold them once.
-    return with_narrow_frozen(placement, variables["params"], narrow), variables
+    if narrow or plan.stacks:
+        variables = jax.device_get(variables)  # The devices are to hold them once.
+    return with_narrow_frozen(placement, variables["params"], narrow) if narrow else placement, variables
 
 
 def narrow_paths(config: ConfigDict, model: setup.Model, plan: Plan, variables: Mapping[str, Any]) -> set[str]:
@@ -175,7 +187,6 @@ def stage_cost(
     state: TrainState,
     blank: Any,
     *,
-    stacks: Sequence[str] = (),
     devices: int = 1,
 ) -> Cost:
     """Returns the cost of a compiled step; see `step_cost`.
@@ -186,14 +197,12 @@ def stage_cost(
       compiled: the same, compiled.
       state: that it takes, one copy, as arrays or shapes.
       blank: a batch of the size that all devices share, as arrays or shapes.
-      stacks: that the step takes the state in.
       devices: that share the batch.
     """
     cost = step_cost(compiled, state, devices=devices, parts=config.train.accumulate)
     # The compiler counts the body of a loop over blocks once, and of a convolution on a CPU what other forms leave.
     if config.model.scan or backend() == "cpu":
-        stacked = jax.eval_shape(lambda tree: stacked_state(tree, stacks), state)
-        cost["step_gflop"] = model_gflop(step, stacked, blank)
+        cost["step_gflop"] = model_gflop(step, state, blank)
     return cost
 
 

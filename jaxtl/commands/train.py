@@ -117,7 +117,7 @@ def _train(
             for stage in plan.stages:
                 if done > stage.stop or (done == stage.stop and not progress.due) or progress.finished:
                     continue
-                state, step = _begin_stage(run, stage, inputs, state, progress, reference)
+                state, step = _begin_stage(run, stage, inputs, variables, state, progress, reference)
                 state, progress = _fit(
                     run,
                     stage,
@@ -151,7 +151,13 @@ def _restore(run: Run, variables: Mapping[str, Any], checkpoints: Checkpoints) -
 
 
 def _begin_stage(
-    run: Run, stage: Stage, inputs: Inputs, state: TrainState, progress: Progress, reference: Future[Cost]
+    run: Run,
+    stage: Stage,
+    inputs: Inputs,
+    variables: Mapping[str, Any],
+    state: TrainState,
+    progress: Progress,
+    reference: Future[Cost],
 ) -> tuple[TrainState, Callable[..., Any]]:
     """Returns the state at the stage's start, or further on in it, and its compiled step."""
     plan, placement = run.plan, run.placement
@@ -177,9 +183,8 @@ def _begin_stage(
     compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
     progress.seconds["compile"] += time.perf_counter() - begun
     blank = setup.whole_batch(inputs.blank)
-    cost = recipe.stage_cost(
-        run.config, step, compiled, placement.get(state), blank, stacks=plan.stacks, devices=placement.devices
-    )
+    shapes = recipe.abstract_state(run.config, run.model, plan, stage, variables, optimizer)
+    cost = recipe.stage_cost(run.config, step, compiled, shapes, blank, devices=placement.devices)
     cost |= reference.result()
     progress.costs[str(stage.start)] = {"parameters": plan.count(stage.since), **cost}
     print(recipe.cost_line(cost, plan, stage))

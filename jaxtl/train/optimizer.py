@@ -85,7 +85,7 @@ def decays(params: optax.Params) -> optax.Params:
 
 
 def _written(factor: float | tuple[float, ...]) -> str:
-    return f"{factor:.6g}" if isinstance(factor, float) else " ".join(f"{one:.6g}" for one in factor)
+    return " ".join(f"{one:.6g}" for one in (factor if isinstance(factor, tuple) else (factor,)))
 
 
 def _transform(

@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import jax
 import optax
 
 from jaxtl.parallel import Placement
 from jaxtl.stacks import blocks_of, name_of, stacked, unstacked
 from jaxtl.train.groups import flatten, unflatten
-from jaxtl.train.state import TrainState
+from jaxtl.train.state import TrainState, with_params
 
 T = TypeVar("T")
 
@@ -48,6 +49,12 @@ def by_stack(values: Mapping[str, T], stacks: Sequence[str]) -> dict[str, list[T
     return found
 
 
+def factors_by_stack(factors: Mapping[str, float], stacks: Sequence[str]) -> dict[str, float | tuple[float, ...]]:
+    """Returns path -> factor, or one for each block of a stack whose blocks differ: as `make_optimizer` takes them."""
+    found = by_stack(factors, stacks)
+    return {path: ones[0] if len(set(ones)) == 1 else tuple(ones) for path, ones in found.items()}
+
+
 def first_by_stack(values: Mapping[str, T], stacks: Sequence[str]) -> dict[str, T]:
     """Returns path -> value, of what is the same for all blocks of a stack."""
     return {path: found[0] for path, found in by_stack(values, stacks).items()}
@@ -74,21 +81,23 @@ def with_stacks(placement: Placement, stacks: Sequence[str]) -> Placement:
     def get(tree):
         return _changed(placement.get(tree), unstacked)
 
-    return dataclasses.replace(placement, put_state=put_state, get=get)
+    def check(tree):
+        placement.check(jax.eval_shape(lambda tree: _changed(tree, lambda params: stacked(params, stacks)), tree))
+
+    return dataclasses.replace(placement, check=check, put_state=put_state, get=get)
 
 
 def over_stacks(optimizer: optax.GradientTransformation, stacks: Sequence[str]) -> optax.GradientTransformation:
     """Returns an optimizer, made for stacked parameters, that can begin with those that are not stacked yet."""
+    if not stacks:
+        return optimizer
     return optax.GradientTransformationExtraArgs(
         lambda params: optimizer.init(stacked(params, stacks)), optax.with_extra_args_support(optimizer).update
     )
 
 
 def _changed(tree: Any, change: Callable[[Any], Any]) -> Any:
-    """Returns a state, or a dict with "params", with its parameters and their averages changed; all else as it is."""
+    """Returns a state, or variables, with parameters and averages changed; any other tree as it is."""
     if isinstance(tree, TrainState):
-        average = unflatten(tree.ema)
-        if "params" in average:
-            average["params"] = change(average["params"])
-        return dataclasses.replace(tree, params=change(tree.params), ema=flatten(average))
-    return {**tree, "params": change(tree["params"])} if isinstance(tree, Mapping) and "params" in tree else tree
+        tree = dataclasses.replace(tree, ema=flatten(with_params(unflatten(tree.ema), change)))
+    return with_params(tree, change)

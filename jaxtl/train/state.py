@@ -1,5 +1,7 @@
 """Everything a step reads and writes, as arrays only."""
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -60,3 +62,10 @@ class TrainState:
     def variables(self) -> dict[str, Any]:
         """The parameters and collections, as `model.apply` takes them."""
         return {"params": self.params, **self.model_state}
+
+
+def with_params(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """Returns a state, or variables, with its parameters changed; any other tree as it is."""
+    if isinstance(tree, TrainState):
+        return dataclasses.replace(tree, params=change(tree.params))
+    return {**tree, "params": change(tree["params"])} if isinstance(tree, Mapping) and "params" in tree else tree

@@ -4,7 +4,7 @@ Only what the model itself rounds to bfloat16 before any use is kept so: results
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -16,7 +16,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Var
 from jaxtl.models import unrolled
 from jaxtl.parallel import Placement
 from jaxtl.train.groups import flatten, unflatten
-from jaxtl.train.state import TrainState
+from jaxtl.train.state import with_params
 
 
 def rounded_leaves(model: nn.Module, variables: Mapping[str, Any], image: jax.ShapeDtypeStruct) -> set[str]:
@@ -80,13 +80,8 @@ def with_narrow_frozen(placement: Placement, params: Mapping[str, Any], paths: s
     leaves = flatten(params)
     originals = {path: np.asarray(jax.device_get(leaves[path])) for path in paths}
 
-    def changed(tree: Any, change: Callable[[Any], Any]) -> Any:
-        if isinstance(tree, TrainState):
-            return dataclasses.replace(tree, params=change(tree.params))
-        return {**tree, "params": change(tree["params"])} if isinstance(tree, Mapping) and "params" in tree else tree
-
     return dataclasses.replace(
         placement,
-        put_state=lambda tree: placement.put_state(changed(tree, lambda found: narrowed(found, paths))),
-        get=lambda tree: changed(placement.get(tree), lambda found: unflatten(flatten(found) | originals)),
+        put_state=lambda tree: placement.put_state(with_params(tree, lambda found: narrowed(found, paths))),
+        get=lambda tree: with_params(placement.get(tree), lambda found: unflatten(flatten(found) | originals)),
     )

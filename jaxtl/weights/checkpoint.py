@@ -16,7 +16,7 @@ from jaxtl import distributed
 from jaxtl.errors import UserError
 from jaxtl.weights import checkpoint_folders as folders
 from jaxtl.weights import orbax_io
-from jaxtl.weights.digests import digest_json, digests, verify
+from jaxtl.weights.digests import digest_json, digests, paths, verify
 from jaxtl.weights.retention import Retention, ranked
 
 Tree = Any
@@ -183,7 +183,7 @@ class Checkpoints:
             whole, whatever the devices that wrote them.
 
         Raises:
-          UserError: there are checkpoints, but none is whole.
+          UserError: there are checkpoints, but none is whole, or one has another structure.
         """
         problems = self.problems
         for step in reversed(self.steps()):
@@ -191,6 +191,8 @@ class Checkpoints:
             found, problem = None, ""
             try:
                 found = orbax_io.twice(partial(self._read, step, variables, rest))
+            except UserError:
+                raise  # It is whole, but another's.
             # Orbax, tensorstore and JSON raise many kinds of error on broken files; each means: not whole.
             except Exception as error:
                 problem = orbax_io.reason(error)
@@ -211,6 +213,13 @@ class Checkpoints:
 
     def _read(self, step: int, variables: Tree, rest: Tree) -> tuple[Tree, Tree, dict[str, Any]]:
         host = self._read_host(step)
+        for name, tree in (("variables", variables), ("rest", rest)):
+            others = sorted(paths(tree) ^ set(host["digests"][name]))
+            if others:
+                raise UserError(
+                    f"checkpoint {step} and this run differ in {len(others)} arrays, such as {others[0]}: another "
+                    "version of jaxtl wrote it. Go on with that version, or start in another --workdir."
+                )
         variables, rest = orbax_io.read_trees(self._manager, step, variables=variables, rest=rest)
         verify(variables, host["digests"]["variables"])
         verify(rest, host["digests"]["rest"])

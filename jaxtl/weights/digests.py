@@ -19,6 +19,11 @@ def digests(tree: Any) -> dict[str, str]:
     }
 
 
+def paths(tree: Any) -> set[str]:
+    """Returns the paths that `digests` would have."""
+    return {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def verify(tree: Any, expected: Mapping[str, str]) -> None:
     """Compares the arrays with their digests.
 

@@ -14,8 +14,8 @@ FLAGS = ("--config.optimizer.name=sgd", "--config.train.batch_size=16")
 # Long enough to be stopped in the middle, and wide enough to be cut.
 LONG = (
     "--config.model.name=vit_petals:depth=1,width=64,heads=2,patch=8",
-    "--config.train.steps=200",
-    "--config.train.eval_every=50",
+    "--config.train.steps=100",
+    "--config.train.eval_every=25",
     "--config.optimizer.learning_rate=1e-3",
 )
 
@@ -47,9 +47,12 @@ def alone(jaxtl, config_file, pictures, tmp_path):
 
 @pytest.mark.slow
 def test_two_and_four_processes_do_what_one_does(begin, alone, tmp_path):
-    alone("by 1")
+    # Where a stage begins to train a parameter, its average begins as that parameter.
+    stages = "[{'steps': 4, 'unfreeze': 'head'}, {'steps': 8, 'unfreeze': 'all'}]"
+    flags = ("--config.train.steps=0", f"--config.finetune.stages={stages}", "--config.train.ema_decay=0.5")
+    alone("by 1", *flags)
     for processes in (2, 4):
-        statuses, printed, errors = finish(begin(f"by {processes}", processes))
+        statuses, printed, errors = finish(begin(f"by {processes}", processes, *flags))
         assert statuses == [0] * processes, errors
         assert "test   accuracy" in printed[0]
         # Only the first speaks; but Gloo, from several threads at once, reports each connection of all.
@@ -62,8 +65,8 @@ def test_stopped_on_two_continued_on_four_and_ended_on_one(begin, alone, tmp_pat
     broken = tmp_path / "run"
     first = stop(broken, begin("run", 2, *LONG), which=1)  # SIGTERM to one stops all at the same step.
     second = stop(broken, begin("run", 4, *LONG), which=2, lines=21)
-    assert int(first) < int(second) < 200
-    assert f"continues at step {second} of 200" in alone("run", *LONG)
+    assert int(first) < int(second) < 100
+    assert f"continues at step {second} of 100" in alone("run", *LONG)
     alone("whole", *LONG)
     same(broken, tmp_path / "whole")
 
@@ -74,7 +77,7 @@ def test_a_state_cut_over_two_processes_and_pmap_on_two_end_as_one_process_does(
     flags = (*LONG[1:], LONG[0].replace("depth=1", "depth=3"), "--config.model.scan=True")
     fsdp = (*flags, "--config.train.mesh={'data': 1, 'fsdp': -1}")
     cut = stop(tmp_path / "fsdp", begin("fsdp", 2, *fsdp), which=0, lines=12)
-    assert f"continues at step {cut} of 200" in alone("fsdp", *flags)
+    assert f"continues at step {cut} of 100" in alone("fsdp", *flags)
     statuses, _, errors = finish(begin("pmap", 2, *flags, "--config.train.parallel=pmap"))
     assert statuses == [0, 0], errors
     alone("whole", *flags)

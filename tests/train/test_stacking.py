@@ -12,7 +12,15 @@ from jaxtl.parallel import make_placement
 from jaxtl.train import ema
 from jaxtl.train.groups import assign, multipliers, select
 from jaxtl.train.optimizer import decays, make_optimizer
-from jaxtl.train.stacking import by_stack, find_stacks, first_by_stack, over_stacks, stacked_state, with_stacks
+from jaxtl.train.stacking import (
+    by_stack,
+    factors_by_stack,
+    find_stacks,
+    first_by_stack,
+    over_stacks,
+    stacked_state,
+    with_stacks,
+)
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
 
@@ -33,6 +41,8 @@ def test_neighbours_that_agree_share_a_stack():
 def test_values_by_path_become_values_by_stack():
     values = {"embed": 0, "block0/kernel": 1, "block1/kernel": 2, "block2/kernel": 3}
     assert by_stack(values, ["block0-1"]) == {"embed": [0], "block0-1/kernel": [1, 2], "block2/kernel": [3]}
+    assert factors_by_stack({**values, "block2/kernel": 2.0}, ["block1-2"])["block1-2/kernel"] == 2.0
+    assert factors_by_stack(values, ["block0-1"])["block0-1/kernel"] == (1, 2)
     assert first_by_stack(values, ["block0-1"]) == {"embed": 0, "block0-1/kernel": 1, "block2/kernel": 3}
 
 
@@ -51,14 +61,13 @@ def parts(depth, unfreeze, stack, *, name="adamw", layer_decay=1.0, average=Fals
     labels = select(assignment, unfreeze)
     frozen = {path: label == "frozen" for path, label in labels.items()}
     stacks = find_stacks(model.alike(), frozen) if stack else ()
-    factors = by_stack(multipliers(assignment, layer_decay=layer_decay), stacks)
     groups = first_by_stack(labels, stacks)
     optimizer = make_optimizer(
         groups,
         name=name,
         learning_rate=lambda step: 0.01 * (step + 1),
         weight_decay=0.1,
-        multipliers={path: found[0] if len(set(found)) == 1 else tuple(found) for path, found in factors.items()},
+        multipliers=factors_by_stack(multipliers(assignment, layer_decay=layer_decay), stacks),
     )
     optimizer = over_stacks(optimizer, stacks)
     kept = ema.trained_leaves(variables, labels) if average else None

@@ -89,6 +89,15 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_taken(tmp_path, dam
     same(variables, jax.tree.map(lambda x: x + 1, VARIABLES))
 
 
+def test_a_checkpoint_of_another_structure_is_not_called_damaged(tmp_path):
+    save(tmp_path, {1: 0.5, 2: 0.6})
+    other = {**REST, "opt_state": optax.sgd(1.0, momentum=0.9).init(VARIABLES["params"])}
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(UserError, match=r"checkpoint 2 and this run differ in 4 arrays, such as \['opt_state'\]"):
+            checkpoints.restore_latest(lambda step: (VARIABLES, other))
+        assert (checkpoints.steps(), checkpoints.problems) == ([1, 2], [])
+
+
 def test_no_whole_checkpoint_is_an_error(tmp_path):
     save(tmp_path / "checkpoints", {1: 0.5})
     truncate(tmp_path / "checkpoints", 1, "variables")
