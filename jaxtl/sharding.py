@@ -91,8 +91,8 @@ def of_state(tree: Tree, mesh: Mesh, rules: Rules) -> Tree:
         if len(ways) > 1:
             apart = " and ".join(sorted(ways.values()))
             raise UserError(
-                f"train.sharding cuts {apart} in different ways, but model.scan keeps them in one stack: give rules that "
-                "fit all its blocks alike, or model.scan=False."
+                f"train.sharding cuts {apart} in different ways, but model.scan keeps them in one stack: give rules "
+                "that fit all its blocks alike, or model.scan=False."
             )
         (axes,) = ways
         axes = (None, *axes) if axes and len(own) < len(leaf.shape) else axes
