@@ -140,9 +140,10 @@ def abstract_arguments(
 
 def _blocks(path: str, shape: Sequence[int]) -> tuple[list[str], Sequence[int]]:
     """Returns the paths and the shape that the arrays of the blocks of a stack would have by themselves."""
-    for part in path.split("/"):
+    parts = path.split("/")
+    for place, part in enumerate(parts):
         if blocks := blocks_of(part):
-            return [path.replace(part, block) for block in blocks], shape[1:]
+            return ["/".join([*parts[:place], block, *parts[place + 1 :]]) for block in blocks], shape[1:]
     return [path], shape
 
 

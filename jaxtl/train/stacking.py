@@ -35,18 +35,19 @@ def find_stacks(blocks: Sequence[str], facts: Mapping[str, Hashable]) -> tuple[s
 
 
 def by_stack(values: Mapping[str, T], stacks: Sequence[str]) -> dict[str, list[T]]:
-    """Returns path -> values of the parameters there: one, or as many as the stack has blocks.
+    """Returns path -> values of the parameters there: one, or as many as the stack has blocks, in their order.
 
     Args:
-      values: path of a parameter -> its value; a path may be absent.
+      values: path of a parameter -> its value, in any order; a path may be absent, of all blocks of a stack.
       stacks: names of stacks.
     """
-    holders = {block: name for name in stacks for block in blocks_of(name)}
-    found: dict[str, list[T]] = {}
+    places = {block: (name, place) for name in stacks for place, block in enumerate(blocks_of(name))}
+    found: dict[str, dict[int, T]] = {}
     for path, value in values.items():
         block, slash, rest = path.partition("/")
-        found.setdefault(holders.get(block, block) + slash + rest, []).append(value)
-    return found
+        name, place = places.get(block, (block, 0))
+        found.setdefault(name + slash + rest, {})[place] = value
+    return {path: [ones[place] for place in sorted(ones)] for path, ones in found.items()}
 
 
 def factors_by_stack(factors: Mapping[str, float], stacks: Sequence[str]) -> dict[str, float | tuple[float, ...]]:

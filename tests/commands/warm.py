@@ -24,8 +24,8 @@ def start(arguments, output, *, devices=0, stop_after=0):
 
 
 def _main(arguments, output, devices, stop_after):
-    if devices:  # XLA reads it when the first device is asked for.
-        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    if devices:  # XLA reads it when the first device is asked for; of flags given twice the last counts.
+        os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
     from jaxtl.main import main
     from jaxtl.train.preemption import Preemption
 

@@ -42,7 +42,8 @@ def test_values_by_path_become_values_by_stack():
     values = {"embed": 0, "block0/kernel": 1, "block1/kernel": 2, "block2/kernel": 3}
     assert by_stack(values, ["block0-1"]) == {"embed": [0], "block0-1/kernel": [1, 2], "block2/kernel": [3]}
     assert factors_by_stack({**values, "block2/kernel": 2.0}, ["block1-2"])["block1-2/kernel"] == 2.0
-    assert factors_by_stack(values, ["block0-1"])["block0-1/kernel"] == (1, 2)
+    backwards = dict(reversed(values.items()))
+    assert factors_by_stack(backwards, ["block0-1"])["block0-1/kernel"] == (1, 2)
     assert first_by_stack(values, ["block0-1"]) == {"embed": 0, "block0-1/kernel": 1, "block2/kernel": 3}
 
 
