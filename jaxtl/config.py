@@ -110,7 +110,8 @@ def default() -> ConfigDict:
     # Devices along each axis, -1 for the rest: "data" copies the state, "fsdp" cuts it; the batch is cut by both.
     c.train.mesh = {"data": -1, "fsdp": 1}
     # {regex: axes}: what arrays of the state are cut along, in place of their largest dimension: {"head/kernel":
-    # (None, "fsdp")}, or () for whole. A rule fits the end of a path, and the moments of a parameter like itself.
+    # (None, "fsdp")}, or () for whole. A rule fits the end of a path, and the moments of a parameter like itself. With
+    # model.scan, rules fit the blocks of a stack alike: "block.*/fc1/kernel".
     c.train.sharding = {}
     # "softmax" | "binary" | "focal" | "module:function" (logits, labels) -> one an example. Evaluation reports it too,
     # without smoothing and class weights; prediction gives the sigmoid of each class for "binary", else the softmax.

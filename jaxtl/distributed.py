@@ -55,10 +55,11 @@ def connect(address: str = "", processes: int = 0, process_id: int = -1, *, time
     if address or processes > 0 or process_id >= 0:
         host, _, port = address.rpartition(":")
         if not (host and port.isdigit() and 0 <= process_id < processes):
-            raise UserError(
-                f"--coordinator={address or '?'} --processes={processes} --process-id={process_id}: give all three, "
-                "as in --coordinator=10.0.0.1:1234 --processes=2 --process-id=0, counted from 0."
-            )
+            given = f"--coordinator={address or '?'} --processes={processes} --process-id={process_id}"
+            wrong = "give all three"
+            if address and processes > 0 and process_id >= 0:
+                wrong = "the first lacks a port" if not (host and port.isdigit()) else "the last counts from 0"
+            raise UserError(f"{given}: {wrong}, as in --coordinator=10.0.0.1:1234 --processes=2 --process-id=0 and =1.")
         where = f"process {process_id} of {processes} at {address}"
     elif all(os.environ.get(name) for name in _SLURM) and int(os.environ["SLURM_NTASKS"]) > 1:
         where = f"task {os.environ['SLURM_PROCID']} of {os.environ['SLURM_NTASKS']} of SLURM"

@@ -145,6 +145,8 @@ def _restore(run: Run, variables: Mapping[str, Any], checkpoints: Checkpoints) -
     state, progress = loop.restore(checkpoints, fresh) or (fresh(0), Progress())
     for problem in checkpoints.problems:
         print(f"{problem}; the one before it is taken")
+    if checkpoints.steps() == [] and (run.workdir / "metrics.jsonl").exists():
+        print("stopped before its first checkpoint was whole: begins again")
     if int(state.step):
         print(f"continues at step {int(state.step)} of {run.plan.total_steps}")
     return state, progress

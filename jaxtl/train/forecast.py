@@ -140,17 +140,17 @@ def step(program: Program, place: Slice, mesh: Mapping[str, int], *, share: floa
 
 
 def _members(one: Collective, mesh: Mapping[str, int], other: Mapping[str, int]) -> tuple[int, ...]:
-    """Returns the group of a collective on another mesh: along the same axes."""
-    fsdp, size = mesh[FSDP], len(one.members)
+    """Returns the group of a collective on another mesh: along the same axes, or one chip where none is left of it."""
+    fsdp, size, chips = mesh[FSDP], len(one.members), other[AXIS] * other[FSDP]
     if one.kind == "collective-permute":
-        return one.members if max(one.members) < other[AXIS] * other[FSDP] else one.members[:1]
+        return one.members if max(one.members) < chips else (0,)
     if size == mesh[AXIS] * fsdp:
-        return tuple(range(other[AXIS] * other[FSDP]))
+        return tuple(range(chips))
     if size == fsdp:
         return tuple(range(other[FSDP]))
     if size == mesh[AXIS]:
-        return tuple(range(0, other[AXIS] * other[FSDP], other[FSDP]))
-    return tuple(member for member in one.members if member < other[AXIS] * other[FSDP])
+        return tuple(range(0, chips, other[FSDP]))
+    return tuple(member for member in one.members if member < chips) or (0,)
 
 
 def link_seconds(one: Collective, axes: Sequence[Axis], *, torus: bool) -> float:

@@ -119,12 +119,20 @@ class Checkpoints:
                 folders.put_back(self._folder)
         try:
             kept = folders.steps_in(self._folder)
-            last = f"The newest that is whole is of step {kept[-1]}" if kept else "There is none before it"
+            last = (
+                f"goes on from step {kept[-1]}, the newest that is whole" if kept else "begins anew: there was none yet"
+            )
         except OSError:
-            last = "The folder cannot be read at the moment"
+            last = "goes on from the newest that is whole"
+        why = orbax_io.reason(error)
+        if distributed.several() and distributed.status_of(error) == distributed.PEERS_MISSING:
+            return UserError(
+                f"the checkpoint of step {self._saving} was not finished, since another process is gone: {why}\n"
+                f"Start all again; the run {last}."
+            )
         return UserError(
-            f"the checkpoint of step {self._saving} cannot be written to {self._folder}: {orbax_io.reason(error)}\n"
-            f"{last}: make room, or mend the permissions, and start again; the run goes on from there."
+            f"the checkpoint of step {self._saving} cannot be written to {self._folder}: {why}\n"
+            f"Make room, or mend the permissions, and start again; the run {last}."
         )
 
     def _set_aside(self, step: int) -> None:

@@ -18,6 +18,7 @@ from jaxtl.weights.retention import Retention
 Tree = Any
 T = TypeVar("T")
 _HOOK = sys.unraisablehook
+_LONGEST = 200
 
 
 def open_manager(folder: Path, retention: Retention, *, read_only: bool) -> ocp.CheckpointManager:
@@ -118,11 +119,12 @@ def twice(read: Callable[[], T]) -> T:
 
 
 def reason(error: Exception) -> str:
-    """Returns what an error of Orbax or tensorstore comes down to, in one line."""
-    lines = str(error).strip().splitlines()
+    """Returns what an error of Orbax or tensorstore comes down to, in one line of at most 200 characters."""
+    first, *_ = str(error).strip().splitlines() or [type(error).__name__]
     # tensorstore tells each function that the error passed through, and what it was asked for in full.
-    code = re.search(r"os_error_code='(\d+)'", lines[0]) if lines else None
-    return os.strerror(int(code[1])) if code else (lines[0] if lines else type(error).__name__)
+    code = re.search(r"os_error_code='(\d+)'", first)
+    first = os.strerror(int(code[1])) if code else first
+    return first if len(first) <= _LONGEST else f"{first[: _LONGEST - 2]} …"
 
 
 def _like(tree: Tree) -> ocp.args.PyTreeRestore:

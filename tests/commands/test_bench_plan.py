@@ -40,6 +40,22 @@ def test_a_step_is_foretold_for_chips_that_are_not_here(jaxtl, config_file, tmp_
     assert not (tmp_path / "b" / "bench.json").exists()
 
 
+@pytest.mark.slow
+def test_a_state_that_is_cut_is_foretold_too(jaxtl, config_file, tmp_path):
+    flags = ("--config.train.batch_size=32", "--config.train.mesh={'data': -1, 'fsdp': 4}")
+    status, _, err = plan(jaxtl, config_file, tmp_path, "v5e-8", *flags)
+    assert (status, err) == (0, "")
+    found = json.loads((tmp_path / "b" / "plan.json").read_text())
+    assert [row["mesh"] for row in found["slices"]] == [
+        {"data": 1, "fsdp": 1},
+        {"data": 1, "fsdp": 4},
+        {"data": 2, "fsdp": 4},
+    ]
+    assert "all-gather" in found["per_chip"]["exchanged"]
+    assert found["slices"][0]["weak"]["link_seconds"] == 0.0
+    assert found["slices"][1]["weak"]["link_seconds"] > 0
+
+
 @pytest.mark.parametrize(
     ("name", "flags", "problem"),
     [

@@ -161,6 +161,11 @@ def test_a_coordinator_that_does_not_answer_is_named_in_time(begin):
 
 def test_half_an_address_is_an_error(jaxtl, config_file, tmp_path):
     flags = ("train", f"--config={config_file}", f"--workdir={tmp_path / 'run'}", "--config.data.source=folder:x")
-    status, _, err = jaxtl(*flags, "--coordinator=10.0.0.1:1234", "--processes=2")
-    assert status == 1
-    assert "--process-id=-1: give all three" in err
+    for more, problem in (
+        (("--coordinator=10.0.0.1:1234", "--processes=2"), "--process-id=-1: give all three, as in"),
+        (("--coordinator=10.0.0.1", "--processes=2", "--process-id=1"), "the first lacks a port, as in"),
+        (("--coordinator=10.0.0.1:1234", "--processes=2", "--process-id=2"), "the last counts from 0, as in"),
+    ):
+        status, _, err = jaxtl(*flags, *more)
+        assert status == 1
+        assert problem in err

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxtl.train import loop
 from jaxtl.train.groups import flatten
 from jaxtl.weights.checkpoint import Checkpoints, read_best
 
@@ -133,6 +134,19 @@ def test_it_keeps_the_last_good_checkpoint_when_the_loss_diverges_later(train, t
     step, variables = read_best(tmp_path / "run")
     assert step == 4
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
+
+
+@pytest.mark.slow
+def test_stopped_before_its_first_checkpoint_it_says_that_it_begins_again(train, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save", interrupted)
+        assert train()[0] == 130
+    status, out, _ = train()
+    assert status == 0
+    assert "stopped before its first checkpoint was whole: begins again" in out
 
 
 @pytest.mark.slow

@@ -104,6 +104,15 @@ def test_groups_along_an_axis_of_the_mesh_stay_along_it():
     assert rows[256]["weak"]["link_seconds"] > 0.0
 
 
+@pytest.mark.parametrize("members", [(255, 0), (3, 7), (5, 6, 7)])
+def test_of_an_exchange_between_chips_that_a_smaller_slice_lacks_nothing_is_left(members):
+    kind = "collective-permute" if len(members) == 2 else "all-gather"
+    some = program(mesh={"data": 32, "fsdp": 8}, collectives=[Collective(kind, 1e9, members, 1)])
+    rows = {row["chips"]: row for row in forecast(some, find_slice("v5e-256"), share=0.5)}
+    assert rows[1]["weak"]["link_seconds"] == 0.0
+    assert rows[256]["weak"]["link_seconds"] > 0.0
+
+
 def test_a_smaller_mesh_gives_up_data_parallelism_first():
     assert shrunk({"data": 32, "fsdp": 8}, 256, 64) == {"data": 8, "fsdp": 8}
     assert shrunk({"data": 32, "fsdp": 8}, 256, 4) == {"data": 1, "fsdp": 4}

@@ -12,7 +12,9 @@ import numpy as np
 import optax
 import pytest
 
+from jaxtl import distributed
 from jaxtl.errors import UserError
+from jaxtl.weights import orbax_io
 from jaxtl.weights.checkpoint import Checkpoints, read_best
 from jaxtl.weights.digests import digests
 
@@ -214,7 +216,10 @@ def test_what_cannot_be_written_is_told_and_what_was_stays_good(trouble, again):
         with trouble(folder), pytest.raises(UserError) as told:
             save(folder, {2: 0.6})
         assert f"the checkpoint of step 2 cannot be written to {folder}" in str(told.value)
-        assert f"The newest that is whole is of step {2 if again else 1}: make room" in str(told.value)
+        assert (
+            f"Make room, or mend the permissions, and start again; the run goes on from step {2 if again else 1}"
+            in (str(told.value))
+        )
         assert len(str(told.value).splitlines()) == 2
         with Checkpoints(folder) as checkpoints:
             step, variables, _, _ = checkpoints.restore_latest(lambda step: (VARIABLES, REST))
@@ -243,3 +248,34 @@ def test_a_score_that_was_changed_is_damage_too(tmp_path, capsys):
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.restore_latest(lambda step: (VARIABLES, REST))[0] == 1
         assert "checkpoint 2 is damaged" in checkpoints.problems[0]
+
+
+def test_a_save_that_a_lost_process_broke_is_not_called_a_full_disk(tmp_path, monkeypatch):
+    def lost(*_, **__):
+        try:
+            raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
+        except jax.errors.JaxRuntimeError as error:
+            raise ValueError("save failed") from error
+
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(distributed, "several", lambda: True)
+        monkeypatch.setattr(orbax_io, "start_save", lost)
+        with pytest.raises(
+            UserError, match=r"since another process is gone: .*\nStart all again; the run begins anew"
+        ) as told:
+            checkpoints.save(1, VARIABLES, REST, {}, None)
+        monkeypatch.undo()
+    assert distributed.status_of(told.value) == distributed.PEERS_MISSING
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("", "ValueError"),
+        ("one\ntwo", "one"),
+        ("x" * 3000, "x" * 198 + " …"),
+        ("y" * 300 + " os_error_code='28'", "No space left on device"),
+    ],
+)
+def test_a_reason_is_one_short_line(message, text):
+    assert orbax_io.reason(ValueError(message)) == text

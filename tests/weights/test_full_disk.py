@@ -31,7 +31,7 @@ for free in range(0, 60, {stride}):  # Pages of 4 KiB that are left: another fil
     except UserError as error:
         problem = str(error)
     told.append(bool(problem))
-    assert not problem or "The newest that is whole is of step 1: make room" in problem, problem
+    assert not problem or "goes on from step 1, the newest that is whole" in problem, problem
     (disk / "other").unlink()
     with Checkpoints(folder) as checkpoints:
         step, found, _, _ = checkpoints.restore_latest(lambda _: (variables, rest))
