@@ -4,8 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-# Two devices, so that a mistake in sharding shows in every test that jits. Without the passes of LLVM, which no result
-# depends on, compiling takes a quarter less.
+# Two devices, so that a mistake in sharding shows in every test that jits. Without the passes of LLVM, which change
+# results by rounding alone, compiling takes a quarter less.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "

@@ -56,11 +56,12 @@ def load(location: Path, *, num_classes: int, image_size: int, name: str = "auto
 
 
 def same(ours: jax.Array, theirs: np.ndarray | torch.Tensor) -> None:
-    """Compares within 1e-4, and sees to it that there is something to compare."""
+    """Compares within 1e-4, and 1e-5 of what is large, and sees to it that there is something to compare."""
     theirs = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else np.asarray(theirs)
     assert theirs.std() > 0.01
     assert ours.shape == theirs.shape
-    np.testing.assert_allclose(np.asarray(ours), theirs, atol=TOLERANCE, rtol=0)
+    # Without LLVM's passes no product is fused with its sum, so that activations of 7 round apart by a little more.
+    np.testing.assert_allclose(np.asarray(ours), theirs, atol=TOLERANCE, rtol=TOLERANCE / 10)
 
 
 def outputs(model, variables, batch: np.ndarray, *, after: str) -> tuple[jax.Array, jax.Array]:
