@@ -34,6 +34,9 @@ def default() -> ConfigDict:
     # Blocks of a ViT that are alike are compiled once and run as a loop: a deep ViT compiles as fast as a shallow one.
     # Writing a checkpoint takes one more copy of those blocks' parameters.
     c.model.scan = False
+    # What computes the attention of a ViT: "cudnn" (cuDNN's flash attention) | "xla" (JAX' own function) | "plain"
+    # (matrix products). "auto": on a GPU, train, bench and eval take a few seconds to time them, and take the fastest.
+    c.model.attention = "auto"
 
     c.data = ConfigDict(type_safe=False)
     c.data.source = ""  # tfds:NAME | folder:DIR | csv:FILE | npz:FILE

@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxtl import models, parallel, sharding
 from jaxtl.errors import UserError
+from jaxtl.models.attention import FORMS
 from jaxtl.train import features, groups, losses, optimizer, schedules
 from jaxtl.weights.adopt import abstract_variables
 from jaxtl.weights.tree import nest
@@ -93,6 +94,7 @@ def _model_problems(values: Mapping[str, Any]) -> list[str]:
     except UserError as error:
         found.append(f"model.name: {error}")
     found.choice("model.head", ("auto", "keep", "new"))
+    found.choice("model.attention", ("auto", *FORMS))
     found.choice("model.interpolation", ("", "nearest", "bilinear", "bicubic", "lanczos"))
     for key in ("model.mean", "model.std"):
         found.check(key, lambda value: len(value) in (0, 1, 3, 4), "one number a channel, for images in [0, 1]")

@@ -4,14 +4,15 @@ import os
 import sys
 from pathlib import Path
 
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Two devices, so that a mistake in sharding shows in every test that jits. Without the passes of LLVM, which change
-# results by rounding alone, compiling takes a quarter less.
+# results by rounding alone, compiling for a CPU takes a quarter less; the kernels of a GPU come from LLVM too.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_force_host_platform_device_count=2"
+    + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    * (os.environ["JAX_PLATFORMS"] == "cpu"),
 )
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # One cache for the tests and for the commands they start: compiling is most of their time.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "jaxtl-tests"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
@@ -23,6 +24,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def exact_products(request):
+    """Float32 products in float32 for the tests that a GPU runs too, where JAX takes TF32 unless it is told not to."""
+    if request.node.get_closest_marker("gpu") is None:
+        yield
+        return
+    with jax.default_matmul_precision("highest"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -21,13 +21,14 @@ from jaxtl import weights
 from jaxtl.commands import arguments as flags
 from jaxtl.commands import forecast, recipe, setup
 from jaxtl.commands import workdir as files
+from jaxtl.commands.attention import with_fastest_attention
 from jaxtl.commands.inputs import Inputs, make_inputs
 from jaxtl.commands.parts import open_parts, outline
 from jaxtl.commands.plan import Plan
 from jaxtl.errors import UserError
 from jaxtl.parallel import Placement
 from jaxtl.train.chips import peak_tflops
-from jaxtl.train.cost import Cost, model_gflop, step_cost
+from jaxtl.train.cost import Cost, step_cost
 from jaxtl.train.timing import Timing, time_steps
 
 INPUTS = ("synthetic", "real")
@@ -123,14 +124,12 @@ def _measure(
     )
     placement, variables = recipe.place_states(config, model, plan, variables, placement)
     placement.check(variables)
-    fresh = recipe.make_state(config, variables, stage, optimizer)
-    state = placement.put_state(fresh)
+    state = placement.put_state(recipe.make_state(config, variables, stage, optimizer))
     begun = time.perf_counter()
     compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
     compiling = time.perf_counter() - begun
-    cost = step_cost(compiled, fresh, devices=placement.devices, parts=config.train.accumulate)
     shapes = recipe.abstract_state(config, model, plan, stage, variables, optimizer)
-    cost["model_gflop"] = model_gflop(step, shapes, setup.whole_batch(inputs.blank))
+    cost = step_cost(step, compiled, shapes, setup.whole_batch(inputs.blank))
     batches = inputs.batches(0)
     placed = (
         map(placement.put_batch, batches) if source == "real" else itertools.repeat(placement.put_batch(next(batches)))
@@ -141,7 +140,7 @@ def _measure(
 def _synthetic(config: ConfigDict, workdir: Path, placement: Placement) -> Opened:
     """Returns the parts of a run on noise: neither data nor weights need be at hand."""
     known = outline(config, setup.try_weights(config))
-    model = known.model
+    model = with_fastest_attention(config, known.model, placement, plan=known.plan)
     # Products of other numbers take as long.
     variables = weights.initialise(model.module, jax.random.key(config.train.seed), model.pixels.size)
     blank = setup.blank_batch(model.pixels.size, config.train.batch_size)
@@ -162,7 +161,8 @@ def _never(*_: Any) -> Any:
 def _real(config: ConfigDict, workdir: Path, placement: Placement) -> Opened:
     """Returns the parts of a run as train would start it."""
     parts = open_parts(config)
-    model, splits, plan = parts.model, parts.splits, parts.plan
+    splits, plan = parts.splits, parts.plan
+    model = with_fastest_attention(config, parts.model, placement, plan=plan)
     inputs = make_inputs(
         config,
         workdir,
@@ -182,19 +182,19 @@ def figures(timing: Timing, cost: Mapping[str, float], *, batch_size: int, devic
 
     Args:
       timing: of the steps.
-      cost: "model_gflop" of a step, and what `step_cost` gives.
+      cost: of a step, from `step_cost`.
       batch_size: rows of the global batch.
       devices: that share it.
     """
     p50, p90, p99 = timing.percentiles(50, 90, 99)
-    tflops = cost["model_gflop"] / 1e3 / timing.seconds / devices
+    tflops = cost["step_gflop"] / 1e3 / timing.seconds / devices
     peak = peak_tflops(jax.devices()[0].device_kind)
     stats = jax.local_devices()[0].memory_stats() or {}
     return {
         "images_per_second": batch_size / timing.seconds,
         "step_seconds": {"mean": timing.seconds, "p50": p50, "p90": p90, "p99": p99},
         "waiting_for_data": timing.waiting,
-        "step_gflop": cost["model_gflop"],
+        "step_gflop": cost["step_gflop"],
         "tflops_per_device": tflops,
         "peak_tflops_per_device": peak,
         "mfu": tflops / peak if peak else None,

@@ -14,6 +14,7 @@ from jaxtl.commands import recipe, setup
 from jaxtl.commands.parts import Outline, outline
 from jaxtl.commands.plan import Plan
 from jaxtl.errors import UserError
+from jaxtl.train.cost import step_cost
 from jaxtl.train.groups import FROZEN
 from jaxtl.train.stages import Stage
 
@@ -56,8 +57,8 @@ def _cost(config: ConfigDict, known: Outline, stage: Stage) -> str:
     blank = setup.blank_batch(model.pixels.size, config.train.batch_size)
     reference = recipe.begin_reference_cost(config, model, plan, shapes)
     compiled = jax.jit(step, donate_argnums=0).lower(state, blank).compile()
-    cost = recipe.stage_cost(config, step, compiled, state, blank)
-    return recipe.cost_line({**cost, **reference.result()}, plan, stage)
+    cost = step_cost(step, compiled, state, blank) | reference.result()
+    return recipe.cost_line(cost, plan, stage)
 
 
 def table(plan: Plan, learning_rate: float, *, leaves: bool = False) -> str:

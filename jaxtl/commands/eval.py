@@ -14,6 +14,7 @@ from jaxtl import data
 from jaxtl.commands import arguments as flags
 from jaxtl.commands import setup
 from jaxtl.commands import workdir as files
+from jaxtl.commands.attention import with_fastest_attention
 from jaxtl.config import to_dict
 from jaxtl.errors import UserError
 from jaxtl.evaluate.figures import figures, headline
@@ -55,6 +56,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     assert passport is not None
     print(passport.table())
     print(f"evaluates {split} of {config.data.source}: {len(dataset):,} images")
+    model = with_fastest_attention(config, model, placement)
     variables = placement.put_state(variables)
     begun = time.perf_counter()
     location = config.model.weights

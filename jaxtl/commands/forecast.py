@@ -23,7 +23,7 @@ from jaxtl.errors import UserError
 from jaxtl.models.backend import compiling_for
 from jaxtl.parallel import make_placement
 from jaxtl.sharding import AXES, abstract_arguments, mesh_shape
-from jaxtl.train.cost import step_cost
+from jaxtl.train.cost import computed_gflop, memory_cost
 from jaxtl.train.forecast import Program, forecast
 from jaxtl.train.hlo import KINDS, collectives, memory_bytes
 from jaxtl.train.slices import Slice, find_slice
@@ -178,16 +178,14 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], *, own: bool) -> Pr
             f"the step does not fit into a chip's memory: {' '.join(str(error).split())[:200]}\n"
             "give a smaller train.batch_size, train.accumulate, model.remat, or train.mesh with fsdp."
         ) from None
-    parts, count = config.train.accumulate, len(devices)
-    cost = step_cost(compiled, state, devices=count, parts=parts)
-    memory = compiled.memory_analysis()
+    count, memory = len(devices), compiled.memory_analysis()
     kept = memory.argument_size_in_bytes + memory.output_size_in_bytes
     text = compiled.as_text()
     return Program(
-        flop=1e9 * cost["step_gflop"] / count,
+        flop=1e9 * computed_gflop(step, state, batch) / count,
         moved=memory_bytes(text) if own else 0.0,
         kept=kept if own else 0.0,
-        held=cost["peak_bytes"],
+        held=memory_cost(compiled, state)["peak_bytes"],
         mesh=dict(zip(AXES, mesh_shape(mesh, count), strict=True)),
         # A CPU waits for each; what the chip's compiler will do is not known then.
         collectives=[one if own else dataclasses.replace(one, waits=False) for one in collectives(text, count)],

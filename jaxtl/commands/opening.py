@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from jaxtl import data, weights
 from jaxtl.commands import recipe, setup
 from jaxtl.commands import workdir as files
+from jaxtl.commands.attention import with_fastest_attention
 from jaxtl.commands.inputs import into_memory
 from jaxtl.commands.parts import open_parts
 from jaxtl.commands.plan import Plan
@@ -62,6 +63,7 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, dict[str, Any]]:
     first = plan.stages[0]
     # Penalties are made here once, for what is wrong with their rules to be said now.
     recipe.make_step(config, model, plan, first, optimizer=plan.make_optimizer(first), loss=loss)
+    model = with_fastest_attention(config, model, placement, plan=plan, workdir=workdir)
     return Run(config, workdir, model, splits, plan, loss, placement, parts.steps_per_epoch), variables
 
 

@@ -1,9 +1,9 @@
 """From a config to the parts of a step: its loss, what prepares a batch, and its options."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,10 @@ from jaxtl.commands import setup
 from jaxtl.commands.plan import Plan
 from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
-from jaxtl.models.backend import backend
 from jaxtl.parallel import Placement
 from jaxtl.stacks import unstacked
 from jaxtl.train import ema, scaling
-from jaxtl.train.cost import Cost, model_gflop, reference_cost, step_cost
+from jaxtl.train.cost import Cost, model_gflop, reference_cost
 from jaxtl.train.groups import FROZEN, flatten, unflatten
 from jaxtl.train.losses import Loss, balanced_weights, make_loss, softmax_cross_entropy
 from jaxtl.train.mixing import mix
@@ -29,6 +28,8 @@ from jaxtl.train.stages import Stage
 from jaxtl.train.state import TrainState, with_params
 from jaxtl.train.step import train_step
 from jaxtl.train.storage import narrowed, rounded_leaves, with_narrow_frozen
+
+T = TypeVar("T")
 
 
 def make_step(
@@ -174,36 +175,19 @@ def begin_reference_cost(config: ConfigDict, model: setup.Model, plan: Plan, var
     """Starts counting what evaluation and full fine-tuning would cost, while the compiler works on the step."""
     size = model.pixels.size
     image = jax.ShapeDtypeStruct((config.train.batch_size, size, size, 3), jnp.float32)
+    return _begin(reference_cost, model.module, variables, plan.assignment, image)
+
+
+def begin_step_count(step: functools.partial[Any], state: TrainState, batch: Any) -> Future[float]:
+    """Starts counting the GFLOP of a step, which takes a trace of its own, while the compiler works on it."""
+    return _begin(model_gflop, step, state, batch)
+
+
+def _begin(function: Callable[..., T], *arguments: Any) -> Future[T]:
     pool = ThreadPoolExecutor(1, thread_name_prefix="jaxtl-cost")
-    future = pool.submit(reference_cost, model.module, variables, plan.assignment, image)
+    future = pool.submit(function, *arguments)
     pool.shutdown(wait=False)
     return future
-
-
-def stage_cost(
-    config: ConfigDict,
-    step: functools.partial[Any],
-    compiled: Any,
-    state: TrainState,
-    blank: Any,
-    *,
-    devices: int = 1,
-) -> Cost:
-    """Returns the cost of a compiled step; see `step_cost`.
-
-    Args:
-      config: the config.
-      step: from `make_step`.
-      compiled: the same, compiled.
-      state: that it takes, one copy, as arrays or shapes.
-      blank: a batch of the size that all devices share, as arrays or shapes.
-      devices: that share the batch.
-    """
-    cost = step_cost(compiled, state, devices=devices, parts=config.train.accumulate)
-    # The compiler counts the body of a loop over blocks once, and of a convolution on a CPU what other forms leave.
-    if config.model.scan or backend() == "cpu":
-        cost["step_gflop"] = model_gflop(step, state, blank)
-    return cost
 
 
 def cost_line(cost: Mapping[str, float], plan: Plan, stage: Stage) -> str:

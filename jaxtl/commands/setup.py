@@ -134,6 +134,7 @@ def make_model(config: ConfigDict, opened: weights.Weights | None, classes: tupl
         drop_path=config.model.drop_path,
         remat=config.model.remat,
         scan=config.model.scan,
+        attention=config.model.attention,
         epsilon=epsilon,
     )
     return Model(name, module, classes, pixels, epsilon)

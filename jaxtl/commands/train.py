@@ -20,7 +20,7 @@ from jaxtl.commands.results import report, results_of
 from jaxtl.errors import UserError
 from jaxtl.evaluate.figures import figures, summary
 from jaxtl.train import loop
-from jaxtl.train.cost import Cost
+from jaxtl.train.cost import Cost, memory_cost
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.preemption import Preemption
 from jaxtl.train.progress import Progress
@@ -182,12 +182,11 @@ def _begin_stage(
         module=inputs.model,
         cached=inputs.cached,
     )
+    shapes = recipe.abstract_state(run.config, run.model, plan, stage, variables, optimizer)
+    counted = recipe.begin_step_count(step, shapes, setup.whole_batch(inputs.blank))
     compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
     progress.seconds["compile"] += time.perf_counter() - begun
-    blank = setup.whole_batch(inputs.blank)
-    shapes = recipe.abstract_state(run.config, run.model, plan, stage, variables, optimizer)
-    cost = recipe.stage_cost(run.config, step, compiled, shapes, blank, devices=placement.devices)
-    cost |= reference.result()
+    cost = {"step_gflop": counted.result(), **memory_cost(compiled, shapes), **reference.result()}
     progress.costs[str(stage.start)] = {"parameters": plan.count(stage.since), **cost}
     print(recipe.cost_line(cost, plan, stage))
     return state, compiled

@@ -18,8 +18,16 @@ from jaxtl import distributed
 from jaxtl.errors import UserError, writing
 from jaxtl.weights.checkpoint_folders import steps_in
 
-# Keys that may change between two starts of one run: they change nothing that is computed, but the order of sums.
-_HARMLESS = ("data.workers:", "data.cache_gib:", "finetune.cache_dir:", "train.mesh:", "train.sharding:", "train.keep_")
+# Keys that may change between two starts of one run: they change nothing that is computed but its rounding.
+_HARMLESS = (
+    "data.workers:",
+    "data.cache_gib:",
+    "finetune.cache_dir:",
+    "model.attention:",
+    "train.mesh:",
+    "train.sharding:",
+    "train.keep_",
+)
 
 
 def open_workdir(workdir: Path) -> list[Path]:
@@ -53,7 +61,7 @@ def discard(workdir: Path, made: list[Path]) -> None:
     """Takes folders away again that `open_workdir` made for a run that never began, unless something is in them."""
     if not made or not distributed.is_main():
         return
-    for name in ("config.json", "inputs.json", "model.json", "weights.json"):
+    for name in ("config.json", "inputs.json", "model.json", "weights.json", "attention.json"):
         (workdir / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         for folder in made:
@@ -115,6 +123,13 @@ def began_cached(workdir: Path) -> bool | None:
     """Tells whether the run began with cached features; None before its first checkpoint."""
     path = workdir / "features.json"
     return read_json(path)["cached"] if has_checkpoints(workdir) and path.exists() else None
+
+
+def began_with_attention(workdir: Path) -> tuple[str, str]:
+    """Returns the form of attention that a run began with, and the card; ("auto", "") if it noted none."""
+    path = workdir / "attention.json"
+    began = read_json(path) if path.exists() else {"form": "auto", "device": ""}
+    return began["form"], began["device"]
 
 
 def run_config(workdir: Path) -> ConfigDict:

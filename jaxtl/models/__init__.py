@@ -43,6 +43,7 @@ def build(
     drop_path: float = 0.0,
     remat: bool = False,
     scan: bool = False,
+    attention: str = "auto",
     epsilon: float | None = None,
 ) -> nn.Module:
     """Builds the model of that name; its parameters come from `init` or from a weight file.
@@ -56,6 +57,7 @@ def build(
       drop_path: the stochastic-depth rate of the last block in training; it grows linearly from 0 at the first.
       remat: whether training computes each block a second time instead of keeping what lies within it.
       scan: whether blocks that are alike are compiled once and run as a loop; ViT only.
+      attention: its form: "auto", or one of `jaxtl.models.attention.FORMS`; ViT only.
       epsilon: of the normalisations; None for the family's own.
 
     Raises:
@@ -67,10 +69,18 @@ def build(
         fields["image_size"] = image_size
     if epsilon is not None:
         fields["epsilon"] = epsilon
-    for key, value in (("dropout", dropout), ("drop_path", drop_path), ("remat", remat), ("scan", scan)):
-        if value:
+    wanted: dict[str, Any] = {
+        "dropout": dropout,
+        "drop_path": drop_path,
+        "remat": remat,
+        "scan": scan,
+        "attention": attention,
+    }
+    for key, value in wanted.items():
+        usual = "auto" if key == "attention" else False if value is True else 0
+        if value != usual:
             if key not in _field_names(family.MODEL):
-                raise UserError(f"model {name!r} has no {key}; leave it at {False if value is True else 0}.")
+                raise UserError(f"model {name!r} has no {key}; leave it at {usual}.")
             fields[key] = value
     try:
         return family.MODEL(num_classes=num_classes, dtype=dtype, **fields)
@@ -84,8 +94,10 @@ def native_size(name: str) -> int:
 
 
 def unrolled(module: nn.Module) -> nn.Module:
-    """Gives the same model without loops over blocks, and computing none twice: its operations can be counted."""
+    """Gives the same model without loops, computing nothing twice, in any form: its operations can be counted."""
     fields: Any = {key: False for key in ("remat", "scan") if getattr(module, key, False)}
+    if hasattr(module, "attention"):
+        fields["attention"] = "auto"
     return module.clone(**fields) if fields else module
 
 
@@ -147,7 +159,7 @@ def _field_names(model: type) -> set[str]:
 def _parse_fields(name: str, text: str, model: type) -> dict[str, Any]:
     """Reads "patch=8,registers=4" into values of the types that the model's fields have."""
     types = {field.name: field.type for field in dataclasses.fields(model)}
-    allowed = _field_names(model) - {"num_classes", "dtype", "axis_name", "remat", "scan"}
+    allowed = _field_names(model) - {"num_classes", "dtype", "axis_name", "remat", "scan", "attention"}
     fields: dict[str, Any] = {}
     for item in filter(None, text.split(",")):
         key, _, value = item.partition("=")

@@ -52,8 +52,7 @@ class Block(nn.Module):
             # A zero last scale makes each block start as the identity (https://arxiv.org/abs/1706.02677).
             final = i == len(sizes) - 1
             init = nn.initializers.zeros if final else nn.initializers.ones
-            y = self.norm(scale_init=init, name=f"bn{i + 1}")(y, use_running_average=not train)
-            y = y if final else nn.relu(y)
+            y = self.norm(scale_init=init, relu=not final, name=f"bn{i + 1}")(y, use_running_average=not train)
         y = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3))(y, deterministic=not train)
         return nn.relu(self._shortcut(x, y.shape[-1], train) + y)
 
@@ -157,10 +156,10 @@ class ResNet(nn.Module):
             # Half as wide until the last one, at the full rate after the first.
             for i, (width, stride) in enumerate([(self.width // 2, 2), (self.width // 2, 1), (self.width, 1)]):
                 x = conv(width, 3, stride, bias=self.conv_bias, dtype=self.dtype, name=f"conv1_{i}")(x)
-                x = nn.relu(self._norm()(name=f"bn1_{i}")(x, use_running_average=not train))
+                x = self._norm()(relu=True, name=f"bn1_{i}")(x, use_running_average=not train)
         else:
             x = conv(self.width, 7, 2, bias=self.conv_bias, dtype=self.dtype, name="conv1")(x)
-            x = nn.relu(self._norm()(name="bn1")(x, use_running_average=not train))
+            x = self._norm()(relu=True, name="bn1")(x, use_running_average=not train)
         return max_pool(x, ((1, 1), (1, 1)), train)
 
     def _block(self, x: jax.Array, name: str, train: bool) -> jax.Array:

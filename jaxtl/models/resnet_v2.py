@@ -32,7 +32,7 @@ class Layers:
         """Normalises and activates."""
         if self.keras:
             options = {"epsilon": self.epsilon, "axis_name": self.axis_name, "dtype": self.dtype, "name": name}
-            return nn.relu(BatchNorm(**options, momentum=0.99, unbiased=False)(x, use_running_average=not train))
+            return BatchNorm(**options, momentum=0.99, unbiased=False, relu=True)(x, use_running_average=not train)
         return nn.relu(nn.GroupNorm(self.norm_groups, epsilon=self.epsilon, dtype=self.dtype, name=name)(x))
 
     def conv(self, x: jax.Array, features: int, size: int, stride: int, name: str) -> jax.Array:

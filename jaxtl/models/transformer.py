@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax.core.scope import Scope
 
+from jaxtl.models.attention import FORMS, padded_tokens, resolve
 from jaxtl.models.encoder import Block
 from jaxtl.models.groups import Groups, span
+from jaxtl.models.layernorm import LayerNorm
 from jaxtl.stacks import blocks_of, rows
 
 
@@ -58,6 +60,7 @@ class ViT(nn.Module):
       gelu: "exact" or "tanh" (the approximation of Google's own code).
       remat: whether training computes each block a second time instead of keeping what lies within it.
       scan: whether blocks that are alike are compiled once and run as a loop, over their stacked parameters.
+      attention: its form: "auto", or one of `jaxtl.models.attention.FORMS`.
     """
 
     num_classes: int
@@ -83,6 +86,7 @@ class ViT(nn.Module):
     drop_path: float = 0.0
     remat: bool = False
     scan: bool = False
+    attention: str = "auto"
     dtype: Any = jnp.float32
 
     def __post_init__(self):
@@ -91,7 +95,8 @@ class ViT(nn.Module):
             raise ValueError(f"image_size {self.image_size} is no multiple of patch {self.patch}")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
-        for name, allowed in (("pool", ("cls", "mean", "cls+mean")), ("gelu", ("exact", "tanh"))):
+        fields = {"pool": ("cls", "mean", "cls+mean"), "gelu": ("exact", "tanh"), "attention": ("auto", *FORMS)}
+        for name, allowed in fields.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(allowed)}")
         if self.pool != "mean" and not self.class_token:
@@ -135,9 +140,22 @@ class ViT(nn.Module):
         names = span(self.groups(), start, stop)
         for _, alike in itertools.groupby(names, key=lambda name: holders.get(name) or self.block_kind(name)):
             run = list(alike)
+            if run[0].startswith("block"):
+                x = self._pad(x)
             loop = run[0] in holders or len(run) > 1
             x = self._loop(x, run, train, holders.get(run[0], "")) if loop else self._run(x, run[0], train)
-        return x
+        return x[:, : self.tokens] if x.ndim == 3 and names[-1].startswith("block") else x
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens: prefix tokens and patches."""
+        return self.prefix_tokens + self.grid**2
+
+    def _pad(self, x: jax.Array) -> jax.Array:
+        """Adds the padding that the form of attention wants to tokens [B, N, D], unless they have it."""
+        form = resolve(self.attention, self.dtype, head_width=self.width // self.heads, tokens=self.tokens)
+        missing = padded_tokens(form, self.tokens) - x.shape[1]
+        return jnp.pad(x, ((0, 0), (0, missing), (0, 0))) if missing else x
 
     def alike(self) -> tuple[str, ...]:
         """Gives the names of the blocks that can be run as one loop, and kept stacked (see `jaxtl.stacks`)."""
@@ -236,6 +254,8 @@ class ViT(nn.Module):
             "epsilon": self.epsilon,
             "dropout": self.dropout,
             "drop_path": drop_path,
+            "attention": self.attention,
+            "real": self.tokens,
             "dtype": self.dtype,
         }
 
@@ -249,10 +269,11 @@ class ViT(nn.Module):
             return x
         # timm gives the norm after pooling a name of its own, since weights for one place do not fit the other.
         name = "fc_norm" if self.norm_after_pool else "norm"
-        norm = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)
+        norm = LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)
         return norm(self._pool(x)) if self.norm_after_pool else self._pool(norm(x))
 
     def _pool(self, x: jax.Array) -> jax.Array:
+        x = x[:, : self.tokens]
         if self.pool == "cls":
             return x[:, :2] if self.teacher_head else x[:, 0]
         mean = x[:, self.prefix_tokens :].mean(axis=1)

@@ -1,4 +1,4 @@
-"""What a step costs, read off the program that the compiler makes of it: the proof that freezing saves."""
+"""What a step costs, in arithmetic and in memory: the proof that freezing saves."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.models import unrolled
-from jaxtl.models.backend import compiling_for
 from jaxtl.train.features import Suffix
+from jaxtl.train.flops import count_flops
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
@@ -18,24 +18,32 @@ from jaxtl.train.step import train_step
 Cost = dict[str, float]
 
 
-def step_cost(compiled: Any, state: TrainState, *, devices: int = 1, parts: int = 1) -> Cost:
-    """Returns the cost of a compiled step.
+def step_cost(step: partial[Any], compiled: Any, state: TrainState, batch: Any) -> Cost:
+    """Returns the cost of a step: "step_gflop" as `model_gflop` counts them, and the bytes of `memory_cost`.
+
+    Args:
+      step: `train_step` with its options.
+      compiled: what `.lower(...).compile()` gave of it.
+      state: that it takes, one copy, as arrays or shapes.
+      batch: of the size that all devices share, likewise.
+    """
+    return {"step_gflop": model_gflop(step, state, batch), **memory_cost(compiled, state)}
+
+
+def memory_cost(compiled: Any, state: TrainState) -> Cost:
+    """Returns what a compiled step needs of each device's memory, in bytes.
 
     Args:
       compiled: what `.lower(...).compile()` gave.
       state: that it takes, as arrays or shapes of one copy.
-      devices: that share the batch; the compiler counts for one of them.
-      parts: of an accumulated batch; the compiler counts the body of the loop over them once.
 
     Returns:
-      "step_gflop" (of the whole batch), and on each device "optimizer_bytes", "temp_bytes" (held during the step alone)
-      and "peak_bytes" (with the state and a batch).
+      "optimizer_bytes", "temp_bytes" (held during the step alone) and "peak_bytes" (with the state and a batch).
     """
-    analysis, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    memory = compiled.memory_analysis()
     sizes = {name: int(getattr(memory, f"{name}_size_in_bytes", 0)) for name in ("argument", "output", "alias", "temp")}
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.opt_state))
     return {
-        "step_gflop": analysis.get("flops", 0.0) * devices * parts / 1e9,
         "optimizer_bytes": int(held),
         "temp_bytes": sizes["temp"],
         # What is given away is there once: as argument and as output.
@@ -46,7 +54,8 @@ def step_cost(compiled: Any, state: TrainState, *, devices: int = 1, parts: int 
 def model_gflop(step: partial[Any], state: TrainState, batch: Any) -> float:
     """Returns the GFLOP that the mathematics of a step ask for: of the whole batch, with nothing computed twice.
 
-    The compiler counts the body of a loop once, and what is computed again to save memory is no work done.
+    They are those of its matrix products and convolutions (see `count_flops`), the same on every backend. What is
+    computed again to save memory is no work done, and how the batch or the blocks are split makes no difference.
 
     Args:
       step: `train_step` with its options.
@@ -55,8 +64,13 @@ def model_gflop(step: partial[Any], state: TrainState, batch: Any) -> float:
     """
     model = step.keywords["model"]
     plain: Any = Suffix(unrolled(model.module), model.start) if isinstance(model, Suffix) else unrolled(model)
+    return computed_gflop(partial(step, model=plain, accumulate=1), state, batch)
+
+
+def computed_gflop(step: partial[Any], state: TrainState, batch: Any) -> float:
+    """Returns the GFLOP of a step as it is computed: as `model_gflop`, and what remat computes again."""
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, dict(batch)))
-    return _gflop(partial(step, model=plain, accumulate=1), *shapes)
+    return _gflop(step, *shapes)
 
 
 def reference_cost(
@@ -64,7 +78,7 @@ def reference_cost(
 ) -> Cost:
     """Returns "forward_gflop" and "full_gflop": of evaluating a batch, and of a step that trains everything.
 
-    Nothing is compiled: the programs are counted as they are handed to the compiler.
+    Nothing is compiled; they are counted as in `model_gflop`.
 
     Args:
       model: a Linen module called as model.apply(variables, images, train=...).
@@ -88,7 +102,7 @@ def reference_cost(
 
 
 def _gflop(function: Any, *shapes: Any) -> float:
-    # Another form of an operation takes fewer products, or hides them from the count.
-    with compiling_for("none"):
-        analysis: Any = jax.jit(function).lower(*shapes).cost_analysis()
-    return (analysis or {}).get("flops", 0.0) / 1e9
+    flop = count_flops(function, *shapes)
+    if not flop:
+        raise ValueError("a model without a matrix product or convolution has no cost to compare: 0 FLOP were counted")
+    return flop / 1e9

@@ -26,7 +26,7 @@ class Program:
     """A step compiled for the chips of a slice: what one chip does in it.
 
     Attributes:
-      flop: of one chip.
+      flop: of one chip, for its matrix products and convolutions.
       moved: bytes to and from memory; 0 where the compiler of another device counted.
       kept: those of them for parameters and moments, whatever the batch.
       held: bytes of memory that the step needs.

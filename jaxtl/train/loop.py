@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import jax
 
 from jaxtl.errors import Stopped, UserError
-from jaxtl.parallel import Placement
+from jaxtl.parallel import Placement, as_taken, tree_of
 from jaxtl.train import ema
 from jaxtl.train.groups import flatten
 from jaxtl.train.log import MetricsLog, Screen
@@ -96,23 +96,27 @@ def fit(
         settle(keep=0)
         log.sync()
         if checkpoints.steps()[-1:] != [done]:
-            save(checkpoints, done, placement.get(state), progress, None)
+            save(checkpoints, done, placement.get(tree_of(state)), progress, None)
         raise Stopped(f"stopped after step {done} of {total_steps}")
 
     while True:
         if progress.due:
             try:
-                figures = _evaluate(progress, evaluate, state)
+                figures = _evaluate(progress, evaluate, tree_of(state))
             except Stopped:
                 leave()
             score = _note(progress, done, figures, checkpoints, log, screen, monitor, patience)
             progress.due, progress.finished = False, progress.finished or done == total_steps
             log.sync()
-            save(checkpoints, done, placement.get(state), progress, score)
+            save(checkpoints, done, placement.get(tree_of(state)), progress, score)
             started, counted = time.perf_counter(), 0
         if done >= (stop_at or total_steps) or progress.finished:
-            return state, progress
-        state, scalars = step(state, placement.put_batch(next(batches)))
+            return tree_of(state), progress
+        asked = time.perf_counter()
+        batch = placement.put_batch(next(batches))
+        if _are_idle(pending):
+            progress.seconds["data"] = progress.seconds.get("data", 0.0) + time.perf_counter() - asked
+        state, scalars = step(as_taken(state, step), batch)
         done += 1
         counted += batch_size
         pending.append((done, scalars))
@@ -178,6 +182,12 @@ def exchanged(state: TrainState) -> TrainState:
     collections = ema.averaged(state.variables, state.ema)
     params = collections.pop("params")
     return dataclasses.replace(state, params=params, model_state=collections, ema=average)
+
+
+def _are_idle(pending: list[tuple[int, Mapping[str, jax.Array]]]) -> bool:
+    """Tells whether the devices have nothing left to do: all steps that were handed to them are done."""
+    arrays: list[Any] = [x for _, scalars in pending for x in scalars.values() if isinstance(x, jax.Array)]
+    return all(x.is_ready() for x in arrays)
 
 
 def _collect(progress: Progress, step: int, scalars: Mapping[str, Any], checkpoints: Checkpoints) -> None:

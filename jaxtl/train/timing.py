@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxtl.parallel import as_taken, tree_of
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -78,11 +80,11 @@ def time_steps(
     for number in range(total):
         batch = next(batches)
         dispatched.append(time.perf_counter())
-        state, scalars = step(state, batch)
+        state, scalars = step(as_taken(state, step), batch)
         pending.put(scalars)
         with progress:
             while len(done) < number:
                 progress.wait()
     pending.put(None)
     watcher.join()
-    return state, Timing(np.asarray(dispatched[warmup:]), np.asarray(done[warmup - 1 :]))
+    return tree_of(state), Timing(np.asarray(dispatched[warmup:]), np.asarray(done[warmup - 1 :]))

@@ -66,6 +66,11 @@ def test_all_problems_of_a_config_at_once(train):
         ("--config.train.parallel=tpu", "one of: 'jit', 'pmap'"),
         ("--config.train.parallel=pmap --config.train.accumulate=8", "give a multiple of 16"),
         ("--config.train.precision=float8", "'float32', 'bfloat16', 'float16'"),
+        ("--config.model.attention=flash", "model.attention is 'flash', but it must be one of: 'auto', 'cudnn', "),
+        (
+            "--config.model.name=resnet20_cifar --config.model.attention=xla",
+            "model 'resnet20_cifar' has no attention; leave it at auto",
+        ),
         ("--config.finetune.unfreeze=blok1", "The groups are: embed block0 block1 head"),
         ("--config.finetune.lr_multipliers={'x.*':1}", "'x.*' fits no group"),
         ("--config.data.source=flowers", "tfds:NAME, folder:DIR, csv:FILE, npz:FILE"),

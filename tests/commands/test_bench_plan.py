@@ -31,6 +31,11 @@ def test_a_step_is_foretold_for_chips_that_are_not_here(jaxtl, config_file, tmp_
     exchanged = found["per_chip"]["exchanged"]["all-reduce"]
     assert exchanged["mb"] == pytest.approx(4 * numbers / 1e6)
     assert exchanged["mb_sent"] == pytest.approx(exchanged["mb"] * 2 * 7 / 8)
+    # Of 4 tokens and one that alone asks in the last block; the images have no gradient. Each chip has 4 rows.
+    embed, block = 2 * 4 * 8 * 8 * 3 * 64, 2 * 5 * (12 * 64**2 + 2 * 5 * 64)
+    asked = 2 * ((2 * 5 + 10) * 64**2 + 2 * 5 * 64)
+    flop = 4 * (3 * (embed + block + asked + 2 * 64 * 1000) - embed)
+    assert found["per_chip"]["gflop"] == pytest.approx(flop / 1e9, rel=1e-12)
     last = found["slices"][-1]["weak"]
     assert last["link_seconds"] == pytest.approx(exchanged["mb_sent"] * 1e6 / 100e9)
     assert 0 < last["efficiency_if_exposed"] <= last["efficiency"] <= last["efficiency_if_hidden"] <= 1

@@ -34,7 +34,8 @@ def test_a_run_leaves_what_the_interface_promises(train, tmp_path):
     assert results["parameters"]["total"] == results["parameters"]["trainable"]
     assert results["steps"] == 12
     assert results["best_step"] in (4, 8, 12)
-    assert set(results["seconds"]) == {"total", "compile", "train", "evaluate"}
+    assert set(results["seconds"]) == {"total", "compile", "train", "data", "evaluate"}
+    assert 0 <= results["seconds"]["data"] <= results["seconds"]["train"]
     assert results["train"]["images_per_second"] > 0
     test = results["test"]
     assert test["count"] == 18

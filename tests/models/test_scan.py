@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from jaxtl import models
-from jaxtl.models.attention import choose_attention
 from jaxtl.train import groups as groups_lib
 from jaxtl.train.freeze import frozen_modules
 from jaxtl.train.optimizer import make_optimizer
@@ -134,27 +133,3 @@ def test_remat_changes_nothing_and_keeps_less(name):
         kept.append(sum(x.size for x in jax.tree.leaves(jax.vjp(loss, params)[1])))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *after)
     assert kept[1] < 0.7 * kept[0]
-
-
-@pytest.mark.parametrize(
-    ("backend", "dtype", "options", "form"),
-    [
-        ("cpu", jnp.bfloat16, {}, "plain"),
-        ("tpu", jnp.bfloat16, {}, "xla"),
-        ("gpu", jnp.float32, {}, "xla"),
-        ("gpu", jnp.bfloat16, {}, "cudnn"),
-        ("gpu", jnp.float16, {}, "cudnn"),
-        ("gpu", jnp.bfloat16, {"capability": "8.0"}, "cudnn"),
-        ("gpu", jnp.bfloat16, {"capability": "7.5"}, "xla"),
-        ("gpu", jnp.bfloat16, {"capability": "10.0"}, "cudnn"),
-        ("gpu", jnp.bfloat16, {"capability": "gfx942"}, "xla"),
-        ("gpu", jnp.bfloat16, {"capability": ""}, "xla"),
-        ("gpu", jnp.bfloat16, {"head_width": 36}, "xla"),
-        ("gpu", jnp.bfloat16, {"head_width": 160, "capability": "8.6"}, "xla"),
-        ("gpu", jnp.bfloat16, {"head_width": 160}, "cudnn"),
-        ("gpu", jnp.bfloat16, {"queries": 1}, "xla"),
-    ],
-)
-def test_the_form_of_attention(backend, dtype, options, form):
-    usual = {"head_width": 64, "queries": 197, "keys": 197, "capability": "9.0"}
-    assert choose_attention(backend, dtype, **{**usual, **options}) == form
