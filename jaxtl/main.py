@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 
+from jaxtl import gpu_flags
 from jaxtl.allocator import compute_in_turn, has_accelerator, keep_freed_memory
 from jaxtl.errors import Stopped, UserError
 
@@ -96,4 +97,6 @@ def _split_overrides(argv: list[str], parser: argparse.ArgumentParser) -> tuple[
 if __name__ == "__main__":
     # Here alone: whoever calls main() in a process of his own may want it otherwise.
     keep_freed_memory()
+    gpu_flags.set_flags()
+    gpu_flags.keep_compiled()
     sys.exit(main(in_turn=not has_accelerator()))
