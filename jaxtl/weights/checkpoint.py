@@ -5,9 +5,11 @@ optimizer state, key) and "host" (JSON: the loop's own numbers, the score, and a
 """
 
 import contextlib
+import copy
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from concurrent import futures
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from jaxtl.weights import checkpoint_folders as folders
 from jaxtl.weights import orbax_io
 from jaxtl.weights.digests import digest_json, digests, paths, verify
 from jaxtl.weights.retention import Retention, ranked
+from jaxtl.weights.snapshot import copied
 
 Tree = Any
 
@@ -39,6 +42,8 @@ class Checkpoints:
         self._folder, self._saving = folder.absolute(), 0
         self._replaced: Path | None = None
         self._scores: dict[int, float | None] = {}
+        self._worker = futures.ThreadPoolExecutor(1, thread_name_prefix="jaxtl-checkpoint")
+        self._started: futures.Future[None] | None = None
         try:
             if not read_only:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -56,11 +61,12 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        problem = None
+        problem: Exception | None = None
         try:
             self._wait()
-        except UserError as error:
+        except Exception as error:
             problem = error
+        self._worker.shutdown()
         try:
             orbax_io.close(self._manager)
         except Exception as error:
@@ -72,6 +78,8 @@ class Checkpoints:
     def save(self, step: int, variables: Tree, rest: Tree, host: Mapping[str, Any], score: float | None = None) -> None:
         """Starts writing one checkpoint in the background; it appears whole or not at all.
 
+        What is saved is what the arrays hold now: they may be donated, and `host` changed, once this has returned.
+
         Args:
           step: number of finished steps.
           variables: nested dicts of arrays.
@@ -80,15 +88,24 @@ class Checkpoints:
           score: the figure that "best" compares, higher is better; None where nothing was evaluated.
 
         Raises:
-          UserError: this checkpoint, or the one before it, cannot be written.
+          UserError: this checkpoint, or the one before it, cannot be written. Of this one it may come later: from the
+            next save, or at the end.
         """
         self._wait()
-        payload = {
-            "loop": dict(host),
-            "score": score,
-            "digests": {"variables": digests(variables), "rest": digests(rest)},
-        }
         self._saving, self._scores[step] = step, score
+        payload = {"loop": dict(host), "score": score}
+        # Digests, and the copies to the host, take seconds: the training goes on, and a thread makes them of a copy on
+        # the devices. With several processes it waits instead: saving, they wait for each other and exchange arrays,
+        # and that must come between the same two steps in all of them. So it does where the devices have no room.
+        snapshot = None if distributed.several() else copied({"variables": variables, "rest": rest})
+        if snapshot is None:
+            self._write(step, variables, rest, payload)
+        else:
+            self._started = self._worker.submit(self._write, step, **snapshot, payload=copy.deepcopy(payload))
+
+    def _write(self, step: int, variables: Tree, rest: Tree, payload: dict[str, Any]) -> None:
+        """Makes the digests and gives all to Orbax, which writes on in threads of its own."""
+        payload["digests"] = {"variables": digests(variables), "rest": digests(rest)}
         host = {**payload, "sha256": digest_json(payload)}
         try:
             self._set_aside(step)
@@ -102,6 +119,9 @@ class Checkpoints:
         Raises:
           UserError: it failed.
         """
+        started, self._started = self._started, None
+        if started is not None:
+            started.result()
         try:
             orbax_io.wait(self._manager)
         # A full disk, lost permissions, a lost mount: Orbax and tensorstore raise many kinds of error.
@@ -137,7 +157,7 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> None:
         """Moves a checkpoint away that is to be written again; until then it can be put back."""
-        if step not in self.steps():
+        if step not in self._manager.all_steps():
             return
         if distributed.is_main():
             self._replaced = folders.set_aside(self._folder, step)
@@ -150,7 +170,9 @@ class Checkpoints:
         distributed.gather()
 
     def steps(self) -> list[int]:
-        """Returns the steps that are kept, in order."""
+        """Returns the steps that are kept, and the one that is being written, in order."""
+        if self._started is not None:
+            futures.wait([self._started])  # Orbax does not know of it before; what it failed of, `_wait` tells.
         return sorted(self._manager.all_steps())
 
     def best(self) -> int | None:
@@ -193,6 +215,7 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, but none is whole, or one has another structure.
         """
+        self._wait()
         problems = self.problems
         for step in reversed(self.steps()):
             variables, rest = like(step)
@@ -262,6 +285,7 @@ class Checkpoints:
             verify(variables, host["digests"]["variables"])
             return variables
 
+        self._wait()
         try:
             return orbax_io.twice(read)
         except Exception as error:
