@@ -1,21 +1,17 @@
-"""Times training steps of jaxtl and of PyTorch in turn, each in a process of its own, on the same device.
+"""Times training steps of jaxtl and of PyTorch in turn on a CPU, each in a process of its own; gpu.py is for GPUs.
 
     python tests/benchmarks/torch_steps.py --models vit_ti16 vit_s16 resnet18 resnet50 --unfreeze all 2 head
-    python tests/benchmarks/torch_steps.py --gpu     # ViT-B/16 and ResNet-50, bfloat16, against torch.compile
 
 A process of its own, because the threads of the one spin for a while after their work, and because jaxtl's keeps freed
 memory and computes steps in turn, as `python -m jaxtl.main` does. Both train on one batch of noise that lies ready,
 with AdamW (fused in PyTorch), 1,000 classes, all cores. A round is --steps steps of the one and as many of the other;
 the ratio of a round is PyTorch's time by jaxtl's, above 1 where jaxtl is faster, and the median of the rounds counts,
 so that whatever else the machine does meets both. What is frozen does not train in either: PyTorch's has requires_grad
-off and its BatchNorm in evaluation mode. On a GPU PyTorch runs under torch.compile and autocast to bfloat16, with
-channels_last; jaxtl allocates no memory ahead, so that both find room.
+off and its BatchNorm in evaluation mode.
 """
 
 import argparse
-import contextlib
 import multiprocessing
-import os
 import re
 import statistics
 import sys
@@ -24,8 +20,6 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +32,6 @@ from torch_deit import DeiT
 from jaxtl import models
 from jaxtl.allocator import compute_in_turn, keep_freed_memory
 from jaxtl.train import groups as groups_lib
-from jaxtl.train.chips import peak_tflops
 from jaxtl.train.cost import model_gflop
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
@@ -50,13 +43,13 @@ from torch_references import TorchResNet
 CLASSES = 1000
 SIZES = {"vit_ti16": (192, 12, 3), "vit_s16": (384, 12, 6), "vit_b16": (768, 12, 12)}
 STAGES = {"resnet18": ((2, 2, 2, 2), False), "resnet50": ((3, 4, 6, 3), True)}
-CPU_MODELS, GPU_MODELS = ("vit_ti16", "vit_s16", "resnet18", "resnet50"), ("vit_b16", "resnet50")
+MODELS = ("vit_ti16", "vit_s16", "resnet18", "resnet50")
 Steps = Callable[[int], float]  # number of steps -> seconds
 
 
-def jaxtl_steps(name: str, unfreeze: str, images: np.ndarray, labels: np.ndarray, dtype: str) -> tuple[Steps, float]:
+def jaxtl_steps(name: str, unfreeze: str, images: np.ndarray, labels: np.ndarray) -> tuple[Steps, float]:
     """Returns what runs steps, and the GFLOP of one."""
-    model = models.build(name, num_classes=CLASSES, dtype=jnp.dtype(dtype))
+    model = models.build(name, num_classes=CLASSES)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *images.shape[1:])))
     assignment = groups_lib.assign(variables["params"], model.groups())
     chosen = groups_lib.select(assignment, unfreeze)
@@ -104,23 +97,17 @@ def torch_model(name: str, unfreeze: str) -> nn.Module:
     return model
 
 
-def torch_steps(name: str, unfreeze: str, images: np.ndarray, labels: np.ndarray, dtype: str, device: str) -> Steps:
-    model = torch_model(name, unfreeze).to(device)
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
-    targets = torch.from_numpy(labels).long().to(device)
-    context: contextlib.AbstractContextManager = contextlib.nullcontext()
-    if device == "cuda":
-        model, pixels = model.to(memory_format=torch.channels_last), pixels.to(memory_format=torch.channels_last)
-        model = torch.compile(model)
-        context = torch.autocast("cuda", torch.bfloat16, enabled=dtype == "bfloat16")
+def torch_steps(name: str, unfreeze: str, images: np.ndarray, labels: np.ndarray) -> Steps:
+    model = torch_model(name, unfreeze)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    targets = torch.from_numpy(labels).long()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, 1e-4, weight_decay=0.05, fused=True)
 
     def run(count: int) -> float:
         begun = time.perf_counter()
         for _ in range(count):
-            with context:
-                loss = F.cross_entropy(model(pixels), targets)
+            loss = F.cross_entropy(model(pixels), targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -130,7 +117,7 @@ def torch_steps(name: str, unfreeze: str, images: np.ndarray, labels: np.ndarray
     return run
 
 
-def serve(pipe: Connection, who: str, name: str, unfreeze: str, batch: int, dtype: str, device: str) -> None:
+def serve(pipe: Connection, who: str, name: str, unfreeze: str, batch: int) -> None:
     """Makes one contestant ready, says how many GFLOP a step has, and answers numbers of steps with their seconds."""
     generator = np.random.default_rng(0)
     images = generator.normal(size=(batch, 224, 224, 3)).astype(np.float32)
@@ -138,43 +125,41 @@ def serve(pipe: Connection, who: str, name: str, unfreeze: str, batch: int, dtyp
     if who == "jaxtl":
         keep_freed_memory()
         compute_in_turn()
-        run, gflop = jaxtl_steps(name, unfreeze, images, labels, dtype)
+        run, gflop = jaxtl_steps(name, unfreeze, images, labels)
     else:
-        run, gflop = torch_steps(name, unfreeze, images, labels, dtype, device), 0.0
+        run, gflop = torch_steps(name, unfreeze, images, labels), 0.0
     run(3)
-    pipe.send((gflop, jax.devices()[0].device_kind if who == "jaxtl" else ""))
+    pipe.send(gflop)
     while count := pipe.recv():
         pipe.send(run(count))
 
 
-def begin(*arguments: object) -> tuple[Callable[[int], float], float, str]:
-    """Starts a contestant; returns what times its steps, the GFLOP of one, and the kind of its device."""
+def begin(*arguments: object) -> tuple[Callable[[int], float], float]:
+    """Starts a contestant; returns what times its steps, and the GFLOP of one."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     context.Process(target=serve, args=(theirs, *arguments), daemon=True).start()
-    gflop, kind = ours.recv()
+    gflop = ours.recv()
 
     def run(count: int) -> float:
         ours.send(count)
         return ours.recv() if count else 0.0
 
-    return run, gflop, kind
+    return run, gflop
 
 
-def compare(name: str, unfreeze: str, arguments: argparse.Namespace, device: str) -> None:
-    what = (name, unfreeze, arguments.batch, arguments.dtype, device)
-    theirs, _, _ = begin("torch", *what)
-    ours, gflop, kind = begin("jaxtl", *what)
+def compare(name: str, unfreeze: str, arguments: argparse.Namespace) -> None:
+    what = (name, unfreeze, arguments.batch)
+    theirs, _ = begin("torch", *what)
+    ours, gflop = begin("jaxtl", *what)
     rounds = [(ours(arguments.steps), theirs(arguments.steps)) for _ in range(arguments.rounds)]
     ours(0), theirs(0)
     seconds = [statistics.median(column) / arguments.steps for column in zip(*rounds, strict=True)]
     ratios = sorted(b / a for a, b in rounds)
     speeds = "  ".join(f"{who} {1e3 * s:8.1f} ms" for who, s in zip(("jaxtl", "torch"), seconds, strict=True))
-    peak = peak_tflops(kind)
-    used = f"  MFU {gflop / 1e3 / seconds[0] / peak:.2f}" if peak else ""
     print(
         f"{name:9} {unfreeze:5} batch {arguments.batch}  {speeds}  {gflop / seconds[0]:8.0f} GFLOP/s  "
-        f"x {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}){used}",
+        f"x {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
         flush=True,
     )
 
@@ -183,22 +168,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=[*SIZES, *STAGES])
     parser.add_argument("--unfreeze", nargs="+", default=["all", "2", "head"])
-    parser.add_argument("--batch", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtype", default="")
-    parser.add_argument("--gpu", action="store_true")
     arguments = parser.parse_args()
-    gpu = arguments.gpu
-    if gpu and not (torch.cuda.is_available() and jax.default_backend() == "gpu"):
-        print("skipped: --gpu needs a GPU that both JAX (jaxtl[cuda]) and PyTorch see.")
-        return
-    usual = {"batch": 128, "steps": 20, "dtype": "bfloat16"} if gpu else {"batch": 8, "steps": 3, "dtype": "float32"}
-    for key, value in usual.items():
-        setattr(arguments, key, getattr(arguments, key) or value)
-    for name in arguments.models or (GPU_MODELS if gpu else CPU_MODELS):
+    for name in arguments.models or MODELS:
         for unfreeze in arguments.unfreeze:
-            compare(name, unfreeze, arguments, "cuda" if gpu else "cpu")
+            compare(name, unfreeze, arguments)
 
 
 if __name__ == "__main__":
