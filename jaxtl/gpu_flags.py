@@ -9,7 +9,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-# An unknown flag, or an unknown word in one, aborts the process: these were tried with jaxlib 0.10.2, 0.11.2, 0.12.0.
+# An unknown flag, or an unknown word in one, aborts the process: jaxlib 0.10.2, 0.11.2 and 0.12.0 know these.
 FLAGS = {
     # Convolutions too are captured in CUDA graphs: one call in place of hundreds for a step of ResNet-50.
     "xla_gpu_enable_command_buffer": "+CONVOLUTION",
@@ -29,7 +29,7 @@ def flags_for(version: str, given: str) -> str:
     """Returns the value of XLA_FLAGS: what is given, and those of FLAGS that it does not name.
 
     Args:
-      version: of jaxlib, such as "0.11.2"; for one that nobody tried nothing is added.
+      version: of jaxlib, such as "0.11.2"; for one before 0.10.2 or after 0.12 nothing is added.
       given: the value so far.
 
     >>> flags_for("0.11.2", "--xla_gpu_enable_triton_gemm=true")
@@ -40,7 +40,7 @@ def flags_for(version: str, given: str) -> str:
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
     if not (numbers >= _OLDEST and numbers[:2] <= _NEWEST):
         return given
-    added = [f"--{name}={value}" for name, value in FLAGS.items() if f"--{name}=" not in given]
+    added = [f"--{name}={value}" for name, value in FLAGS.items() if f"--{name}" not in given]
     return " ".join([given, *added] if given else added)
 
 
@@ -58,4 +58,4 @@ def keep_compiled() -> None:
     $JAX_COMPILATION_CACHE_DIR says where, else it is ~/.cache/jaxtl/compiled. JAX keeps XLA's autotuning beside them.
     """
     if has_nvidia_gpu() and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path.home() / ".cache" / "jaxtl" / "compiled")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.expanduser("~/.cache/jaxtl/compiled")

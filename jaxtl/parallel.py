@@ -176,7 +176,8 @@ def _keeping_rows(step: Callable[..., Any], rows: NamedSharding) -> Callable[...
     """Returns a step in which what Linen modules make of a batch lies where its rows lie.
 
     Left to itself, the compiler may leave a kernel in its parts, and have the devices exchange the rows of all of them
-    instead: that grows with the batch. Modules map [B, ...] to [B, ...], where B is what the outermost is called with.
+    instead: that grows with the batch. Modules map [B, ...] to [B, ...], where B is what the outermost is called with,
+    or rows [B * N, ...] to such rows, as the blocks of a ViT do on a GPU.
     """
     batches: list[int] = []
 
@@ -185,7 +186,7 @@ def _keeping_rows(step: Callable[..., Any], rows: NamedSharding) -> Callable[...
         batches.append(batches[0] if batches else given)
         try:
             result = call(*args, **kwargs)
-            kept = given == batches[0] and given and given % rows.mesh.size == 0
+            kept = given and given % batches[0] == 0 and given % rows.mesh.size == 0
         finally:
             batches.pop()
         if not kept:

@@ -11,6 +11,7 @@ from jaxtl import distributed
 from jaxtl.commands import setup
 from jaxtl.commands import workdir as files
 from jaxtl.commands.plan import Plan
+from jaxtl.models.attention import accepted, padded_tokens
 from jaxtl.models.backend import backend
 from jaxtl.parallel import Placement
 from jaxtl.train.attention_timing import Workload, choose
@@ -34,7 +35,8 @@ def with_fastest_attention(
       model: the model.
       placement: of the steps, for the share of the batch that one device computes.
       plan: of a training run; None where the model is evaluated only.
-      workdir: of a training run, which goes on with the form that it began with: another would round otherwise.
+      workdir: of a training run, which goes on with the form that it began with: another rounds otherwise, and with
+        dropout draws other masks.
     """
     module: Any = model.module
     if backend() != "gpu" or not hasattr(module, "attention"):
@@ -43,6 +45,11 @@ def with_fastest_attention(
     if form == "auto":
         form = _choose(config, module, placement, plan, workdir) if distributed.is_main() else ""
         form = distributed.gather(form)[0]
+    if form != "auto":
+        # What is written down is what computes: JAX may refuse the form that was given.
+        shape = (1, padded_tokens(form, module.tokens), module.heads, module.width // module.heads)
+        tokens = jax.ShapeDtypeStruct(shape, module.dtype)
+        form = accepted(form, tokens, tokens, tokens, module.tokens)
     if workdir is not None:
         files.write_json(workdir / "attention.json", {"form": form, "device": _card()})
     return dataclasses.replace(model, module=module.clone(attention=form))

@@ -46,7 +46,7 @@ def report(results: dict[str, Any], workdir: Path) -> dict[str, Any]:
     seconds = results["seconds"]
     # Runs from before this was measured have no "data".
     waiting = 100 * seconds["data"] / max(seconds["train"], 1e-9) if "data" in seconds else None
-    share = "" if waiting is None else f", {waiting:.1f} % of it waiting for data"
+    share = "" if waiting is None else f", at most {waiting:.1f} % of it waiting for data"
     print(
         f"best step {results['best_step']} of {results['steps']}, by {results['monitor']} on val; "
         f"{seconds['total']:.0f} s in all; {results['train']['images_per_second']:.1f} images/s in training{share}; "

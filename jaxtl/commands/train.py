@@ -117,6 +117,7 @@ def _train(
             for stage in plan.stages:
                 if done > stage.stop or (done == stage.stop and not progress.due) or progress.finished:
                     continue
+                checkpoints.wait()  # What is copied to be written leaves its room to the next stage's program.
                 state, step = _begin_stage(run, stage, inputs, variables, state, progress, reference)
                 state, progress = _fit(
                     run,

@@ -18,7 +18,8 @@ from jaxtl import distributed
 from jaxtl.errors import UserError, writing
 from jaxtl.weights.checkpoint_folders import steps_in
 
-# Keys that may change between two starts of one run: they change nothing that is computed but its rounding.
+# Keys that may change between two starts of one run: they change nothing that is computed but its rounding,
+# and model.attention the masks of dropout.
 _HARMLESS = (
     "data.workers:",
     "data.cache_gib:",

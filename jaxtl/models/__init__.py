@@ -94,7 +94,7 @@ def native_size(name: str) -> int:
 
 
 def unrolled(module: nn.Module) -> nn.Module:
-    """Gives the same model without loops, computing nothing twice, in any form: its operations can be counted."""
+    """Gives the same model without loops, computing nothing twice, without a form of attention: it can be counted."""
     fields: Any = {key: False for key in ("remat", "scan") if getattr(module, key, False)}
     if hasattr(module, "attention"):
         fields["attention"] = "auto"

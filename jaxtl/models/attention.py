@@ -89,15 +89,21 @@ def attend(
         # are in their plain form, as to be counted, one that is named is too.
         shape = {"head_width": query.shape[-1], "queries": query.shape[1], "keys": count}
         form = choose_attention(backend(), query.dtype, capability=capability(), **shape)
-    shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (query, key, value))
-    for candidate in FORMS[FORMS.index(form) :]:
-        refusal = refused(candidate, *shapes, real)
-        if not refusal:
-            return _compute(candidate, query, key, value, real)
-        _say_once(
-            f"attention {candidate!r} is refused for {count} tokens of {query.dtype}: {refusal}; the next is taken"
-        )
-    raise AssertionError("plain attention is never refused")
+    asks, keys, values = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (query, key, value))
+    return _compute(accepted(form, asks, keys, values, real), query, key, value, real)
+
+
+def accepted(
+    form: str, query: jax.ShapeDtypeStruct, key: jax.ShapeDtypeStruct, value: jax.ShapeDtypeStruct, real: int
+) -> str:
+    """Gives the form, or where JAX refuses it for these shapes the next in FORMS that it does not, and says so once."""
+    refusal = refused(form, query, key, value, real)
+    if not refusal:
+        return form
+    instead = accepted(FORMS[FORMS.index(form) + 1], query, key, value, real)
+    tokens = f"{key.shape[1]} tokens of {query.dtype}"
+    _say_once(f"attention {form!r} is refused for {tokens}: {refusal}; {instead!r} is used instead")
+    return instead
 
 
 @functools.cache

@@ -73,14 +73,14 @@ def choose(workload: Workload, folder: Path | None = None, *, budget_seconds: fl
     card = jax.local_devices()[0].device_kind
     key = f"{card}, jax {jax.__version__}, {workload.heads} heads of {workload.head_width}, {workload}"
     path = folder / FILE if folder else None
-    times, origin = _kept(path).get(key, {}), "kept from an earlier run"
+    times, origin = _kept(path).get(key, {}), "cached"
     if not times:
         times, origin = measure(workload, budget_seconds=budget_seconds), "measured"
         # What the budget left out gets its chance in the next run.
         if path and set(times) == set(candidates(workload)):
             _keep(path, key, times)
     if not times:
-        print(f"attention: no form could be timed for {workload} on {card}: the usual one is taken")
+        print(f"attention: no form could be timed for {workload} on {card}: cuDNN's is used if it fits, else XLA's")
         return "auto"
     ranked = sorted(times, key=lambda form: times[form])
     shown = [f"{form} {1e3 * times[form]:.3g}" for form in ranked]

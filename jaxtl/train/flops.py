@@ -23,8 +23,8 @@ def count_flops(function: Callable[..., Any], *shapes: Any) -> int:
     model FLOPs utilisation. Operations on single elements are left out: they take memory traffic, not arithmetic.
     Nothing is compiled and no device is asked, so the count is the same wherever it is taken.
 
-    Results that nothing reads cost nothing. A `scan` costs its body times its length; of a `cond` the dearest branch
-    counts; of a `while` one round, since only running it would tell how many there are. What `jax.checkpoint`
+    Results that nothing reads cost nothing. A `scan` costs its body times its length; of a `cond` the most expensive
+    branch counts; of a `while` one round, since only running it would tell how many there are. What `jax.checkpoint`
     computes a second time counts a second time.
 
     Args:

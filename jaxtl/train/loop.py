@@ -115,6 +115,7 @@ def fit(
         asked = time.perf_counter()
         batch = placement.put_batch(next(batches))
         if _are_idle(pending):
+            # At most: the step before may have ended at any time while the batch was made.
             progress.seconds["data"] = progress.seconds.get("data", 0.0) + time.perf_counter() - asked
         state, scalars = step(as_taken(state, step), batch)
         done += 1

@@ -19,9 +19,9 @@ class Progress:
       waited: evaluations since the best one.
       finished: whether the last step was taken or patience ran out.
       due: whether the evaluation after the last step is still to be made.
-      seconds: spent in compiling ("compile"), in steps ("train"), of these while the devices stood still for want of a
-        batch ("data"), in evaluations ("evaluate") and in all ("total"), by the processes of this run one after the
-        other.
+      seconds: spent in compiling ("compile"), in steps ("train"), of these at most so many while the devices stood
+        still for want of a batch ("data"), in evaluations ("evaluate") and in all ("total"), by the processes of this
+        run one after the other.
       images: number of images the steps saw, for the speed.
       costs: start of each stage -> the cost of its step.
       skipped: number of steps that were left out because their gradient was not finite.

@@ -79,6 +79,7 @@ class Checkpoints:
         """Starts writing one checkpoint in the background; it appears whole or not at all.
 
         What is saved is what the arrays hold now: they may be donated, and `host` changed, once this has returned.
+        Until it is written, the devices hold a copy of it (on a CPU the machine's memory does).
 
         Args:
           step: number of finished steps.
@@ -95,13 +96,21 @@ class Checkpoints:
         self._saving, self._scores[step] = step, score
         payload = {"loop": dict(host), "score": score}
         # Digests, and the copies to the host, take seconds: the training goes on, and a thread makes them of a copy on
-        # the devices. With several processes it waits instead: saving, they wait for each other and exchange arrays,
-        # and that must come between the same two steps in all of them. So it does where the devices have no room.
+        # the devices. With several processes it waits instead: to save is a collective of all of them, which must come
+        # between the same two steps in each. It also waits where the devices have no room for the copy.
         snapshot = None if distributed.several() else copied({"variables": variables, "rest": rest})
         if snapshot is None:
             self._write(step, variables, rest, payload)
         else:
             self._started = self._worker.submit(self._write, step, **snapshot, payload=copy.deepcopy(payload))
+
+    def wait(self) -> None:
+        """Waits until the checkpoint that is being written is whole, and its copy on the devices gone.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        self._wait()
 
     def _write(self, step: int, variables: Tree, rest: Tree, payload: dict[str, Any]) -> None:
         """Makes the digests and gives all to Orbax, which writes on in threads of its own."""

@@ -63,7 +63,7 @@ def test_on_a_gpu_the_fastest_is_taken_and_noted(train, tmp_path, gpu, built):
     workload = attention_timing.Workload(4, 5, 2, 8, "float32", train=True)
     assert gpu == [("xla", workload), ("plain", workload)]
     status, out, _ = train(*SHORT, workdir="other")
-    assert "(kept from an earlier run)" in out
+    assert "(cached)" in out
     assert len(gpu) == 2
 
 
@@ -124,15 +124,17 @@ def config():
     return c
 
 
-@pytest.mark.parametrize("form", ["cudnn", "xla", "plain"])
-def test_what_the_config_says_counts_and_nothing_is_timed(config, tmp_path, gpu, capsys, form):
+@pytest.mark.filterwarnings("ignore:attention 'cudnn' is refused")
+@pytest.mark.parametrize(("form", "used"), [("cudnn", "xla"), ("xla", "xla"), ("plain", "plain")])
+def test_what_the_config_says_counts_and_nothing_is_timed(config, tmp_path, gpu, capsys, form, used):
     config.model.attention = form
     model = setup.make_model(config, None, ("a", "b"))
     assert model.module.attention == form
     chosen = attention.with_fastest_attention(config, model, setup.placement_for(config), workdir=tmp_path)
-    assert chosen.module.attention == form
+    # Without cuDNN, as here, JAX refuses it: the run remembers what computes.
+    assert chosen.module.attention == used
     assert (gpu, capsys.readouterr().out) == ([], "")
-    assert stored(tmp_path) == {"form": form, "device": "cpu"}
+    assert stored(tmp_path) == {"form": used, "device": "cpu"}
 
 
 def test_a_model_without_attention_is_left_alone(config, gpu, capsys):

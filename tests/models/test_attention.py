@@ -213,7 +213,9 @@ def test_a_form_that_jax_refuses_gives_way_and_says_so_once(monkeypatch, wrap, w
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
         found, again = trained("cudnn"), trained("cudnn")
-    assert refusals(record) == [f"attention 'cudnn' is refused for 197 tokens of float32: {REFUSAL}; the next is taken"]
+    assert refusals(record) == [
+        f"attention 'cudnn' is refused for 197 tokens of float32: {REFUSAL}; 'xla' is used instead"
+    ]
     assert_close(found, trained("plain"))
     assert_close(again, found)
 
@@ -227,8 +229,8 @@ def test_every_form_that_is_refused_is_named(monkeypatch):
     with pytest.warns(UserWarning, match="refused") as record:
         found = attend(query, key, value, form="cudnn")
     assert refusals(record) == [
-        "attention 'cudnn' is refused for 7 tokens of float32: no cudnn; the next is taken",
-        "attention 'xla' is refused for 7 tokens of float32: no xla; the next is taken",
+        "attention 'xla' is refused for 7 tokens of float32: no xla; 'plain' is used instead",
+        "attention 'cudnn' is refused for 7 tokens of float32: no cudnn; 'plain' is used instead",
     ]
     np.testing.assert_array_equal(found, attend(query, key, value, form="plain"))
 

@@ -149,7 +149,7 @@ PRODUCT = 2 * 4 * 8 * 8
         (scanned, 10),
         (lambda x, kernel: jnp.stack([scanned(x, kernel, 3)[0] for _ in range(2)]), 6),
         (lambda x, kernel: lax.fori_loop(0, 3, lambda _, y: y @ kernel, x), 3),
-        # Of a cond the dearest branch; of a while one round.
+        # Of a cond the most expensive branch; of a while one round.
         (lambda x, k: lax.cond(x[0, 0] > 0, lambda: x @ k @ k, lambda: x @ k), 2),
         (lambda x, k: lax.while_loop(lambda y: y[0, 0] < 9, lambda y: y @ k, x), 1),
         (both, 2),
