@@ -52,7 +52,7 @@ def padded_tokens(form: str, tokens: int) -> int:
     """Gives the number of tokens that an encoder carries for `tokens` real ones.
 
     In training cuDNN wants an even number. Padded once, after the embedding, nothing is copied in the blocks. A
-    multiple of 8 was no faster than an even number (46.2 and 44.8 ms a step of ViT-B/16 on an H100).
+    multiple of 8 showed no gain: 46.2 and 44.8 ms a step of ViT-B/16 on an H100, in a run that its host slowed down.
     """
     return tokens + tokens % 2 if form == "cudnn" else tokens
 

@@ -73,7 +73,7 @@ def _density(x: jax.Array) -> jax.Array:
 
 def _tail(size: jax.Array, density: jax.Array) -> jax.Array:
     """The probability of a normal variable above `size`, which is not negative."""
-    # A GPU has one instruction for 1 / sqrt, and divides in ten.
+    # A GPU has an instruction for 1 / sqrt, and divides in several.
     t = jax.lax.rsqrt(jnp.square(1 + _SLOPE * size))
     tail = jnp.zeros_like(size)
     for factor in reversed(_POLYNOMIAL):

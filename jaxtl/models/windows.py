@@ -96,7 +96,7 @@ def max_pool(x: jax.Array, padding: Padding, train: bool) -> jax.Array:
         return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding)
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], (3, 3), (2, 2), padding)
-    # Its gradient takes a CPU ten times as long as what follows, and a GPU, which scatters, three times.
+    # Its gradient takes a CPU ten times as long as what follows, and a GPU scatters it.
     return _max_pool(x, tuple(map(tuple, padding)), x.shape[1:3])
 
 
