@@ -1,7 +1,7 @@
 """Pretrains the small ViT that comes with jaxtl, on 49 species of drawn flowers: what the demo starts from.
 
     python -m jaxtl.main --config=configs/petals_pretrain.py --workdir=runs/petals
-    python -m jaxtl.main export --workdir=runs/petals --output=jaxtl/weights/petals.safetensors
+    python -m jaxtl.main export --workdir=runs/petals --output=jaxtl/pretrained/petals.safetensors
 
 The first command draws 29,400 pictures to train on, once, which takes minutes, and trains for about twenty minutes
 on two cores. Measured: 93.3 % on 980 test pictures (seed 0; the species are those of pretraining, not of the demo) for

@@ -82,7 +82,7 @@ def _ti16(c: ConfigDict) -> None:
 def _demo(c: ConfigDict) -> None:
     c.data.source = "tfds:petals/transfer"
     c.model.name = "vit_petals"
-    c.model.weights = str(Path(jaxtl.__file__).parent / "weights" / "petals.safetensors")
+    c.model.weights = str(Path(jaxtl.__file__).parent / "pretrained" / "petals.safetensors")
     c.augment.crop = "none"  # The pictures are drawn in every pose already; a mirror image is enough.
     c.finetune.layer_decay = 0.75
     c.optimizer.learning_rate = 1e-3

@@ -9,9 +9,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxtl import validation
+from jaxtl import config_checks
+from jaxtl.config_checks import is_number
 from jaxtl.errors import UserError
-from jaxtl.validation import is_number
 
 
 def default() -> ConfigDict:
@@ -200,7 +200,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def validate(config: ConfigDict) -> list[str]:
     """Returns one line for each problem that can be seen without opening data or weights."""
-    return _unknown_keys(config) or _wrong_types(config) or validation.problems(dict(_leaves(config)))
+    return _unknown_keys(config) or _wrong_types(config) or config_checks.problems(dict(_leaves(config)))
 
 
 def _read(path: str) -> ConfigDict:
@@ -232,7 +232,7 @@ def choose_variant(variant: str, variants: Mapping[str, Any]) -> Any:
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         # {regex: factor} is one value, however many entries it has.
-        if isinstance(value, (ConfigDict, dict)) and f"{prefix}{key}" not in validation.RULES:
+        if isinstance(value, (ConfigDict, dict)) and f"{prefix}{key}" not in config_checks.RULES:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", dict(value) if isinstance(value, (ConfigDict, dict)) else value
@@ -265,7 +265,7 @@ def _wrong_types(config: ConfigDict) -> list[str]:
         if key not in given:
             problems.append(f"{key} is missing: start from jaxtl.config.default().")
         elif not _fits(given[key], expected, key):
-            problems.append(f"{key} is {given[key]!r}, but it must be {validation.kind_of(expected, key)}.")
+            problems.append(f"{key} is {given[key]!r}, but it must be {config_checks.kind_of(expected, key)}.")
     return problems
 
 
@@ -296,4 +296,4 @@ def _parse(text: str, expected: Any, key: str) -> Any:
             return dict(ast.literal_eval(text))
         return type(expected)(text)
     except (ValueError, KeyError, SyntaxError, TypeError):
-        raise ValueError(f"config.{key} is {text!r}, but it must be {validation.kind_of(expected, key)}.") from None
+        raise ValueError(f"config.{key} is {text!r}, but it must be {config_checks.kind_of(expected, key)}.") from None

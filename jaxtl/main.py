@@ -6,9 +6,9 @@ import logging
 import os
 import sys
 
-from jaxtl import gpu_flags
-from jaxtl.allocator import compute_in_turn, has_accelerator, keep_freed_memory
 from jaxtl.errors import Stopped, UserError
+from jaxtl.parallel import gpu_flags
+from jaxtl.parallel.cpu_runtime import compute_in_turn, has_accelerator, keep_freed_memory
 
 COMMANDS = {
     "train": "fine-tune, and evaluate the best checkpoint once on test (the default)",
@@ -71,10 +71,10 @@ def main(argv: list[str] | None = None, *, in_turn: bool = False) -> int:
 
 def _end_all(error: Exception) -> None:
     """Ends the other processes of this run, too, if there are any."""
-    from jaxtl import distributed  # jax takes a second to import, which --help need not wait for.
+    from jaxtl.parallel import processes
 
-    if distributed.several():
-        distributed.end(error)
+    if processes.several():
+        processes.end(error)
 
 
 def _split_overrides(argv: list[str], parser: argparse.ArgumentParser) -> tuple[dict[str, str], list[str]]:

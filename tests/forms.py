@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.models.backend import compiling_for
+from jaxtl.parallel.backend import compiling_for
 
 
 def differentiate(function, *arguments, backend):
@@ -13,7 +13,7 @@ def differentiate(function, *arguments, backend):
     Args:
       function: gives (output, auxiliary).
       *arguments: pytrees of arrays.
-      backend: what `jaxtl.models.backend.backend` says while it is traced; None for where it runs.
+      backend: what `jaxtl.parallel.backend.backend` says while it is traced; None for where it runs.
 
     Returns:
       The output, the auxiliary results and the gradients, as NumPy arrays.

@@ -9,10 +9,10 @@ from functools import partial
 import jax
 import numpy as np
 
+from jaxtl.finetune.param_groups import assign, select
 from jaxtl.train import ema
-from jaxtl.train.groups import assign, select
 from jaxtl.train.optimizer import make_optimizer
-from jaxtl.train.stacking import first_by_stack, over_stacks
+from jaxtl.train.scanned_state import first_by_stack, over_stacks
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
 

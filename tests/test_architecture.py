@@ -6,45 +6,71 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "jaxtl"
-ORDER = ("models", "weights", "data", "evaluate", "train", "deploy")
-LEAVES = ("allocator", "errors", "gpu_flags", "stacks", "sharding", "parallel", "distributed")
-# These see a config: they come after all folders.
-LAST = ("validation", "config", "commands", "main")
-FILES = sorted(ROOT.rglob("*.py"))
+ORDER = (
+    *("errors", "trees", "preprocessing"),
+    *("parallel", "models", "checkpoints", "pretrained", "data", "finetune", "train", "feature_cache"),
+    *("evaluate", "profiling", "deploy"),
+    # These see a config: they come after all folders that do the work.
+    *("config_checks", "config", "experiment", "commands", "main"),
+)
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
-def rank(module: str) -> int:
-    return ORDER.index(module) if module in ORDER else len(ORDER) + LAST.index(module)
+def folder_of(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def imports(path: Path) -> list[str]:
+    """Returns what a file imports from jaxtl, relative to it, as in "models.vit"."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name.removeprefix("jaxtl.") for name in names if name.startswith("jaxtl.") and name != "jaxtl.__version__"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_only_from_above(path):
-    own = path.relative_to(ROOT).with_suffix("").parts[0]
-    if own == "__init__":
-        return
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            names = [f"{base}.{alias.name}" for alias in node.names] if base == "jaxtl" else [base]
-        for name in names:
-            if not name.startswith("jaxtl."):
-                continue
-            other = name.split(".")[1]
-            if other in (*LEAVES, "__version__"):
-                continue
-            assert own not in LEAVES, f"{path}: {own} is a leaf, but imports jaxtl.{other}"
-            assert rank(other) <= rank(own), f"{path}:{node.lineno} imports jaxtl.{other}, which comes later"
+    rank = ORDER.index(folder_of(path))
+    later = [name for name in imports(path) if ORDER.index(name.split(".")[0]) > rank]
+    assert not later, f"{path} imports {later}, which come later"
 
 
-def test_only_commands_see_a_config():
-    allowed = {ROOT / "config.py", *(ROOT / "commands").glob("*.py")}
-    seeing = {path for path in FILES if "ml_collections" in path.read_text()}
-    assert seeing <= allowed
+def test_no_file_imports_itself_through_others():
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+
+    def module_of(name: str) -> str:
+        return name if name in modules else name.rpartition(".")[0]
+
+    graph = {module: {module_of(name) for name in imports(path)} for module, path in modules.items()}
+    open_modules: list[str] = []
+    done: set[str] = set()
+
+    def visit(module: str) -> None:
+        assert module not in open_modules, f"a circle: {' -> '.join([*open_modules, module])}"
+        if module not in done:
+            open_modules.append(module)
+            for other in sorted(graph[module]):
+                visit(other)
+            done.add(open_modules.pop())
+
+    for module in graph:
+        visit(module)
+
+
+def test_a_config_is_seen_by_the_door_only():
+    seeing = {folder_of(path) for path in FILES if "ml_collections" in path.read_text()}
+    assert seeing <= {"config", "experiment", "commands"}
 
 
 def test_nothing_but_one_module_touches_orbax():
     touching = {path.relative_to(ROOT) for path in FILES if "import orbax." in path.read_text()}
-    assert touching == {Path("weights/orbax_io.py")}
+    assert touching == {Path("checkpoints/orbax_io.py")}
+
+
+def test_no_command_imports_another():
+    for path in (ROOT / "commands").glob("*.py"):
+        others = {name for name in imports(path) if name.startswith("commands.")}
+        assert all(name.split(".")[1] == "flags" for name in others), f"{path} imports {others}"

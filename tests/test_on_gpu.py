@@ -16,10 +16,10 @@ import pytest
 from forms import assert_close, filled, normal
 
 from jaxtl import models
-from jaxtl.models.attention import FORMS
-from jaxtl.models.backend import compiling_for
-from jaxtl.train import groups as groups_lib
-from jaxtl.train.flops import count_flops
+from jaxtl.finetune import param_groups as groups_lib
+from jaxtl.models.layers.attention import FORMS
+from jaxtl.parallel.backend import compiling_for
+from jaxtl.profiling.flops import count_flops
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step

@@ -17,19 +17,20 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxtl import weights
-from jaxtl.commands import arguments as flags
-from jaxtl.commands import forecast, recipe, setup
-from jaxtl.commands import workdir as files
-from jaxtl.commands.attention import with_fastest_attention
-from jaxtl.commands.inputs import Inputs, make_inputs
-from jaxtl.commands.parts import open_parts, outline
-from jaxtl.commands.plan import Plan
+from jaxtl import pretrained
+from jaxtl.commands import flags
 from jaxtl.errors import UserError
-from jaxtl.parallel import Placement
-from jaxtl.train.chips import peak_tflops
-from jaxtl.train.cost import Cost, step_cost
-from jaxtl.train.timing import Timing, time_steps
+from jaxtl.experiment import setup, slice_plan
+from jaxtl.experiment import steps as steps_lib
+from jaxtl.experiment import workdir as files
+from jaxtl.experiment.attention import with_fastest_attention
+from jaxtl.experiment.build import open_parts, outline
+from jaxtl.experiment.input_pipeline import Inputs, make_inputs
+from jaxtl.experiment.training_plan import Plan
+from jaxtl.parallel.partitioner import Placement
+from jaxtl.profiling.chips import peak_tflops
+from jaxtl.profiling.cost import Cost, step_cost
+from jaxtl.profiling.timing import Timing, time_steps
 
 INPUTS = ("synthetic", "real")
 
@@ -74,7 +75,7 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     if arguments.plan:
         # It needs no chip, and takes none from a run.
         jax.config.update("jax_platforms", "cpu")
-        forecast.run(config, arguments.workdir, arguments.plan, share=arguments.plan_share)
+        slice_plan.run(config, arguments.workdir, arguments.plan, share=arguments.plan_share)
         return
     run(config, arguments.workdir, source=arguments.input, steps=arguments.steps, warmup=arguments.warmup)
 
@@ -118,17 +119,17 @@ def _measure(
     model, variables, plan, inputs = opened.model, opened.variables, opened.plan, opened.inputs
     stage = plan.stages[0]
     optimizer = plan.make_optimizer(stage)
-    loss = recipe.choose_loss(config, len(model.classes), opened.labels)
-    step = recipe.make_step(
+    loss = steps_lib.choose_loss(config, len(model.classes), opened.labels)
+    step = steps_lib.make_step(
         config, model, plan, stage, optimizer=optimizer, loss=loss, module=inputs.model, cached=inputs.cached
     )
-    placement, variables = recipe.place_states(config, model, plan, variables, placement)
+    placement, variables = steps_lib.place_states(config, model, plan, variables, placement)
     placement.check(variables)
-    state = placement.put_state(recipe.make_state(config, variables, stage, optimizer))
+    state = placement.put_state(steps_lib.make_state(config, variables, stage, optimizer))
     begun = time.perf_counter()
     compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
     compiling = time.perf_counter() - begun
-    shapes = recipe.abstract_state(config, model, plan, stage, variables, optimizer)
+    shapes = steps_lib.abstract_state(config, model, plan, stage, variables, optimizer)
     cost = step_cost(step, compiled, shapes, setup.whole_batch(inputs.blank))
     batches = inputs.batches(0)
     placed = (
@@ -142,7 +143,7 @@ def _synthetic(config: ConfigDict, workdir: Path, placement: Placement) -> Opene
     known = outline(config, setup.try_weights(config))
     model = with_fastest_attention(config, known.model, placement, plan=known.plan)
     # Products of other numbers take as long.
-    variables = weights.initialise(model.module, jax.random.key(config.train.seed), model.pixels.size)
+    variables = pretrained.initialise(model.module, jax.random.key(config.train.seed), model.pixels.size)
     blank = setup.blank_batch(model.pixels.size, config.train.batch_size)
     noise = np.random.default_rng(0).integers(0, 256, blank["image"].shape, np.uint8)
     labels = np.arange(len(noise), dtype=np.int32) % len(model.classes)

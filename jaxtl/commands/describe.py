@@ -8,15 +8,15 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from jaxtl import weights
-from jaxtl.commands import arguments as flags
-from jaxtl.commands import recipe, setup
-from jaxtl.commands.parts import Outline, outline
-from jaxtl.commands.plan import Plan
+from jaxtl import pretrained
+from jaxtl.commands import flags
 from jaxtl.errors import UserError
-from jaxtl.train.cost import step_cost
-from jaxtl.train.groups import FROZEN
-from jaxtl.train.stages import Stage
+from jaxtl.experiment import setup, steps
+from jaxtl.experiment.build import Outline, outline
+from jaxtl.experiment.training_plan import Plan
+from jaxtl.finetune.param_groups import FROZEN
+from jaxtl.finetune.stages import Stage
+from jaxtl.profiling.cost import step_cost
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,12 +53,12 @@ def run(config: ConfigDict, *, leaves: bool = False, cost: bool = False) -> None
 def _cost(config: ConfigDict, known: Outline, stage: Stage) -> str:
     """Compiles the step of a stage for one device, from shapes alone, and tells what it costs."""
     model, plan, shapes = known.model, known.plan, known.shapes
-    step, state = recipe.abstract_step(config, model, plan, stage, shapes)
+    step, state = steps.abstract_step(config, model, plan, stage, shapes)
     blank = setup.blank_batch(model.pixels.size, config.train.batch_size)
-    reference = recipe.begin_reference_cost(config, model, plan, shapes)
+    reference = steps.begin_reference_cost(config, model, plan, shapes)
     compiled = jax.jit(step, donate_argnums=0).lower(state, blank).compile()
     cost = step_cost(step, compiled, state, blank) | reference.result()
-    return recipe.cost_line(cost, plan, stage)
+    return steps.cost_line(cost, plan, stage)
 
 
 def table(plan: Plan, learning_rate: float, *, leaves: bool = False) -> str:
@@ -89,7 +89,7 @@ def table(plan: Plan, learning_rate: float, *, leaves: bool = False) -> str:
     )
 
 
-def _open_weights(config: ConfigDict) -> weights.Weights | None:
+def _open_weights(config: ConfigDict) -> pretrained.Weights | None:
     """Opens the weights as train does, and says how to do without them."""
     try:
         return setup.open_weights(config)

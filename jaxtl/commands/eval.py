@@ -11,13 +11,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxtl import data
-from jaxtl.commands import arguments as flags
-from jaxtl.commands import setup
-from jaxtl.commands import workdir as files
-from jaxtl.commands.attention import with_fastest_attention
+from jaxtl.commands import flags
 from jaxtl.config import to_dict
 from jaxtl.errors import UserError
-from jaxtl.evaluate.figures import figures, headline
+from jaxtl.evaluate.metrics import figures, headline
+from jaxtl.experiment import setup
+from jaxtl.experiment import workdir as files
+from jaxtl.experiment.attention import with_fastest_attention
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

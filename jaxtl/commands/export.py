@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtl import weights
-from jaxtl.commands import arguments as flags
-from jaxtl.commands import setup
-from jaxtl.commands import workdir as files
+from jaxtl import pretrained
+from jaxtl.checkpoints.manager import read_best
+from jaxtl.commands import flags
+from jaxtl.deploy.export.torch_names import save_huggingface, save_timm
 from jaxtl.errors import UserError
-from jaxtl.weights.checkpoint import read_best
+from jaxtl.experiment import setup
+from jaxtl.experiment import workdir as files
 
-FOLDER_FORMATS = {"hf": weights.save_huggingface, "timm": weights.save_timm}
+FOLDER_FORMATS = {"hf": save_huggingface, "timm": save_timm}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +62,7 @@ def run(workdir: Path, output: Path, format: str = "jaxtl") -> None:
     step, variables = read_best(workdir)
     files.note_unfinished(workdir, f"step {step}")
     save = functools.partial(
-        FOLDER_FORMATS.get(format, weights.save_native),
+        FOLDER_FORMATS.get(format, pretrained.save_native),
         variables=variables,
         model=model.name,
         pixels=model.pixels,

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.commands import arguments as flags
-from jaxtl.commands import setup
-from jaxtl.commands import workdir as files
+from jaxtl.checkpoints.manager import read_best
+from jaxtl.commands import flags
 from jaxtl.data.normalize import normalize
-from jaxtl.deploy.predict import find_images, predict
+from jaxtl.deploy.predictor import find_images, predict
 from jaxtl.errors import UserError
+from jaxtl.experiment import setup
+from jaxtl.experiment import workdir as files
 from jaxtl.train.losses import to_probabilities
-from jaxtl.weights.checkpoint import read_best
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

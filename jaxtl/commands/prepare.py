@@ -7,7 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jaxtl import data
-from jaxtl.commands import arguments as flags
+from jaxtl.commands import flags
 from jaxtl.errors import UserError
 
 

@@ -14,15 +14,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxtl import data
-from jaxtl.commands import arguments as flags
-from jaxtl.commands import setup
-from jaxtl.commands import workdir as files
+from jaxtl.commands import flags
 from jaxtl.config import to_dict
 from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
 from jaxtl.evaluate.plot import plot_depth
 from jaxtl.evaluate.probe import Score, Split, compile_linear, probe_knn, probe_linear
-from jaxtl.parallel import make_placement
+from jaxtl.experiment import setup
+from jaxtl.experiment import workdir as files
+from jaxtl.parallel.partitioner import make_placement
 
 PROBES = {"knn": probe_knn, "linear": probe_linear}
 

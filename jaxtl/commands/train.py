@@ -10,23 +10,24 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxtl import distributed
-from jaxtl.commands import arguments as flags
-from jaxtl.commands import lr_find, recipe, setup
-from jaxtl.commands import workdir as files
-from jaxtl.commands.inputs import Evaluate, Inputs, make_inputs
-from jaxtl.commands.opening import Run, open_run
-from jaxtl.commands.results import report, results_of
+from jaxtl.checkpoints.manager import Checkpoints, read_best
+from jaxtl.commands import flags
 from jaxtl.errors import UserError
-from jaxtl.evaluate.figures import figures, summary
+from jaxtl.evaluate.metrics import figures, summary
+from jaxtl.experiment import lr_sweep, setup, steps
+from jaxtl.experiment import workdir as files
+from jaxtl.experiment.input_pipeline import Evaluate, Inputs, make_inputs
+from jaxtl.experiment.opening import Run, open_run
+from jaxtl.experiment.results import report, results_of
+from jaxtl.finetune.stages import Stage, stage_of
+from jaxtl.parallel import processes
+from jaxtl.profiling.cost import Cost, memory_cost
 from jaxtl.train import loop
-from jaxtl.train.cost import Cost, memory_cost
+from jaxtl.train.carry_over import carry_over
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.preemption import Preemption
 from jaxtl.train.progress import Progress
-from jaxtl.train.stages import Stage, carry_over, stage_of
 from jaxtl.train.state import TrainState
-from jaxtl.weights.checkpoint import Checkpoints, read_best
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,8 +74,8 @@ def _run(run: Run, variables: Mapping[str, Any], started: float, stop: Callable[
         progress.seconds["evaluate"] += time.perf_counter() - begun
     results["seconds"] = {**progress.seconds, "total": progress.total()}
     files.write_json(run.workdir / "results.json", results)
-    distributed.gather()  # Nobody reads features any more.
-    if distributed.is_main():
+    processes.gather()  # Nobody reads features any more.
+    if processes.is_main():
         shutil.rmtree(run.workdir / "features", ignore_errors=True)  # Only this run could have used them.
     return results
 
@@ -103,9 +104,9 @@ def _train(
         )
         files.write_json(run.workdir / "features.json", {"cached": inputs.cached})
         if config.train.check_learning_rate and not done:
-            lr_find.warn(config, run.model, plan, run.loss, inputs, state.variables)
+            lr_sweep.warn(config, run.model, plan, run.loss, inputs, state.variables)
         state = placement.put_state(state)
-        reference = recipe.begin_reference_cost(config, run.model, plan, variables)
+        reference = steps.begin_reference_cost(config, run.model, plan, variables)
         begun = time.perf_counter()
         evaluate = inputs.compile_evaluation(state.variables)
         progress.seconds["compile"] += time.perf_counter() - begun
@@ -141,7 +142,7 @@ def _restore(run: Run, variables: Mapping[str, Any], checkpoints: Checkpoints) -
 
     def fresh(step: int) -> TrainState:
         stage = stage_of(run.plan.stages, step)
-        return recipe.make_state(run.config, variables, stage, run.plan.make_optimizer(stage))
+        return steps.make_state(run.config, variables, stage, run.plan.make_optimizer(stage))
 
     state, progress = loop.restore(checkpoints, fresh) or (fresh(0), Progress())
     for problem in checkpoints.problems:
@@ -173,7 +174,7 @@ def _begin_stage(
         # What came before cannot count against what has not begun.
         progress.waited = 0
     begun = time.perf_counter()
-    step = recipe.make_step(
+    step = steps.make_step(
         run.config,
         run.model,
         plan,
@@ -183,13 +184,13 @@ def _begin_stage(
         module=inputs.model,
         cached=inputs.cached,
     )
-    shapes = recipe.abstract_state(run.config, run.model, plan, stage, variables, optimizer)
-    counted = recipe.begin_step_count(step, shapes, setup.whole_batch(inputs.blank))
+    shapes = steps.abstract_state(run.config, run.model, plan, stage, variables, optimizer)
+    counted = steps.begin_step_count(step, shapes, setup.whole_batch(inputs.blank))
     compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
     progress.seconds["compile"] += time.perf_counter() - begun
     cost = {"step_gflop": counted.result(), **memory_cost(compiled, shapes), **reference.result()}
     progress.costs[str(stage.start)] = {"parameters": plan.count(stage.since), **cost}
-    print(recipe.cost_line(cost, plan, stage))
+    print(steps.cost_line(cost, plan, stage))
     return state, compiled
 
 

@@ -1,12 +1,12 @@
 """Where images come from: source, split, decode, augment, batch."""
 
 from jaxtl.data.augment import CROPS, train_view
-from jaxtl.data.batches import eval_batches, own_rows, train_batches, view_batches
 from jaxtl.data.dataset import Dataset
-from jaxtl.data.images import ImageError, decode, eval_view
+from jaxtl.data.decode import ImageError, decode, eval_view
+from jaxtl.data.loader import eval_batches, own_rows, train_batches, view_batches
 from jaxtl.data.preloading import check, preload
 from jaxtl.data.source import Source, Splits, choose_splits, open_source
-from jaxtl.data.tfds import prepare
+from jaxtl.data.sources.tfds import prepare
 
 __all__ = [
     "CROPS",

@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from jaxtl.data.images import RESAMPLING, eval_view, resize_shorter
+from jaxtl.data.decode import RESAMPLING, eval_view, resize_shorter
 from jaxtl.errors import UserError
-from jaxtl.weights.pixels import Pixels
+from jaxtl.preprocessing import Pixels
 
 Crop = Literal["random_resized", "resize_crop", "pad_crop", "none"]
 CROPS = ("random_resized", "resize_crop", "pad_crop", "none")

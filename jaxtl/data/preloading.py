@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from jaxtl.data.dataset import Dataset
-from jaxtl.data.images import decode, identify, size
+from jaxtl.data.decode import decode, identify, size
 from jaxtl.errors import UserError
 
 T = TypeVar("T")

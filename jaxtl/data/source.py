@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxtl.data import folder, npz, table, tfds
 from jaxtl.data.dataset import Dataset
+from jaxtl.data.sources import folder, npz, table, tfds
 from jaxtl.data.splits import canonical, parse, select
 from jaxtl.errors import UserError
 

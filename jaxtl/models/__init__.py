@@ -57,7 +57,7 @@ def build(
       drop_path: the stochastic-depth rate of the last block in training; it grows linearly from 0 at the first.
       remat: whether training computes each block a second time instead of keeping what lies within it.
       scan: whether blocks that are alike are compiled once and run as a loop; ViT only.
-      attention: its form: "auto", or one of `jaxtl.models.attention.FORMS`; ViT only.
+      attention: its form: "auto", or one of `jaxtl.models.layers.attention.FORMS`; ViT only.
       epsilon: of the normalisations; None for the family's own.
 
     Raises:

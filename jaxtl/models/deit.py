@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtl.models import vit
-from jaxtl.models.naming import Naming
+from jaxtl.models.key_mapping import Naming
 from jaxtl.models.transformer import ViT
 from jaxtl.models.vit import TI, B, L, S, sizes
 

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.models import vit
-from jaxtl.models.groups import Groups
-from jaxtl.models.naming import HALF, Naming, PixelDefaults
+from jaxtl.models.base import Groups
+from jaxtl.models.key_mapping import Naming
+from jaxtl.models.layers.conv import max_pool
+from jaxtl.models.layers.standardized_conv import StandardizedConv
 from jaxtl.models.resnet import count_blocks
-from jaxtl.models.standardized import StandardizedConv
 from jaxtl.models.transformer import ViT
 from jaxtl.models.vit import B, L, S, sizes
-from jaxtl.models.windows import max_pool
+from jaxtl.preprocessing import HALF, PixelDefaults
 
 
 class Unit(nn.Module):

@@ -7,11 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtl.models.batchnorm import BatchNorm
-from jaxtl.models.groups import Groups, span
-from jaxtl.models.naming import IMAGENET, Naming, PixelDefaults
-from jaxtl.models.residual import conv
+from jaxtl.models.base import Groups, span
+from jaxtl.models.key_mapping import Naming
+from jaxtl.models.layers.batchnorm import BatchNorm
+from jaxtl.models.layers.residual_block import conv
 from jaxtl.models.resnet import count_blocks
+from jaxtl.preprocessing import IMAGENET, PixelDefaults
 
 
 class Block(nn.Module):

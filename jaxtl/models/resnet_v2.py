@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.errors import UserError
-from jaxtl.models.batchnorm import BatchNorm
-from jaxtl.models.groups import Groups, span
-from jaxtl.models.naming import HALF, Naming, PixelDefaults
-from jaxtl.models.residual import conv
+from jaxtl.models.base import Groups, span
+from jaxtl.models.key_mapping import Naming
+from jaxtl.models.layers.batchnorm import BatchNorm
+from jaxtl.models.layers.conv import max_pool
+from jaxtl.models.layers.residual_block import conv
+from jaxtl.models.layers.standardized_conv import StandardizedConv
 from jaxtl.models.resnet import count_blocks
-from jaxtl.models.standardized import StandardizedConv
-from jaxtl.models.windows import max_pool
+from jaxtl.preprocessing import HALF, PixelDefaults
 
 
 @dataclass(frozen=True)

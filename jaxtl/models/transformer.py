@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from flax.core.scope import Scope
 
-from jaxtl.models.attention import FORMS, padded_tokens, resolve
-from jaxtl.models.encoder import Block
-from jaxtl.models.groups import Groups, span
-from jaxtl.models.layernorm import LayerNorm
-from jaxtl.stacks import blocks_of, rows
+from jaxtl.models.base import Groups, span
+from jaxtl.models.layers.attention import FORMS, padded_tokens, resolve
+from jaxtl.models.layers.layernorm import LayerNorm
+from jaxtl.models.layers.transformer_block import Block
+from jaxtl.parallel.scanned_layers import blocks_of, rows
 
 
 class PatchEmbed(nn.Module):
@@ -60,7 +60,7 @@ class ViT(nn.Module):
       gelu: "exact" or "tanh" (the approximation of Google's own code).
       remat: whether training computes each block a second time instead of keeping what lies within it.
       scan: whether blocks that are alike are compiled once and run as a loop, over their stacked parameters.
-      attention: its form: "auto", or one of `jaxtl.models.attention.FORMS`.
+      attention: its form: "auto", or one of `jaxtl.models.layers.attention.FORMS`.
     """
 
     num_classes: int
@@ -158,14 +158,14 @@ class ViT(nn.Module):
         return jnp.pad(x, ((0, 0), (0, missing), (0, 0))) if missing else x
 
     def alike(self) -> tuple[str, ...]:
-        """Gives the names of the blocks that can be run as one loop, and kept stacked (see `jaxtl.stacks`)."""
+        """Gives the names of the blocks that can be run as one loop (see `jaxtl.parallel.scanned_layers`)."""
         return tuple(f"block{i}" for i in range(self.depth - 1)) if self.scan else ()
 
     def block_kind(self, name: str) -> Hashable:
         """Gives what neighbouring groups must have in common to be run as one loop.
 
-        Whoever differentiates some parameters only adds which (see `jaxtl.train.freeze`): in one loop all blocks go
-        backwards if one of them does.
+        Whoever differentiates some parameters only adds which (see `jaxtl.finetune.freezing`): in one loop all blocks
+        go backwards if one of them does.
         """
         if not self.scan or self.is_initializing() or not name.startswith("block"):
             return name

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxtl.train.freeze import module_trains
-from jaxtl.train.groups import FROZEN, flatten, unflatten
+from jaxtl.finetune.freezing import module_trains
+from jaxtl.finetune.param_groups import FROZEN, flatten, unflatten
 
 Average = dict[str, jax.Array]
 

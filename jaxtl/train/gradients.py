@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.train.freeze import frozen_modules
-from jaxtl.train.groups import unflatten
+from jaxtl.finetune.freezing import frozen_modules
+from jaxtl.finetune.param_groups import unflatten
 
 Batch = Mapping[str, jax.Array]
 Leaves = dict[str, jax.Array]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import tqdm
 
-from jaxtl import distributed
 from jaxtl.errors import UserError, writing
+from jaxtl.parallel import processes
 from jaxtl.train.events import Events
 
 
@@ -29,7 +29,7 @@ class MetricsLog:
           evaluated: whether that includes its evaluation.
         """
         self.path = workdir / "metrics.jsonl"
-        self._writes = distributed.is_main()
+        self._writes = processes.is_main()
         if not self._writes:
             return
         with writing(self.path):
@@ -81,7 +81,7 @@ class Screen:
         """Starts at `start` of `total` steps."""
         self._start, self._total = start, total
         self._bar = None
-        if sys.stderr.isatty() and distributed.is_main():
+        if sys.stderr.isatty() and processes.is_main():
             # Images, not steps: the rate that the bar shows is then the figure people compare.
             self._bar = tqdm.tqdm(total=total * batch_size, initial=start * batch_size, unit="img", dynamic_ncols=True)
         self._batch_size = batch_size

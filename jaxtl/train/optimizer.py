@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtl.stacks import is_stacked
-from jaxtl.train.groups import FROZEN, flatten, unflatten
+from jaxtl.finetune.param_groups import FROZEN, flatten, unflatten
+from jaxtl.parallel.scanned_layers import is_stacked
 
 Schedule = Callable[[jax.Array], jax.Array] | float
 

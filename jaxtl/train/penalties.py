@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxtl.train.groups import FROZEN, check_rules, matches
+from jaxtl.finetune.param_groups import FROZEN, check_rules, matches
 
 Leaves = Mapping[str, jax.Array]
 

@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 
-from jaxtl.distributed import Vote
+from jaxtl.parallel.processes import Vote
 
 # Seconds from the signal to the end, whatever happens: what cannot be saved in them is computed again.
 GRACE = 13.0

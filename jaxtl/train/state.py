@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.train.scaling import start
+from jaxtl.train.loss_scaling import start
 
 
 @flax.struct.dataclass

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.train import ema, scaling
+from jaxtl.finetune.param_groups import flatten, partition, unflatten
+from jaxtl.train import ema, loss_scaling
 from jaxtl.train.gradients import Batch, Leaves, ascend, gradients
-from jaxtl.train.groups import flatten, partition, unflatten
 from jaxtl.train.losses import softmax_cross_entropy
 from jaxtl.train.state import TrainState
 
@@ -104,7 +104,7 @@ def train_step(
         scalars["skipped"] = 1.0 - finite
         if state.scaling:
             scalars["loss_scale"] = state.scaling["scale"]
-            next_scaling = scaling.update(state.scaling, finite)
+            next_scaling = loss_scaling.update(state.scaling, finite)
     # Frozen leaves are handed on, not added to: even p + 0 could change a bit (-0.0), and would cost a copy.
     params = unflatten({path: moved.get(path, frozen.get(path)) for path in flatten(state.params)})
     average = state.ema

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl import models
-from jaxtl.train import groups as groups_lib
+from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.train.optimizer import make_optimizer
-from jaxtl.train.stacking import find_stacks, first_by_stack, over_stacks, stacked_state
+from jaxtl.train.scanned_state import find_stacks, first_by_stack, over_stacks, stacked_state
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
 

@@ -50,7 +50,7 @@ def main() -> int:
         return 1
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # Two processes share the GPU.
     sys.path.insert(0, str(ROOT))  # Workers begin with this path.
-    from jaxtl import gpu_flags  # From the path above.
+    from jaxtl.parallel import gpu_flags
 
     gpu_flags.set_flags()  # As the commands do; workers begin with this environment.
     report = Report(arguments.output)

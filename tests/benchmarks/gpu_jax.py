@@ -21,11 +21,11 @@ from flax import traverse_util
 from gpu_common import CLASSES, WARMUP, Row, noise
 
 from jaxtl import models
-from jaxtl.models.backend import compiling_for
-from jaxtl.parallel import as_taken, make_placement, tree_of
-from jaxtl.train import groups as groups_lib
-from jaxtl.train.chips import peak_tflops
-from jaxtl.train.cost import model_gflop
+from jaxtl.finetune import param_groups as groups_lib
+from jaxtl.parallel.backend import compiling_for
+from jaxtl.parallel.partitioner import as_taken, make_placement, tree_of
+from jaxtl.profiling.chips import peak_tflops
+from jaxtl.profiling.cost import model_gflop
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step

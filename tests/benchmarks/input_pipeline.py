@@ -21,7 +21,7 @@ from PIL import Image
 
 from jaxtl import data
 from jaxtl.data.augment import random_box
-from jaxtl.weights import Pixels
+from jaxtl.preprocessing import Pixels
 
 ROUNDS = 5
 BATCH = 32

@@ -30,9 +30,9 @@ from torch.nn import functional as F
 from torch_deit import DeiT
 
 from jaxtl import models
-from jaxtl.allocator import compute_in_turn, keep_freed_memory
-from jaxtl.train import groups as groups_lib
-from jaxtl.train.cost import model_gflop
+from jaxtl.finetune import param_groups as groups_lib
+from jaxtl.parallel.cpu_runtime import compute_in_turn, keep_freed_memory
+from jaxtl.profiling.cost import model_gflop
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step

@@ -19,10 +19,10 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxtl import models, weights
+from jaxtl import models, pretrained
 from jaxtl.models import vit
-from jaxtl.weights import rename
-from jaxtl.weights.adopt import abstract_variables
+from jaxtl.pretrained import rename
+from jaxtl.pretrained.load import abstract_variables
 
 NAME = "vit_l16"
 
@@ -60,8 +60,8 @@ def adopt(path: Path) -> dict[str, float]:
     model = models.build(NAME, num_classes=1000)
     before = _peak()
     start = time.perf_counter()
-    opened = weights.open_weights(str(path), model=NAME)
-    variables, passport = weights.adopt(opened, model, image_size=224, rng=jax.random.key(0))
+    opened = pretrained.open_weights(str(path), model=NAME)
+    variables, passport = pretrained.adopt(opened, model, image_size=224, rng=jax.random.key(0))
     jax.block_until_ready(variables)
     seconds = time.perf_counter() - start
     assert passport.sha256

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from jaxtl import config as config_lib
-from jaxtl.commands import attention, setup
-from jaxtl.train import attention_timing, loop
+from jaxtl.experiment import attention, setup
+from jaxtl.profiling import attention_timing
+from jaxtl.train import loop
 
 SHORT = ("--config.train.steps=2", "--config.train.eval_every=0")
 

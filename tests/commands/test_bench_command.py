@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxtl.commands import bench
-from jaxtl.train.timing import Timing
+from jaxtl.profiling.timing import Timing
 
 COMMON = ("--config.data.source=folder:nowhere", "--steps=2")
 KEYS = {"images_per_second", "step_seconds", "waiting_for_data", "step_gflop", "mfu", "memory_bytes", "seconds", "run"}

@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxtl.train.groups import flatten
-from jaxtl.weights.checkpoint import read_best
+from jaxtl.checkpoints.manager import read_best
+from jaxtl.finetune.param_groups import flatten
 
 # Whole runs, several for each test.
 pytestmark = pytest.mark.slow

@@ -7,8 +7,8 @@ import transformers
 from PIL import Image
 from safetensors.numpy import load_file
 
-from jaxtl import weights
-from jaxtl.weights.checkpoint import read_best
+from jaxtl import pretrained
+from jaxtl.checkpoints.manager import read_best
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_what_was_exported_evaluates_as_the_run_does(jaxtl, run, config_file, pi
     _, variables = read_best(run)
     array = load_file(tmp_path / form / "model.safetensors")["classifier.weight" if form == "hf" else "head.weight"]
     np.testing.assert_array_equal(array.T, variables["params"]["head"]["kernel"])
-    assert weights.open_weights(str(tmp_path / form)).classes == ("blue", "green", "red")
+    assert pretrained.open_weights(str(tmp_path / form)).classes == ("blue", "green", "red")
     status, _, err = jaxtl(
         "eval",
         f"--config={config_file}",

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxtl.train.groups import flatten
-from jaxtl.weights.checkpoint import read_best
+from jaxtl.checkpoints.manager import read_best
+from jaxtl.finetune.param_groups import flatten
 
 FLAGS = ("--config.train.precision=bfloat16", "--config.finetune.unfreeze=1", "--config.train.steps=8")
 

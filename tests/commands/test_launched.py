@@ -136,12 +136,12 @@ PRETEND = """
 import os, sys
 sys.path.insert(0, os.getcwd())
 import jax._src.clusters.cloud_tpu_cluster
-import jaxtl.distributed
+import jaxtl.parallel.processes
 os.environ.pop("TPU_SKIP_MDS_QUERY", None)
 jax._src.clusters.cloud_tpu_cluster.running_in_cloud_tpu_vm = True
 if "TPU_WORKER_ID" in os.environ:
     os.environ["TPU_SKIP_MDS_QUERY"] = "true"  # As GKE does.
-jaxtl.distributed._on_tpu = lambda: True
+jaxtl.parallel.processes._on_tpu = lambda: True
 """
 
 

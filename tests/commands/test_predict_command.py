@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from jaxtl import models, weights
-from jaxtl.weights.checkpoint import read_best
+from jaxtl import models, pretrained
+from jaxtl.checkpoints.manager import read_best
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_export_holds_the_best_checkpoint_and_opens_as_weights(jaxtl, run, tmp_p
     assert f"step {step}" in out
     with safe_open(output, "np") as file:
         np.testing.assert_array_equal(file.get_tensor("params/head/kernel"), variables["params"]["head"]["kernel"])
-    opened = weights.open_weights(str(output))
+    opened = pretrained.open_weights(str(output))
     assert opened.classes == ("blue", "green", "red")
     assert opened.pixels.mean == (0.3, 0.4, 0.5)
     status, _, err = jaxtl("export", f"--workdir={run}", "--output=model.bin")

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import warm
 
-from jaxtl.train import feature_store
-from jaxtl.train.groups import flatten
+from jaxtl.checkpoints.manager import Checkpoints, read_best
+from jaxtl.feature_cache import store
+from jaxtl.finetune.param_groups import flatten
 from jaxtl.train.preemption import Preemption
 from jaxtl.train.progress import Progress
-from jaxtl.weights.checkpoint import Checkpoints, read_best
 
 FLAGS = (
     "--config.train.steps=30",
@@ -189,7 +189,7 @@ def test_a_run_that_began_with_cached_features_goes_on_with_them(train, tmp_path
         patch.setattr(Preemption, "requested", lambda self: next(calls) == 6)
         assert train(*flags)[0] == 75
     assert json.loads((tmp_path / "run" / "features.json").read_text()) == {"cached": True}
-    monkeypatch.setattr(feature_store, "free_bytes", lambda folder: 0)
+    monkeypatch.setattr(store, "free_bytes", lambda folder: 0)
     less = "--config.data.cache_gib=0"
     status, _, err = train(*flags, less)
     assert status == 1

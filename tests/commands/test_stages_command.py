@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
+from jaxtl.checkpoints.manager import Checkpoints, read_best
+from jaxtl.finetune.param_groups import flatten
 from jaxtl.train import loop
-from jaxtl.train.groups import flatten
-from jaxtl.weights.checkpoint import Checkpoints, read_best
 
 STAGES = (
     "--config.train.steps=0",

@@ -5,9 +5,9 @@ import jax
 import numpy as np
 import pytest
 
+from jaxtl.checkpoints.manager import Checkpoints, read_best
+from jaxtl.finetune.param_groups import flatten
 from jaxtl.train import loop
-from jaxtl.train.groups import flatten
-from jaxtl.weights.checkpoint import Checkpoints, read_best
 
 
 def lines(workdir):

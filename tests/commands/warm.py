@@ -5,7 +5,7 @@ import os
 import sys
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["jaxtl.main", "jaxtl.commands.train", "jaxtl.weights.checkpoint", "tensorboardX"])
+_CONTEXT.set_forkserver_preload(["jaxtl.main", "jaxtl.commands.train", "jaxtl.checkpoints.manager", "tensorboardX"])
 
 
 def start(arguments, output, *, devices=0, stop_after=0):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jaxtl.data import preloading
 from jaxtl.data.dataset import Dataset
-from jaxtl.data.images import decode
+from jaxtl.data.decode import decode
 from jaxtl.data.preloading import check, cores, for_all, preload
 from jaxtl.errors import UserError
 

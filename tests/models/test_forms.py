@@ -6,7 +6,7 @@ import pytest
 from forms import assert_same_form, filled, normal, run
 
 from jaxtl import models
-from jaxtl.models.backend import compiling_for
+from jaxtl.parallel.backend import compiling_for
 
 VIT = "vit_s16:patch=8,width=32,depth=2,heads=2"
 RESNET = "resnet50:stages=1-1,width=8"

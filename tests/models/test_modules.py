@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jaxtl import models
-from jaxtl.models.standardized import StandardizedConv
+from jaxtl.models.layers.standardized_conv import StandardizedConv
 from jaxtl.models.transformer import PatchEmbed
-from jaxtl.weights.adopt import abstract_variables
-from jaxtl.weights.tree import nest
+from jaxtl.pretrained.load import abstract_variables
+from jaxtl.trees import nest
 
 
 def test_patches_are_those_of_a_strided_convolution():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxtl import models
-from jaxtl.train import groups as groups_lib
-from jaxtl.train.freeze import frozen_modules
+from jaxtl.finetune import param_groups as groups_lib
+from jaxtl.finetune.freezing import frozen_modules
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step

@@ -5,11 +5,11 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from test_storage import BATCH, VIT, build
+from test_storage_dtype import BATCH, VIT, build
 
-from jaxtl.parallel import make_placement
-from jaxtl.train import groups as groups_lib
-from jaxtl.train.cost import memory_cost, model_gflop, step_cost
+from jaxtl.finetune import param_groups as groups_lib
+from jaxtl.parallel.partitioner import make_placement
+from jaxtl.profiling.cost import memory_cost, model_gflop, step_cost
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step

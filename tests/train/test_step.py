@@ -8,10 +8,10 @@ import pytest
 from nets import TABLE, Net, batch
 
 from jaxtl import models
-from jaxtl.parallel import make_placement
-from jaxtl.train import groups as groups_lib
-from jaxtl.train.flops import count_flops
-from jaxtl.train.freeze import frozen_modules
+from jaxtl.finetune import param_groups as groups_lib
+from jaxtl.finetune.freezing import frozen_modules
+from jaxtl.parallel.partitioner import make_placement
+from jaxtl.profiling.flops import count_flops
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step

@@ -1,0 +1,1 @@
+"""Checkpoints: written from a copy, digested, retained, restored to the bit."""

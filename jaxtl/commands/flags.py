@@ -1,0 +1,79 @@
+"""Flags that several commands share."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from jaxtl import config as config_lib
+from jaxtl.errors import UserError
+from jaxtl.parallel import processes
+
+# Keys that may differ between the hosts of a run.
+_OF_ONE_HOST = ("data.workers", "data.data_dir")
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds --config; the flags --config.KEY=VALUE are taken out before."""
+    parser.add_argument("--config", required=True, metavar="FILE[:variant]", help="a file of configs/, or your own")
+    parser.epilog = "--config.KEY=VALUE replaces single values, as --config.train.epochs=3 does"
+
+
+def add_workdir(parser: argparse.ArgumentParser, text: str) -> None:
+    """Adds --workdir."""
+    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR", help=text)
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that join several processes; SLURM and TPU VMs need none of them."""
+    variable = os.environ.get
+    parser.add_argument(
+        "--coordinator",
+        default=variable("JAX_COORDINATOR_ADDRESS", ""),
+        metavar="HOST:PORT",
+        help="where process 0 can be reached, if several processes train together ($JAX_COORDINATOR_ADDRESS)",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=variable("JAX_NUM_PROCESSES", "0"),
+        metavar="N",
+        help="their number ($JAX_NUM_PROCESSES)",
+    )
+    parser.add_argument(
+        "--process-id",
+        type=int,
+        default=variable("JAX_PROCESS_ID", "-1"),
+        metavar="I",
+        help="of this one, from 0 ($JAX_PROCESS_ID)",
+    )
+    parser.add_argument(
+        "--connect-timeout", type=int, default=120, metavar="S", help="seconds to wait for the others (120)"
+    )
+
+
+def connect(arguments: argparse.Namespace) -> None:
+    """Joins the processes; all but the first print nothing but errors from here on."""
+    processes.connect(
+        arguments.coordinator, arguments.processes, arguments.process_id, timeout=arguments.connect_timeout
+    )
+    if not processes.is_main():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives.
+
+
+def load_config(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> ConfigDict:
+    """Returns the config of --config with the overrides put in."""
+    config = config_lib.load(arguments.config, overrides)
+    alike = {key: value for key, value in config_lib.flat(config).items() if key not in _OF_ONE_HOST}
+    processes.check_alike("the config", alike)
+    return config
+
+
+def refuse_overrides(overrides: Mapping[str, str], command: str) -> None:
+    """Raises a UserError if there are overrides, for commands that read the config of a run."""
+    if overrides:
+        keys = ", ".join(f"--config.{key}" for key in overrides)
+        raise UserError(f"{command} uses the run as it was trained and takes no {keys}.")

@@ -1,0 +1,55 @@
+"""What a run has to say at its end: results.json, and the last lines on the screen."""
+
+from pathlib import Path
+from typing import Any
+
+from jaxtl.evaluate.metrics import headline
+from jaxtl.experiment.opening import Run
+from jaxtl.experiment.training_plan import Plan
+from jaxtl.train.progress import Progress
+
+
+def results_of(run: Run, step: int, progress: Progress) -> dict[str, Any]:
+    """Returns what results.json holds of a run that has trained, but for the test split."""
+    return {
+        "model": run.model.name,
+        "weights": run.config.model.weights,
+        "data": run.config.data.source,
+        "classes": list(run.model.classes),
+        "loss": run.config.train.loss,
+        "parameters": run.plan.counts,
+        "steps": step,
+        "best_step": progress.best_step,
+        "monitor": run.config.train.monitor,
+        "seconds": {},
+        "train": {
+            "images_per_second": progress.images / max(progress.seconds["train"], 1e-9),
+            "loss": progress.train.get("loss"),
+            "skipped": progress.skipped,
+        },
+        "cost": _costs(run.plan, progress),
+        "val": {**progress.val, "count": len(run.splits.val)},
+    } | ({"ema": {"decay": run.config.train.ema_decay, **progress.both}} if progress.both else {})
+
+
+def _costs(plan: Plan, progress: Progress) -> dict[str, Any]:
+    """Returns the cost of the last stage's step, and where there are several stages, of each."""
+    stages = [progress.costs[str(stage.start)] for stage in plan.stages if str(stage.start) in progress.costs]
+    return {**stages[-1], **({"stages": stages} if len(plan.stages) > 1 else {})} if stages else {}
+
+
+def report(results: dict[str, Any], workdir: Path) -> dict[str, Any]:
+    """Prints the last lines of a run, and returns its results."""
+    for split in ("val", "test"):
+        if split in results:
+            print(f"{split:5}  {headline(results[split])}")
+    seconds = results["seconds"]
+    # Runs from before this was measured have no "data".
+    waiting = 100 * seconds["data"] / max(seconds["train"], 1e-9) if "data" in seconds else None
+    share = "" if waiting is None else f", at most {waiting:.1f} % of it waiting for data"
+    print(
+        f"best step {results['best_step']} of {results['steps']}, by {results['monitor']} on val; "
+        f"{seconds['total']:.0f} s in all; {results['train']['images_per_second']:.1f} images/s in training{share}; "
+        f"{workdir / 'results.json'}"
+    )
+    return results

@@ -1,0 +1,186 @@
+"""The files of a run besides checkpoints and metrics: config.json, model.json, weights.json, results.json."""
+
+import contextlib
+import json
+import socket
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxtl import config as config_lib
+from jaxtl.checkpoints.folders import steps_in
+from jaxtl.errors import UserError, writing
+from jaxtl.parallel import processes
+
+# Keys that may change between two starts of one run: they change nothing that is computed but its rounding,
+# and model.attention the masks of dropout.
+_HARMLESS = (
+    "data.workers:",
+    "data.cache_gib:",
+    "finetune.cache_dir:",
+    "model.attention:",
+    "train.mesh:",
+    "train.sharding:",
+    "train.keep_",
+)
+
+
+def open_workdir(workdir: Path) -> list[Path]:
+    """Makes the folder if need be, and sees that every process can write there, into the same one.
+
+    Returns:
+      The folders that were made, the innermost first; for `discard`.
+
+    Raises:
+      UserError: it is a file, or not writable, or another folder for some process.
+    """
+    made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+
+    def check() -> None:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=workdir):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"--workdir={workdir} cannot be written to: {error.strerror}; give another folder."
+            ) from error
+
+    processes.together(check)
+    if jax.process_count() > 1:
+        _check_shared(workdir)
+    return made
+
+
+def discard(workdir: Path, made: list[Path]) -> None:
+    """Takes folders away again that `open_workdir` made for a run that never began, unless something is in them."""
+    if not made or not processes.is_main():
+        return
+    for name in ("config.json", "inputs.json", "model.json", "weights.json", "attention.json"):
+        (workdir / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        for folder in made:
+            folder.rmdir()
+
+
+def _check_shared(workdir: Path) -> None:
+    mark = workdir / f".shared-{processes.gather(uuid.uuid4().hex)[0]}"
+    if processes.is_main():
+        mark.touch()
+    processes.gather()  # It is there now.
+
+    def check() -> None:
+        if not mark.exists():
+            raise UserError(
+                f"--workdir={workdir} is another folder on {socket.gethostname()} than for process 0: "
+                "give one on a file system that all hosts share."
+            )
+
+    try:
+        processes.together(check)
+    finally:
+        if processes.is_main():
+            mark.unlink()
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Writes config.json into a new workdir, or sees that the one there is the same.
+
+    Raises:
+      UserError: another config trained there; lists the differences.
+    """
+    path = workdir / "config.json"
+    # As it will be read again: a tuple in a nested rule comes back as a list.
+    values = json.loads(json.dumps(config_lib.to_dict(config)))
+    if has_checkpoints(workdir) or (workdir / "results.json").exists():
+        changed = config_lib.differences(read_json(path), values)
+        _refuse(workdir, "of another config", [line for line in changed if not line.startswith(_HARMLESS)])
+    else:
+        write_json(path, values)  # Nothing was trained yet, so nothing is lost.
+
+
+def claim_inputs(workdir: Path, inputs: Mapping[str, str]) -> None:
+    """Writes inputs.json, the digests of data and weights, or sees that they are those that the run began with.
+
+    Raises:
+      UserError: data or weights have changed since, or some process sees others.
+    """
+    processes.check_alike("data and weights", inputs)
+    path = workdir / "inputs.json"
+    if has_checkpoints(workdir) and path.exists():
+        before = read_json(path)
+        _refuse(workdir, "on other inputs", [f"{key} has changed" for key in inputs if inputs[key] != before.get(key)])
+    else:
+        write_json(path, inputs)
+
+
+def began_cached(workdir: Path) -> bool | None:
+    """Tells whether the run began with cached features; None before its first checkpoint."""
+    path = workdir / "features.json"
+    return read_json(path)["cached"] if has_checkpoints(workdir) and path.exists() else None
+
+
+def began_with_attention(workdir: Path) -> tuple[str, str]:
+    """Returns the form of attention that a run began with, and the card; ("auto", "") if it noted none."""
+    path = workdir / "attention.json"
+    began = read_json(path) if path.exists() else {"form": "auto", "device": ""}
+    return began["form"], began["device"]
+
+
+def run_config(workdir: Path) -> ConfigDict:
+    """Returns the config that a run was started with."""
+    return config_lib.from_dict(read_json(workdir / "config.json"))
+
+
+def has_checkpoints(workdir: Path) -> bool:
+    """Tells whether a run has saved a step there."""
+    return bool(steps_in(workdir / "checkpoints"))
+
+
+def note_unfinished(workdir: Path, taken: str) -> None:
+    """Says on stderr that a run has no results yet, and what is taken of it, such as "step 8"."""
+    if not (workdir / "results.json").exists() and processes.is_main():
+        print(
+            f"note: the run in {workdir} is not finished (it has no results.json); its best checkpoint so far is "
+            f"taken, {taken}",
+            file=sys.stderr,
+        )
+
+
+def _refuse(workdir: Path, what: str, changed: list[str]) -> None:
+    if changed:
+        shown = "\n  ".join(changed[:6] + [f"... and {len(changed) - 6} more"] * (len(changed) > 6))
+        raise UserError(
+            f"--workdir={workdir} holds a run {what}:\n  {shown}\n"
+            "Give another --workdir, or what the run was started with to go on with it."
+        )
+
+
+def read_json(path: Path) -> Any:
+    """Reads one of the files of a run.
+
+    Raises:
+      UserError: it is not there, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}: give the --workdir of a run that has trained.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a file whole or not at all; of several processes only the first does."""
+    if not processes.is_main():
+        return
+    temporary = path.with_suffix(".tmp")
+    with writing(path):
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(path)

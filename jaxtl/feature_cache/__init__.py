@@ -1,0 +1,1 @@
+"""What a frozen prefix computes, computed once."""

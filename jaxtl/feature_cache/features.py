@@ -1,0 +1,202 @@
+"""Features: what the frozen groups at the input make of each image, computed once instead of in every epoch."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from jaxtl.data.loader import Batch, rows_in_order, train_rows
+from jaxtl.finetune.param_groups import FROZEN, Table, flatten, unflatten
+
+MODES = ("auto", "on", "off")
+
+
+class FeatureRows(Protocol):
+    """Rows that can be picked by number: an array in memory, or `store.Mapped` on disk."""
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        """Returns the rows at `index` [B], as one array [B, ...]."""
+
+
+@dataclass(frozen=True)
+class Suffix:
+    """The groups of a model from `start` to the head; the steps apply it to features as they apply a model to images.
+
+    It takes the variables of the whole model, so that states and checkpoints are those of the whole model.
+    """
+
+    module: nn.Module
+    start: str
+
+    def apply(self, variables: Mapping[str, Any], features: jax.Array, **options: Any) -> Any:
+        """Returns what `module.apply` does from the group `start` on; the options are those of `module.apply`."""
+        return self.module.apply(variables, features, start=self.start, **options)
+
+    def groups(self) -> Table:
+        """Gives the groups of the whole model."""
+        return self.module.groups()
+
+
+def find_cut(table: Table, assignment: Mapping[str, str], labels: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+    """Returns (the last group of the frozen prefix, the first group that trains); ("", ...) if there is no prefix.
+
+    Args:
+      table: the model's groups, from input to head.
+      assignment: path of each parameter -> its group.
+      labels: path -> group or "frozen", once for each stage of the run: a group that trains in any of them counts.
+    """
+    trained = {group for path, group in assignment.items() if any(stage[path] != FROZEN for stage in labels)}
+    names = [name for name, _ in table]
+    first = next(index for index, name in enumerate(names) if name in trained)
+    return (names[first - 1] if first else ""), names[first]
+
+
+def prefix_variables(variables: Mapping[str, Any], table: Table, stop: str) -> dict[str, Any]:
+    """Returns the variables of the groups up to `stop`, included."""
+    patterns = []
+    for name, pattern in table:
+        patterns.append(pattern)
+        if name == stop:
+            break
+    inside = re.compile("|".join(rf"(?:{pattern})(?:/|$)" for pattern in patterns))
+    leaves = flatten(variables)
+    return unflatten({path: leaf for path, leaf in leaves.items() if inside.match(path.partition("/")[2])})
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether features are cached, where ("memory", "disk" or ""), and why."""
+
+    cache: bool
+    where: str
+    reason: str
+
+
+def decide(
+    mode: str,
+    *,
+    stop: str,
+    exact: bool,
+    passes: float,
+    needed: int,
+    memory: int,
+    disk: int,
+    on_disk: bool = False,
+    blended: bool = False,
+) -> Decision:
+    """Decides whether to cache features.
+
+    Args:
+      mode: "auto", "on" or "off".
+      stop: the last group of the frozen prefix; "" if there is none.
+      exact: whether the features of an image are the same each time it is shown.
+      passes: how often each view of an image is shown during the run.
+      needed: bytes of all features.
+      memory: bytes they may take in memory.
+      disk: bytes they may take on disk.
+      on_disk: whether they are to lie on disk in any case.
+      blended: whether images are mixed with each other before the model sees them.
+    """
+    size = f"{needed / 2**20:,.1f} MiB of features"
+    if mode == "off":
+        return Decision(False, "", "finetune.cache_features is off")
+    if not stop:
+        return Decision(False, "", "the first group trains, so nothing comes out the same twice")
+    if blended:
+        return Decision(False, "", "augment.mixup and augment.cutmix blend images, which features cannot follow")
+    if mode == "auto" and not exact:
+        return Decision(
+            False,
+            "",
+            "augmentation shows another view each time (finetune.cache_views=K keeps K views of each image, "
+            "finetune.cache_features=on the plain one)",
+        )
+    if mode == "auto" and passes <= 1:
+        return Decision(False, "", "each view is shown once at most")
+    if not on_disk and needed <= memory:
+        return Decision(True, "memory", f"{size} fit into memory ({memory / 2**20:,.0f} MiB, data.cache_gib)")
+    if needed <= disk:
+        why = (
+            "finetune.cache_dir is set" if on_disk else f"{memory / 2**20:,.0f} MiB of memory (data.cache_gib) are few"
+        )
+        return Decision(True, "disk", f"{size} go to disk: {why}")
+    return Decision(False, "", f"{size} fit neither into memory nor on disk ({disk / 2**20:,.0f} MiB free to use)")
+
+
+def compute(
+    forward: Callable[[Any], jax.Array],
+    batches: Iterable[Batch],
+    write: Callable[[int, np.ndarray], None],
+    *,
+    count: int,
+    put: Callable[[Any], Any],
+    first: int = 0,
+) -> int:
+    """Writes the features of `count` examples, which `batches` gives in order; returns the row after the last one.
+
+    Args:
+      forward: images on the devices -> features [B, ...], whole on each device.
+      batches: from `eval_batches` or `view_batches`.
+      write: (row, features) -> None.
+      count: number of examples; rows past it are padding.
+      put: spreads a batch over the devices.
+      first: the row of the first example.
+    """
+    row, end = first, first + count
+    pending = None
+    for batch in batches:
+        features = forward(put({"image": batch["image"]})["image"])
+        if pending is not None:
+            row = _settle(pending, write, row, end)  # A batch late, so that the devices never wait for the host.
+        pending = features
+    return _settle(pending, write, row, end)
+
+
+def _settle(features: Any, write: Callable[[int, np.ndarray], None], row: int, end: int) -> int:
+    values = np.asarray(features)[: end - row]
+    write(row, values)
+    return row + len(values)
+
+
+def train_batches(
+    features: FeatureRows,
+    labels: np.ndarray,
+    *,
+    views: int,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    shard: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
+    """Yields batches of features without end, of the same examples as the batches of images would be.
+
+    Args:
+      features: row v * n + i is view v of example i.
+      labels: int32 [n].
+      views: V; epoch e shows view e mod V.
+      batch_size: rows of the global batch.
+      seed: of the order.
+      start_step: number of batches to leave out at the beginning.
+      shard: (this host, number of hosts).
+
+    Yields:
+      {"image": the features [B, ...], "label": int32 [B], "mask": float32 [B]}.
+    """
+    count = len(labels)
+    for rows in train_rows(count, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard):
+        picked = features[(rows.epoch % views) * count + rows.index]
+        yield {"image": picked, "label": labels[rows.index], "mask": np.ones(len(picked), np.float32)}
+
+
+def eval_batches(
+    features: FeatureRows, labels: np.ndarray, *, batch_size: int, first: int = 0, shard: tuple[int, int] = (0, 1)
+) -> Iterator[Batch]:
+    """Yields every example once, its features from row `first` on; the last batch is filled up with mask 0."""
+    for rows in rows_in_order(len(labels), batch_size=batch_size, shard=shard):
+        real = rows.index >= 0
+        index = np.where(real, rows.index, 0)
+        yield {"image": features[first + index], "label": labels[index] * real, "mask": real.astype(np.float32)}

@@ -1,0 +1,71 @@
+"""Frozen parts behave as in evaluation, whatever the model: its BatchNorm keeps its statistics, its dropout is off."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import flax.linen as nn
+
+from jaxtl.finetune.param_groups import FROZEN
+
+
+def module_trains(labels: Mapping[str, str]) -> Callable[[Sequence[Any]], bool]:
+    """Returns the test whether the module at a path, the parts of its name, has a parameter below it that trains.
+
+    A module without parameters (dropout) goes with the nearest module above it that has some.
+    """
+    trains: dict[str, bool] = {}
+    for path, label in labels.items():
+        parts = path.split("/")
+        for depth in range(len(parts)):
+            above = "/".join(parts[:depth])
+            trains[above] = trains.get(above, False) or label != FROZEN
+
+    def test(module_path: Sequence[Any]) -> bool:
+        parts = [str(part) for part in module_path]
+        while parts and "/".join(parts) not in trains:
+            parts.pop()
+        return trains.get("/".join(parts), False)
+
+    return test
+
+
+def frozen_modules(labels: Mapping[str, str], axis_name: str | None = None) -> AbstractContextManager[Any]:
+    """Returns a context in which the frozen modules of any Linen model run as in evaluation.
+
+    A module is frozen when every parameter below its path is (see `module_trains`), so models need no code of their
+    own for freezing.
+
+    Args:
+      labels: path of each parameter -> its group, or "frozen".
+      axis_name: the pmap axis over which the BatchNorm of training modules takes its statistics, if any.
+    """
+    trains = module_trains(labels)
+
+    def intercept(call, args, kwargs, context):
+        module = context.module
+        if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
+            if not trains(module.path):
+                kwargs = _force(module, kwargs, "use_running_average")
+            elif axis_name is not None:
+                # The statistics of training are those of the global batch on any number of devices.
+                object.__setattr__(module, "axis_name", axis_name)
+        elif isinstance(module, nn.Dropout) and context.method_name == "__call__" and not trains(module.path):
+            kwargs = _force(module, kwargs, "deterministic")
+        elif context.method_name == "block_kind":
+            # A model that runs blocks as a loop does so with those of which the same parameters train.
+            below = "/".join([*map(str, module.path), str(args[0]), ""])
+            return call(*args, **kwargs), frozenset(
+                path.removeprefix(below) for path, label in labels.items() if path.startswith(below) and label != FROZEN
+            )
+        return call(*args, **kwargs)
+
+    return nn.intercept_methods(intercept)
+
+
+def _force(module: nn.Module, kwargs: dict[str, Any], name: str) -> dict[str, Any]:
+    # Linen takes such a flag either as a field or as an argument, and refuses both at once.
+    if getattr(module, name) is None:
+        return kwargs | {name: True}
+    object.__setattr__(module, name, True)
+    return kwargs

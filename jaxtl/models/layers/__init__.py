@@ -1,0 +1,1 @@
+"""The layers that several families share."""

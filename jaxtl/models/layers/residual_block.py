@@ -1,0 +1,179 @@
+"""The residual network as a module, https://arxiv.org/abs/1512.03385, with the changes that its families have."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxtl.models.base import Groups, span
+from jaxtl.models.layers.batchnorm import BatchNorm
+from jaxtl.models.layers.conv import convolve, max_pool
+
+
+def conv(features: int, size: int, stride: int = 1, *, bias: bool = False, dtype: Any, name: str) -> nn.Conv:
+    """Makes a `size` x `size` convolution with PyTorch's padding of size // 2 on every side, at any stride."""
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=(stride, stride),
+        # "SAME" would pad the other way round at stride 2.
+        padding=size // 2,
+        use_bias=bias,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        dtype=dtype,
+        conv_general_dilated=convolve,
+        name=name,
+    )
+
+
+class Block(nn.Module):
+    """A residual block, basic (two 3 x 3 convolutions) or bottleneck (1 x 1, 3 x 3, 1 x 1 to four times as wide)."""
+
+    features: int
+    stride: int
+    bottleneck: bool
+    norm: Any
+    conv: Any
+    stride_first: bool
+    average_shortcut: bool
+    drop_path: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H/stride, W/stride, features * (4 if bottleneck else 1)]."""
+        sizes = (1, 3, 1) if self.bottleneck else (3, 3)
+        widths = (self.features, self.features, 4 * self.features) if self.bottleneck else (self.features,) * 2
+        strided = 0 if self.stride_first or not self.bottleneck else 1
+        y = x
+        for i, (size, width) in enumerate(zip(sizes, widths, strict=True)):
+            y = self.conv(width, size, self.stride if i == strided else 1, name=f"conv{i + 1}")(y)
+            # A zero last scale makes each block start as the identity (https://arxiv.org/abs/1706.02677).
+            final = i == len(sizes) - 1
+            init = nn.initializers.zeros if final else nn.initializers.ones
+            y = self.norm(scale_init=init, relu=not final, name=f"bn{i + 1}")(y, use_running_average=not train)
+        y = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3))(y, deterministic=not train)
+        return nn.relu(self._shortcut(x, y.shape[-1], train) + y)
+
+    def _shortcut(self, x: jax.Array, width: int, train: bool) -> jax.Array:
+        if self.stride == 1 and x.shape[-1] == width:
+            return x
+        stride = self.stride
+        if self.average_shortcut:
+            if stride > 1:
+                pad = [(0, -side % stride) for side in x.shape[1:3]]
+                window = (stride, stride)
+                x = nn.avg_pool(x, window_shape=window, strides=window, padding=pad, count_include_pad=False)
+            stride = 1
+        x = self.conv(width, 1, stride, name="downsample_conv")(x)
+        return self.norm(name="downsample_bn")(x, use_running_average=not train)
+
+
+class ResNet(nn.Module):
+    """A ResNet from images [B, H, W, C] to logits [B, num_classes].
+
+    Attributes:
+      stages: the number of residual blocks in each stage.
+      bottleneck: whether the blocks are bottlenecks; basic blocks otherwise.
+      width: channels of the first stage's 3 x 3 convolutions; each stage doubles them.
+      deep_stem: three 3 x 3 convolutions instead of one 7 x 7 (the "D" of https://arxiv.org/abs/1812.01187).
+      average_shortcut: average pooling before the shortcut's projection, also of "D".
+      stride_first: stride on the first 1 x 1 convolution, as in the original and in Keras.
+      conv_bias: whether convolutions have a bias, as in Keras.
+      momentum: the share that running statistics keep at each training step.
+      unbiased: whether the running variance is the unbiased one, as in PyTorch.
+      axis_name: the mapped axis over which batch statistics are taken, under pmap.
+      remat: whether training computes each block a second time instead of keeping what lies within it.
+    """
+
+    num_classes: int
+    stages: tuple[int, ...]
+    bottleneck: bool = True
+    image_size: int = 224
+    width: int = 64
+    deep_stem: bool = False
+    average_shortcut: bool = False
+    stride_first: bool = False
+    conv_bias: bool = False
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    unbiased: bool = True
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    axis_name: str | None = None
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    def groups(self) -> Groups:
+        """Gives the groups from input to head: the stem, one group for each block, the head."""
+        blocks = tuple(
+            (f"layer{stage + 1}.{i}", rf"layer{stage + 1}\.{i}")
+            for stage, count in enumerate(self.stages)
+            for i in range(count)
+        )
+        return (("stem", r"conv1(?:_\d)?|bn1(?:_\d)?"), *blocks, ("head", "head"))
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
+    ) -> jax.Array:
+        """Maps normalised images [B, H, W, C] to float32 logits [B, num_classes].
+
+        Args:
+          images: the images, or with `start` what the group before it returned.
+          train: whether batch statistics are used and updated, and stochastic depth draws (from the "dropout" key).
+          start: the first group to run.
+          stop: the last group to run; blocks return maps [B, h, w, c], the last one pooled features [B, D].
+
+        With `num_classes` 0 there is no head, and the pooled features are returned.
+        """
+        x = images
+        for name in span(self.groups(), start, stop):
+            if name == "stem":
+                x = self._stem(x, train)
+            elif name == "head":
+                x = x.astype(jnp.float32)
+                if self.num_classes:
+                    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+                    x = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(x)
+            else:
+                x = self._block(x, name, train)
+        return x
+
+    def _norm(self) -> partial[BatchNorm]:
+        return partial(
+            BatchNorm,
+            epsilon=self.epsilon,
+            momentum=self.momentum,
+            unbiased=self.unbiased,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+        )
+
+    def _stem(self, x: jax.Array, train: bool) -> jax.Array:
+        if self.deep_stem:
+            # Half as wide until the last one, at the full rate after the first.
+            for i, (width, stride) in enumerate([(self.width // 2, 2), (self.width // 2, 1), (self.width, 1)]):
+                x = conv(width, 3, stride, bias=self.conv_bias, dtype=self.dtype, name=f"conv1_{i}")(x)
+                x = self._norm()(relu=True, name=f"bn1_{i}")(x, use_running_average=not train)
+        else:
+            x = conv(self.width, 7, 2, bias=self.conv_bias, dtype=self.dtype, name="conv1")(x)
+            x = self._norm()(relu=True, name="bn1")(x, use_running_average=not train)
+        return max_pool(x, ((1, 1), (1, 1)), train)
+
+    def _block(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        stage, index = (int(part) for part in name.removeprefix("layer").split("."))
+        before = sum(self.stages[: stage - 1]) + index
+        x = (nn.remat(Block, static_argnums=2) if self.remat else Block)(
+            features=self.width * 2 ** (stage - 1),
+            stride=2 if stage > 1 and index == 0 else 1,
+            bottleneck=self.bottleneck,
+            norm=self._norm(),
+            conv=partial(conv, bias=self.conv_bias, dtype=self.dtype),
+            stride_first=self.stride_first,
+            average_shortcut=self.average_shortcut,
+            drop_path=self.drop_path * before / max(sum(self.stages) - 1, 1),
+            name=name,
+        )(x, train)
+        return x.mean(axis=(1, 2)) if before == sum(self.stages) - 1 else x

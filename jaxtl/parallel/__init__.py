@@ -1,0 +1,1 @@
+"""Processes, meshes, and how steps and states lie on them."""

@@ -1,0 +1,230 @@
+"""Fills a model with opened weights, leaf by leaf, and accounts for every array on both sides."""
+
+import math
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtl.errors import UserError
+from jaxtl.pretrained import rename
+from jaxtl.pretrained.open import Weights
+from jaxtl.pretrained.report import Passport
+from jaxtl.pretrained.resize import remap_channels, resize_positions
+from jaxtl.trees import flatten, nest
+
+Variables = dict[str, Any]
+
+
+def abstract_variables(model: nn.Module, image_size: int, channels: int = 3) -> dict[str, jax.ShapeDtypeStruct]:
+    """Gives shape and type of every leaf, by path, without computing anything."""
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
+    # The key within: outside, it would take a device for this process.
+    tree = jax.eval_shape(lambda images: model.init(jax.random.key(0), images), images)
+    return flatten(tree)
+
+
+def initialise(model: nn.Module, rng: jax.Array, image_size: int, *, channels: int = 3) -> Variables:
+    """Initialises a model at random, under jit: {"params": ..., "batch_stats": ... where it has any}."""
+    return nest(_initialise_leaves(model, rng, image_size, channels, None))
+
+
+def _initialise_leaves(
+    model: nn.Module, rng: jax.Array, image_size: int, channels: int, paths: set[str] | None
+) -> dict[str, Any]:
+    def init(rng: jax.Array) -> dict[str, jax.Array]:
+        leaves = flatten(model.init(rng, jnp.zeros((1, image_size, image_size, channels))))
+        # What is not returned is not computed either: the compiler drops it.
+        return {path: leaf for path, leaf in leaves.items() if paths is None or path in paths}
+
+    return jax.jit(init)(rng)
+
+
+def adopt(
+    weights: Weights,
+    model: nn.Module,
+    *,
+    image_size: int,
+    head: str = "auto",
+    classes: tuple[str, ...] | None = None,
+    rng: jax.Array,
+    channels: int = 3,
+) -> tuple[Variables, Passport]:
+    """Fills a model with weights.
+
+    Args:
+      weights: what `open_weights` gave.
+      model: a module of `jaxtl.models`, built for `image_size` and the number of classes wanted.
+      image_size: the side of the square images in pixels.
+      head: "keep" the head of the weights, make a "new" one of zeros, or "auto": keep it if the number of classes
+        agrees and the class names do not contradict.
+      classes: the names of the classes wanted, for that comparison.
+      rng: for leaves that the weights do not hold.
+      channels: of the images.
+
+    Returns:
+      the variables {"params": ..., "batch_stats": ...} as `model.init` gives them, and the passport.
+
+    Raises:
+      UserError: lists every array that found no place, every leaf that stayed empty, and every shape that differs.
+    """
+    leaves, fits, passport = _examine(weights, model, image_size, head, classes, channels)
+    filled: dict[str, Any] = {}
+    if passport.initialised:
+        filled |= _initialise_leaves(model, rng, image_size, channels, set(passport.initialised))
+
+    def load(path: str) -> jax.Array:
+        return _put(fits[path](rename.fill(weights.plan.parts[path], weights.arrays)))
+
+    # Reading, turning round and hashing are bound by memory and release the interpreter, so threads share them.
+    with ThreadPoolExecutor(_READERS) as pool:
+        digests = pool.submit(lambda: weights.sha256)
+        filled |= zip(fits, pool.map(load, fits), strict=True)
+        passport.sha256 = digests.result()
+    return nest({path: filled[path] for path in leaves}), passport
+
+
+def examine(
+    weights: Weights,
+    model: nn.Module,
+    *,
+    image_size: int,
+    head: str = "auto",
+    classes: tuple[str, ...] | None = None,
+    channels: int = 3,
+) -> Passport:
+    """Gives the passport that `adopt` would give, by shapes alone: no array is read.
+
+    Raises:
+      UserError: as `adopt`.
+    """
+    _, _, passport = _examine(weights, model, image_size, head, classes, channels)
+    passport.sha256 = weights.sha256
+    return passport
+
+
+_READERS = 4
+
+
+def _examine(
+    weights: Weights, model: nn.Module, image_size: int, head: str, classes: tuple[str, ...] | None, channels: int
+) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, "Fit"], Passport]:
+    """Finds for each leaf what fills it; gives the leaves, what fits each array to its leaf, and the account."""
+    leaves = abstract_variables(model, image_size, channels)
+    keep_head, reason = _decide_head(weights, model, head, classes)
+    sources = {path: parts for path, parts in weights.plan.parts.items() if keep_head or not _in_head(path, model)}
+    found = {path: _fit(weights, path, leaves[path].shape, model, channels) for path in sources if path in leaves}
+    fits = {path: fit for path, fit in found.items() if fit is not None}
+    fresh = [path for path in leaves if path not in sources]
+    problems = [f"{name}: no rule names this array" for name in weights.plan.unknown]
+    problems += [
+        f"{', '.join(part.source for part in parts)}: the model has no {path}"
+        for path, parts in sources.items()
+        if path not in leaves
+    ]
+    problems += [
+        f"{path}: the weights have {weights.shapes[path]}, the model {leaves[path].shape}"
+        for path in found
+        if path not in fits
+    ]
+    problems += [f"{path}: the weights have nothing for it" for path in fresh if keep_head or not _in_head(path, model)]
+    if problems:
+        raise UserError(_misfit(weights, problems))
+
+    passport = Passport.begin(weights, head=reason)
+    shapes = {path: list(leaf.shape) for path, leaf in leaves.items()}
+    passport.contradicted = _contradictions(weights, model)
+    passport.loaded = {path: {"from": [part.source for part in sources[path]], "shape": shapes[path]} for path in fits}
+    passport.resized = {
+        path: f"{list(weights.shapes[path])} -> {shapes[path]}"
+        for path in fits
+        if weights.shapes[path] != leaves[path].shape
+    }
+    unplaced = [part.source for path, parts in weights.plan.parts.items() if path not in sources for part in parts]
+    passport.dropped = {name: list(weights.arrays.shapes[name]) for name in (*weights.plan.unused, *unplaced)}
+    passport.initialised = {path: shapes[path] for path in fresh}
+    return leaves, fits, passport
+
+
+def _put(array: np.ndarray) -> jax.Array:
+    # A copy: a buffer shared with numpy must not be donated to a training step.
+    return jnp.array(array.astype(np.float32, copy=False), copy=True)
+
+
+Fit = Callable[[np.ndarray], np.ndarray]
+
+
+def _fit(weights: Weights, path: str, shape: tuple[int, ...], model: Any, channels: int) -> Fit | None:
+    """Gives what brings an array into the shape of its leaf; None if nothing may."""
+    before = weights.shapes[path]
+    if before == shape:
+        return lambda array: array
+    if path.endswith("/pos_embed") and (before[:1], before[2:]) == (shape[:1], shape[2:]):
+        prefix = model.embedded_tokens
+        if all(math.isqrt(count - prefix) ** 2 == count - prefix for count in (before[1], shape[1])):
+            antialias = weights.naming.positions == "antialiased"
+            return lambda array: resize_positions(array, shape[1], prefix=prefix, antialias=antialias)
+    first_layer = len(shape) == 4 and shape[2] == channels
+    if first_layer and len(before) == 4 and (before[:2], before[3]) == (shape[:2], shape[3]):
+        return lambda array: remap_channels(array, channels)
+    return None
+
+
+def _contradictions(weights: Weights, model: Any) -> dict[str, str]:
+    """Compares the model with the fields that shapes do not show."""
+    return {
+        key: f"the weights imply {value}, the model has {getattr(model, key)}"
+        for key, value in weights.unseen.items()
+        if hasattr(model, key) and getattr(model, key) != value
+    }
+
+
+def _in_head(path: str, model: nn.Module) -> bool:
+    pattern = dict(model.groups())["head"]
+    return re.match(rf"(?:{pattern})(?:/|$)", path.partition("/")[2]) is not None
+
+
+def _decide_head(weights: Weights, model: nn.Module, head: str, classes: tuple[str, ...] | None) -> tuple[bool, str]:
+    """Decides whether the head of the weights is kept, and says why."""
+    wanted: int = model.num_classes
+    if head not in ("auto", "keep", "new"):
+        raise UserError(f"head {head!r} is none of auto, keep, new.")
+    if not wanted:
+        return False, "cut: the model is built without one"
+    if head == "new":
+        return False, "new: as asked"
+    if not weights.num_classes:
+        obstacle = "the weights have none"
+    elif weights.num_classes != wanted:
+        obstacle = f"the weights have {weights.num_classes} classes, {wanted} are wanted"
+    elif weights.classes and classes and _contradict(weights.classes, classes):
+        obstacle = f"the class names differ ({weights.classes[0]!r} ... against {classes[0]!r} ...)"
+    else:
+        return True, f"kept: {wanted} classes"
+    if head == "keep":
+        raise UserError(f"{weights.location}: its head cannot be kept, {obstacle}; ask for head=new or auto.")
+    return False, f"new: {obstacle}"
+
+
+def _contradict(theirs: tuple[str, ...], ours: tuple[str, ...]) -> bool:
+    """Compares class names by their first synonym: most must agree, and none may stand at another position."""
+    place = {_plain(name): index for index, name in enumerate(theirs)}
+    found = [place.get(_plain(name)) for name in ours]
+    moved = any(other is not None and other != index for index, other in enumerate(found))
+    return moved or sum(other is not None for other in found) * 2 < len(ours)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name.partition(",")[0]).strip().casefold()
+
+
+def _misfit(weights: Weights, problems: list[str]) -> str:
+    shown = problems[:8] + ([f"... and {len(problems) - 8} more"] if len(problems) > 8 else [])
+    lines = [f"{weights.location} ({weights.naming.name} names) does not fit the model:", *shown]
+    advice = f'These are weights of {weights.model}: set config.model.name to that, or to "auto".'
+    return "\n  ".join(lines) + (f"\n{advice}" if weights.model else "")

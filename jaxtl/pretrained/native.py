@@ -1,0 +1,61 @@
+"""Writes variables under our own names, with all facts in the file itself."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from jaxtl.preprocessing import Pixels
+from jaxtl.trees import flatten
+
+
+def native_facts(
+    model: str, *, num_classes: int, epsilon: float | None, pixels: Pixels | None, classes: Sequence[str] | None
+) -> dict[str, Any]:
+    """Gathers what must be kept beside arrays in our own names, as plain values."""
+    return {
+        "model": model,
+        "num_classes": num_classes,
+        "epsilon": epsilon,
+        "classes": list(classes) if classes else None,
+        "pixels": pixels.to_json() if pixels else None,
+    }
+
+
+def save_native(
+    path: str | Path,
+    variables: Mapping[str, Any],
+    *,
+    model: str,
+    pixels: Pixels | None,
+    classes: Sequence[str] | None = None,
+    epsilon: float | None = None,
+) -> None:
+    """Writes variables as safetensors in our own names; `open_weights` reads them back bit for bit.
+
+    Args:
+      path: the file to write.
+      variables: {"params": ..., "batch_stats": ... if any}.
+      model: the name the model was built by.
+      pixels: its pixel facts.
+      classes: its class names.
+      epsilon: of its normalisations, if it is not the family's own.
+    """
+    leaves = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(variables).items()}
+    head = leaves.get("params/head/kernel")
+    num_classes = 0 if head is None else head.shape[-1]
+    facts = native_facts(model, num_classes=num_classes, epsilon=epsilon, pixels=pixels, classes=classes)
+    write_safetensors(Path(path), leaves, {"jaxtl": json.dumps(facts)})
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file that others may read as they may read any file of this user."""
+    save_file(dict(arrays), str(path), metadata=dict(metadata))
+    # The library leaves it readable by its owner alone.
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)

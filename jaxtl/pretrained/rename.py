@@ -1,0 +1,243 @@
+"""The rename engine: reads the tables of the model files from their names to ours, and back."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+
+import numpy as np
+
+from jaxtl.models import families
+from jaxtl.models.key_mapping import Naming
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A change of layout from their arrays to ours, and the way back (which may need our model's head count)."""
+
+    forward: Callable[[np.ndarray], np.ndarray]
+    backward: Callable[[np.ndarray], np.ndarray]
+
+
+def _axes(*axes: int) -> Transform:
+    inverse = tuple(int(axis) for axis in np.argsort(axes))
+    return Transform(lambda x: x.transpose(axes), lambda x: x.transpose(inverse))
+
+
+def _one_way(forward: Callable[[np.ndarray], np.ndarray]) -> Transform:
+    def backward(array: np.ndarray) -> np.ndarray:
+        raise ValueError("this layout is read only")
+
+    return Transform(forward, backward)
+
+
+SAME = Transform(lambda x: x, lambda x: x)
+_DENSE = _axes(1, 0)
+_CONV = _axes(2, 3, 1, 0)
+_HEADS_LAST = _one_way(lambda x: x.reshape(len(x), -1))
+_FLAT = _one_way(lambda x: x.reshape(-1))
+_HEADS_FIRST = _one_way(lambda x: x.reshape(-1, x.shape[-1]))
+_BGR = _one_way(lambda x: x[:, :, ::-1])
+
+Leaves = tuple[tuple[str, str, Transform], ...]
+
+
+def _leaves(scale: str, bias: str, mean: str, variance: str) -> Leaves:
+    return (
+        (scale, "params/{}/scale", SAME),
+        (bias, "params/{}/bias", SAME),
+        (mean, "batch_stats/{}/mean", SAME),
+        (variance, "batch_stats/{}/var", SAME),
+    )
+
+
+def _layer(kernel: str, bias: str, transform: Transform, bias_transform: Transform = SAME) -> Leaves:
+    return ((kernel, "params/{}/kernel", transform), (bias, "params/{}/bias", bias_transform))
+
+
+_TORCH_BATCHNORM = _leaves(".weight", ".bias", ".running_mean", ".running_var")
+# Some of Google's files keep the scale of an image normalisation as [1, 1, 1, C].
+_FLAX_NORM: Leaves = (("/scale", "params/{}/scale", _FLAT), ("/bias", "params/{}/bias", _FLAT))
+_KERAS_BATCHNORM = _leaves("/gamma", "/beta", "/moving_mean", "/moving_variance")
+_ARRAY: Leaves = (("", "params/{}", SAME),)
+
+LEAVES: dict[str, dict[str, Leaves]] = {
+    "torch": {
+        "dense": _layer(".weight", ".bias", _DENSE),
+        "packed": _layer("_weight", "_bias", _DENSE),
+        "conv": _layer(".weight", ".bias", _CONV),
+        "norm": _TORCH_BATCHNORM[:2],
+        "batchnorm": _TORCH_BATCHNORM,
+        "array": _ARRAY,
+    },
+    "flax": {
+        "dense": _layer("/kernel", "/bias", SAME),
+        "split": _layer("/kernel", "/bias", _HEADS_LAST, _FLAT),
+        "merge": _layer("/kernel", "/bias", _HEADS_FIRST),
+        "conv": _layer("/kernel", "/bias", SAME),
+        "norm": _FLAX_NORM,
+        "groupnorm": _KERAS_BATCHNORM[:2],
+        "array": _ARRAY,
+    },
+    "keras": {
+        "dense": _layer("/kernel", "/bias", SAME),
+        "conv": _layer("/kernel", "/bias", SAME),
+        "bgr": _layer("/kernel", "/bias", _BGR),
+        "batchnorm": _KERAS_BATCHNORM,
+    },
+}
+"""What a layer of each kind consists of: their suffix, our path around the layer's own, and the change of layout."""
+
+_PARTS = {"query": 0, "key": 1, "value": 2}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A source array that fills a leaf, or one of the equal parts of its last axis (queries, keys, values)."""
+
+    source: str
+    transform: Transform
+    index: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which source arrays fill which leaf.
+
+    Attributes:
+      parts: for each of our paths, such as "params/block0/attn/qkv/kernel", its parts in order.
+      unused: source arrays that the convention itself leaves out.
+      unknown: source arrays that no rule names.
+    """
+
+    parts: dict[str, tuple[Part, ...]]
+    unused: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    def shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Gives the shapes that our leaves get, from the shapes of the source arrays."""
+        return {path: _joined_shape(parts, shapes) for path, parts in self.parts.items()}
+
+
+def _joined_shape(parts: tuple[Part, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    single = [part.transform.forward(np.broadcast_to(np.False_, shapes[part.source])).shape for part in parts]
+    if len(parts) != parts[0].count:
+        # An incomplete set of queries, keys and values has no shape that could fit.
+        return ()
+    return single[0] if len(single) == 1 else (*single[0][:-1], sum(shape[-1] for shape in single))
+
+
+def fill(parts: tuple[Part, ...], arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Reads the arrays of one leaf and brings them into our layout."""
+    values = [part.transform.forward(arrays[part.source]) for part in parts]
+    return values[0] if len(values) == 1 else np.concatenate(values, axis=-1)
+
+
+_PLACEHOLDER = re.compile(r"\{(\w)([+-]\d+)?\}")
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    """Compiles a template; a placeholder that comes again must be the same number."""
+    text, position, seen = "", 0, set()
+    for match in _PLACEHOLDER.finditer(template):
+        name = match[1]
+        text += re.escape(template[position : match.start()])
+        text += f"(?P={name})" if name in seen else rf"(?P<{name}>\d+)"
+        seen.add(name)
+        position = match.end()
+    return re.compile(text + re.escape(template[position:]))
+
+
+def _numbers(template: str, text: str) -> dict[str, int] | None:
+    """Reads the numbers out of a path; None if the path is not of that template."""
+    match = _pattern(template).fullmatch(text)
+    if match is None:
+        return None
+    offsets = {name: int(offset or 0) for name, offset in _PLACEHOLDER.findall(template)}
+    return {name: int(value) - offsets[name] for name, value in match.groupdict().items()}
+
+
+def _write(template: str, numbers: Mapping[str, int]) -> str:
+    return _PLACEHOLDER.sub(lambda match: str(numbers[match[1]] + int(match[2] or 0)), template)
+
+
+@cache
+def _rules(naming: Naming) -> tuple[tuple[str, str, Transform, int, int], ...]:
+    """Writes out each row of a table as rules for its leaves: (theirs, ours, transform, part, parts)."""
+    rules = []
+    for theirs, ours, kind in naming.rows:
+        kind, _, part = kind.partition(" ")
+        for suffix, path, transform in LEAVES[naming.layout][kind]:
+            rules.append((theirs + suffix, path.format(ours), transform, _PARTS.get(part, 0), 3 if part else 1))
+    return tuple(rules)
+
+
+def plan(names: Iterable[str], naming: Naming) -> Plan:
+    """Finds for each source array the leaf that it fills."""
+    names = tuple(names)
+    prefix = _prefix(names, naming)
+    parts: dict[str, list[Part]] = {}
+    unused: list[str] = []
+    unknown: list[str] = []
+    for name in names:
+        short = name.removeprefix(prefix)
+        for theirs, ours, transform, index, count in _rules(naming):
+            numbers = _numbers(theirs, short)
+            if numbers is not None:
+                parts.setdefault(_write(ours, numbers), []).append(Part(name, transform, index, count))
+                break
+        else:
+            left_out = any(re.fullmatch(pattern, short) for pattern in naming.unused)
+            (unused if left_out else unknown).append(name)
+    ordered = {path: tuple(sorted(found, key=lambda part: part.index)) for path, found in parts.items()}
+    return Plan(ordered, tuple(unused), tuple(unknown))
+
+
+def _prefix(names: Iterable[str], naming: Naming) -> str:
+    names = tuple(names)
+    # The empty one fits always, so it is tried last.
+    prefixes = sorted(naming.prefixes, key=len, reverse=True)
+    return next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in names)), "")
+
+
+def recognise(names: Iterable[str]) -> tuple[ModuleType, Naming] | None:
+    """Finds the family and the convention whose table names the most of these arrays; None if none names any."""
+    names = tuple(names)
+    candidates = [(family, naming) for family in families() for naming in family.NAMINGS]
+    # Of two tables that name all of them, the smaller one is of the simpler family.
+    unknown, _, best = min(
+        (len(plan(names, naming).unknown), len(naming.rows), index) for index, (_, naming) in enumerate(candidates)
+    )
+    return candidates[best] if unknown < len(names) else None
+
+
+def to_theirs(leaves: Mapping[str, np.ndarray], naming: Naming) -> dict[str, np.ndarray]:
+    """Writes our leaves, by path, in the names and the layout of a convention; the tables are read backwards.
+
+    Raises:
+      ValueError: lists the leaves that the convention has no name for.
+    """
+    written: dict[str, np.ndarray] = {}
+    nameless = []
+    for path, leaf in leaves.items():
+        found = [
+            (theirs, numbers, transform, index, count)
+            for theirs, ours, transform, index, count in _rules(naming)
+            if (numbers := _numbers(ours, path)) is not None
+        ]
+        if not found:
+            nameless.append(path)
+            continue
+        wanted = found[0][4]
+        for theirs, numbers, transform, index, count in found[:wanted]:
+            part = np.split(leaf, count, axis=-1)[index]
+            name = _write(theirs, numbers)
+            # The head stands beside the backbone, which is what the prefix names.
+            name = name if path.split("/")[1].startswith("head") else naming.prefixes[0] + name
+            written[name] = np.ascontiguousarray(transform.backward(part))
+    if nameless:
+        raise ValueError(f"the {naming.name} convention has no name for {', '.join(nameless)}")
+    return written

@@ -1,0 +1,105 @@
+"""The passport: where weights come from and what became of each of their arrays."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from jaxtl.pretrained.open import Weights
+
+
+@dataclass
+class Passport:
+    """The account of one adoption; written to weights.json, printed as a short table.
+
+    Attributes:
+      location: as the user gave it.
+      files: the names of the files.
+      sha256: the digest of each file.
+      revision: the commit of a hub repository, or the step of a run.
+      license: what the hub's model card says.
+      format: the file format.
+      naming: the convention of the names.
+      model: the name of the model that the source says it is of.
+      num_classes: the width of its head.
+      classes: its class names.
+      pixels: its pixel facts.
+      pixels_from: where those come from.
+      head: what became of its head, and why.
+      loaded: our leaves that were filled, each with the arrays it comes "from" and its "shape".
+      resized: leaves that were fitted, with the shapes before and after.
+      dropped: arrays of the source that were left out, with their shapes.
+      initialised: our leaves that got a fresh value, with their shapes.
+      contradicted: fields in which the model was asked to differ from what its weights imply.
+    """
+
+    location: str
+    files: list[str]
+    revision: str
+    license: str
+    format: str
+    naming: str
+    model: str
+    num_classes: int
+    classes: list[str] | None
+    pixels: dict[str, Any] | None
+    pixels_from: str
+    head: str
+    sha256: dict[str, str] = field(default_factory=dict)
+    loaded: dict[str, dict[str, Any]] = field(default_factory=dict)
+    resized: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, list[int]] = field(default_factory=dict)
+    initialised: dict[str, list[int]] = field(default_factory=dict)
+    contradicted: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, weights: Weights, *, head: str) -> "Passport":
+        """Starts the account of a source; what became of its arrays is added by the adoption."""
+        return cls(
+            location=weights.location,
+            files=[path.name for path in weights.files],
+            revision=weights.revision,
+            license=weights.license,
+            format=weights.format,
+            naming=weights.naming.name,
+            model=weights.model,
+            num_classes=weights.num_classes,
+            classes=list(weights.classes) if weights.classes else None,
+            pixels=weights.pixels.to_json() if weights.pixels else None,
+            pixels_from=weights.pixels_from,
+            head=head,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives the account as a dictionary of plain values."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """Gives the account as a few aligned lines."""
+        pixels = "unknown"
+        if self.pixels:
+            mean, std = (" ".join(f"{value:g}" for value in self.pixels[key]) for key in ("mean", "std"))
+            pixels = (
+                f"{self.pixels['resize']} -> {self.pixels['size']} {self.pixels['interpolation']}, "
+                f"mean {mean}, std {std} (from {self.pixels_from})"
+            )
+        digests = ", ".join(digest[:12] for digest in self.sha256.values())
+        names = f", {self.classes[0]} ... {self.classes[-1]}" if self.classes else ""
+        renamed = sum(entry["from"] != [path] for path, entry in self.loaded.items())
+        rows = {
+            "weights": self.location + (f" @ {self.revision[:12]}" if self.revision else ""),
+            "format": f"{self.format}, {self.naming} names" + (f", sha256 {digests}" if digests else ""),
+            "license": self.license,
+            "pixels": pixels,
+            "classes": f"{self.num_classes}{names}" if self.num_classes else "none",
+            "head": self.head,
+            "loaded": f"{len(self.loaded)} leaves, {renamed} of them renamed" if self.loaded else "",
+            "resized": "; ".join(f"{path} {how}" for path, how in self.resized.items()),
+            "dropped": _some(self.dropped),
+            "initialised": _some(self.initialised),
+            "contradicted": "; ".join(f"{name}: {what}" for name, what in self.contradicted.items()),
+        }
+        return "\n".join(f"{name:<14}{value}" for name, value in rows.items() if value)
+
+
+def _some(arrays: dict[str, list[int]]) -> str:
+    shown = [f"{name} {shape}" for name, shape in list(arrays.items())[:4]]
+    return ", ".join(shown) + (f" and {len(arrays) - 4} more" if len(arrays) > 4 else "")

@@ -1,0 +1,145 @@
+"""The learning-rate range test, https://arxiv.org/abs/1506.01186: a rate that grows with every step."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxtl.finetune.param_groups import FROZEN, flatten, unflatten
+from jaxtl.train.state import TrainState
+
+# Steps of one scan: its batches lie in memory together, and a sweep that has diverged ends with it.
+CHUNK = 10
+_SMOOTHING = 0.9
+_DIVERGED = 1.5
+
+Step = Callable[[TrainState, Any], tuple[TrainState, Mapping[str, jax.Array]]]
+
+
+def exponential(low: float, high: float, steps: int) -> Callable[[Any], jax.Array]:
+    """Returns step -> rate, growing by a constant factor from `low` at step 0 to `high` at step `steps` - 1."""
+    growth = np.log(high / low) / max(1, steps - 1)
+    return lambda step: low * jnp.exp(growth * step)
+
+
+def gated(
+    optimizer: optax.GradientTransformation, owners: Mapping[str, str], gates: Mapping[str, jax.Array]
+) -> optax.GradientTransformationExtraArgs:
+    """Multiplies each update by the gate of its group: 0 keeps a group where it is, 1 lets it train.
+
+    Args:
+      optimizer: over the whole tree of parameters.
+      owners: path -> group.
+      gates: group -> scalar; may be traced, so that one program serves all groups.
+    """
+    inner = optax.with_extra_args_support(optimizer)
+
+    def update(updates, state, params=None, **extra):
+        updates, state = inner.update(updates, state, params, **extra)
+        scaled = {path: leaf * gates[owners[path]].astype(leaf.dtype) for path, leaf in flatten(updates).items()}
+        return unflatten(scaled), state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+def sweep(
+    make_step: Callable[[Mapping[str, jax.Array]], Step],
+    state: TrainState,
+    batches: Callable[[], Iterator[Any]],
+    *,
+    steps: int,
+    gates: Mapping[str, Mapping[str, float]],
+) -> dict[str, np.ndarray]:
+    """Trains once for each set of gates, from the same state on the same batches; the state itself stays as it is.
+
+    Args:
+      make_step: gates -> step, whose optimizer has the rate of `exponential`.
+      state: on the devices, before its first step.
+      batches: begins the batches, each on the devices.
+      steps: of each sweep.
+      gates: name of a sweep -> group -> 0 or 1.
+
+    Returns:
+      Name -> the losses [n], n at most `steps`: a sweep ends early where it has diverged.
+    """
+
+    @jax.jit
+    def run(state, stacked, gates):
+        def body(state, batch):
+            state, scalars = make_step(gates)(state, batch)
+            return state, scalars["loss"]
+
+        return jax.lax.scan(body, state, stacked)
+
+    found = {}
+    for name, chosen in gates.items():
+        now, losses, stream = state, np.empty(0), batches()
+        values = {group: jnp.float32(gate) for group, gate in chosen.items()}
+        while len(losses) < steps and not np.isfinite(diverged_at(losses)):
+            part = [next(stream) for _ in range(min(CHUNK, steps - len(losses)))]
+            now, more = run(now, jax.tree.map(lambda *rows: jnp.stack(rows), *part), values)
+            losses = np.append(losses, np.asarray(more, np.float64))
+        found[name] = losses
+    return found
+
+
+def smooth(losses: np.ndarray) -> np.ndarray:
+    """Returns the moving average of the losses [n] with decay 0.9, free of the bias of its start."""
+    average, smoothed = 0.0, []
+    for step, loss in enumerate(losses, start=1):
+        average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
+        smoothed.append(average / (1 - _SMOOTHING**step))
+    return np.asarray(smoothed)
+
+
+def diverged_at(losses: np.ndarray) -> float:
+    """Returns the first step whose smoothed loss is not finite or 1.5 times that of the start; infinity if none is."""
+    if not len(losses):
+        return np.inf
+    smoothed = smooth(losses)
+    bad = ~np.isfinite(smoothed) | (smoothed > _DIVERGED * smoothed[0])
+    return float(np.argmax(bad)) if bad.any() else np.inf
+
+
+def suggest(rates: np.ndarray, losses: np.ndarray) -> dict[str, float]:
+    """Reads rates off a sweep.
+
+    Args:
+      rates: [n], growing.
+      losses: [n], as they came.
+
+    Returns:
+      "steepest": where the smoothed loss falls fastest per factor of the rate; "valley": in the middle of its longest
+      descent; "minimum/10": a tenth of the rate of the lowest; and, if it was reached, "diverges".
+    """
+    end = diverged_at(losses)
+    kept = len(losses) if np.isinf(end) else max(2, int(end))
+    smoothed, logs = smooth(losses)[:kept], np.log(rates[:kept])
+    marks = {
+        "steepest": float(rates[np.argmin(np.gradient(smoothed, logs))]),
+        "valley": float(rates[_valley(smoothed)]),
+        "minimum/10": float(rates[int(np.argmin(smoothed))] / 10),
+    }
+    return marks if np.isinf(end) else {**marks, "diverges": float(rates[int(end)])}
+
+
+def _valley(smoothed: np.ndarray) -> int:
+    """Returns the middle of the longest run of steps in which the loss falls."""
+    start, best = 0, (0, 0)
+    for step in range(1, len(smoothed) + 1):
+        if step == len(smoothed) or smoothed[step] >= smoothed[step - 1]:
+            best = max(best, (start, step - 1), key=lambda ends: ends[1] - ends[0])
+            start = step
+    return (best[0] + best[1]) // 2
+
+
+def gates_for(owners: Mapping[str, str], labels: Mapping[str, str], *, per_group: bool) -> dict[str, dict[str, float]]:
+    """Returns the gates of `sweep`: of one sweep called "all", or of one for each group that trains."""
+    groups = list(dict.fromkeys(owners.values()))
+    if not per_group:
+        return {"all": dict.fromkeys(groups, 1.0)}
+    trained = list(dict.fromkeys(owners[path] for path in owners if labels[path] != FROZEN))
+    return {name: {group: float(group == name) for group in groups} for name in trained}

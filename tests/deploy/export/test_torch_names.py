@@ -1,0 +1,157 @@
+"""What is written for PyTorch users opens there to the same logits, and here to the same bits."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+from parity import images, nchw, same
+from PIL import Image
+from torch_references import TimmViT, TorchResNet
+
+from jaxtl import models, pretrained
+from jaxtl.deploy.export.torch_names import save_huggingface, save_timm
+from jaxtl.errors import UserError
+from jaxtl.preprocessing import Pixels
+from jaxtl.pretrained.load import abstract_variables
+from jaxtl.trees import flatten, nest
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+PIXELS = Pixels(32, 40, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), "bicubic")
+CLASSES = ("daisy", "rose", "tulip", "aster", "lily")
+SMALL = "image_size=32,patch=8,width=32,depth=2,heads=4"
+
+
+def _random_model(name: str):
+    model = models.build(name, num_classes=5, image_size=32)
+    generator = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        noise = generator.normal(size=leaf.shape).astype(np.float32)
+        if path.endswith("/var"):
+            return 0.5 + np.abs(noise)
+        if path.endswith("/scale"):
+            return 1 + 0.3 * noise
+        return noise * (0.3 if leaf.ndim < 2 else np.float32(0.8 / np.sqrt(np.prod(leaf.shape[:-1]))))
+
+    leaves = abstract_variables(model, 32)
+    return model, nest({path: draw(path, leaf) for path, leaf in leaves.items()})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"vit_s16:{SMALL},mlp=48,epsilon=1e-12",
+        f"vit_s16:{SMALL},gelu=tanh",
+        f"deit_s16_distilled:{SMALL}",
+        f"deit_s16_distilled:{SMALL},teacher_head=false",
+        f"dinov2_s14:{SMALL}",
+        f"dinov2_s14_registers:{SMALL}",
+        "resnet50:stages=1-1,width=8",
+        "resnet18:stages=1-2,width=8",
+        "bit_r50x1:stages=1-1,width=32",
+    ],
+)
+def test_transformers_opens_the_export_to_the_same_logits(name, tmp_path):
+    model, variables = _random_model(name)
+    save_huggingface(tmp_path, variables, model=name, pixels=PIXELS, classes=CLASSES)
+    theirs, loading = transformers.AutoModelForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert theirs.config.id2label[2] == "tulip"
+    batch = images(32)
+    with torch.no_grad():
+        same(jax.jit(model.apply)(variables, batch), theirs.eval()(nchw(batch)).logits)
+
+    opened = pretrained.open_weights(str(tmp_path))
+    assert (opened.pixels, opened.classes, opened.num_classes) == (PIXELS, CLASSES, 5)
+    again = models.build(pretrained.resolve_model(opened, "auto"), num_classes=5, image_size=32)
+    assert again == model
+    back, _ = pretrained.adopt(opened, again, image_size=32, head="keep", rng=jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, variables, back)
+
+
+def test_transformers_prepares_images_as_the_pixel_facts_say(tmp_path):
+    name = f"vit_s16:{SMALL}"
+    _, variables = _random_model(name)
+    save_huggingface(tmp_path, variables, model=name, pixels=PIXELS)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 93, 3), dtype=np.uint8))
+    theirs = processor(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+    ours = np.asarray(image.resize((62, 40), Image.Resampling.BICUBIC).crop((15, 4, 47, 36)))
+    same((ours / 255 - np.array(PIXELS.mean)) / np.array(PIXELS.std), theirs)
+
+
+TIMM = {
+    "vit": ("vit_s16:width=192,heads=3,depth=3,patch=8", lambda: TimmViT("vit")),
+    "distilled": ("deit_s16_distilled:width=192,heads=3,depth=3,patch=8", lambda: TimmViT("distilled")),
+    "deit3": ("deit3_s16:width=192,heads=3,depth=3,patch=8", lambda: TimmViT("deit3")),
+    "average": (
+        "vit_s16:width=192,heads=3,depth=3,patch=8,pool=mean,class_token=false,norm_after_pool=true",
+        lambda: TimmViT("average"),
+    ),
+    "resnet18": ("resnet18", lambda: TorchResNet((2, 2, 2, 2), bottleneck=False, width=64)),
+    "resnet50d": ("resnet50d", lambda: TorchResNet((3, 4, 6, 3), width=64, d=True)),
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind == "resnet50d" else ()) for kind in TIMM]
+)
+def test_timm_names_open_in_a_model_of_timm(kind, tmp_path):
+    name, make = TIMM[kind]
+    model, variables = _random_model(name)
+    save_timm(tmp_path, variables, model=name, pixels=PIXELS, classes=CLASSES)
+    opened = pretrained.open_weights(str(tmp_path))
+    module = make()
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in opened.arrays.items()}, strict=True)
+    batch = images(32)
+    with torch.no_grad():
+        same(jax.jit(model.apply)(variables, batch), module.eval()(nchw(batch))[1])
+    assert (opened.pixels, opened.classes) == (PIXELS, CLASSES)
+    back, _ = pretrained.adopt(opened, model, image_size=32, head="keep", rng=jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, variables, back)
+
+
+def test_timm_config_names_an_architecture_with_its_arguments(tmp_path):
+    name = f"vit_s16:{SMALL},registers=2"
+    _, variables = _random_model(name)
+    save_timm(tmp_path, variables, model=name, pixels=PIXELS)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architecture"] == "vit_base_patch16_224"
+    assert config["model_args"]["reg_tokens"] == 2
+    assert config["pretrained_cfg"]["crop_pct"] == 0.8
+
+
+@pytest.mark.parametrize(
+    ("save", "name", "message"),
+    [
+        (save_huggingface, "resnet20_cifar", "transformers has no model"),
+        (save_huggingface, f"vit_s16:{SMALL},registers=2", "transformers has no model"),
+        (save_huggingface, "resnet50d:stages=1-1,width=8", "transformers has no model"),
+        (save_timm, "resnet20_cifar", "timm has no names"),
+        (save_timm, "resnet50:stages=1-1,width=8", "timm has no such ResNet"),
+        (save_timm, f"vit_s16:{SMALL},epsilon=1e-12", "epsilon of 1e-6"),
+    ],
+)
+def test_what_others_cannot_express_is_refused(save, name, message, tmp_path):
+    _, variables = _random_model(name)
+    with pytest.raises(UserError, match=message):
+        save(tmp_path / "export", variables, model=name, pixels=PIXELS)
+    assert not (tmp_path / "export").exists()
+
+
+def test_native_files_come_back_bit_for_bit(tmp_path):
+    path = tmp_path / "native.safetensors"
+    model, variables = _random_model("resnet18:stages=1-2,width=8")
+    name = "resnet18:stages=1-2,width=8"
+    pretrained.save_native(path, variables, model=name, pixels=PIXELS, classes=CLASSES)
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+    opened = pretrained.open_weights(str(path))
+    assert (opened.model, opened.naming.name, opened.pixels, opened.classes) == (name, "jaxtl", PIXELS, CLASSES)
+    back, passport = pretrained.adopt(opened, model, image_size=32, rng=jax.random.key(1))
+    assert set(passport.loaded) == set(flatten(variables))
+    jax.tree.map(np.testing.assert_array_equal, variables, back)

@@ -1,0 +1,92 @@
+"""Groups: they cover every leaf once, and running them one after another is running the model."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtl import models
+from jaxtl.models.base import span
+from jaxtl.pretrained.load import abstract_variables
+from jaxtl.trees import nest
+
+SMALL = {
+    "vit": "vit_s16:patch=8,width=32,depth=3,heads=2",
+    "vit_mean": "vit_s16:patch=8,width=32,depth=2,heads=2,pool=mean,class_token=false,norm_after_pool=true",
+    "vit_pre_logits": "vit_s16:patch=8,width=32,depth=2,heads=2,pre_logits=8",
+    "deit": "deit_s16_distilled:patch=8,width=32,depth=2,heads=2",
+    "dinov2": "dinov2_s14_registers:image_size=32,patch=8,width=32,depth=2,heads=2",
+    "hybrid": "vit_r26_s32:stages=1-1,stem_width=32,width=32,depth=2,heads=2",
+    "resnet_basic": "resnet18:stages=1-2,width=8",
+    "resnet_bottleneck": "resnet50d:stages=1-2,width=8",
+    "resnet_cifar": "resnet20_cifar:blocks=1,width=8",
+    "bit": "bit_r50x1:stages=1-2,width=32",
+    "resnet_v2": "resnet50v2:stages=2-1,width=8",
+}
+
+
+def _matches(path: str, groups) -> list[str]:
+    return [name for name, pattern in groups if re.match(rf"(?:{pattern})(?:/|$)", path)]
+
+
+# Two-digit numbers are where a pattern can go wrong; the other variants differ in width and depth alone.
+LARGE = ("vit_h14", "resnet101", "bit_r101x1", "resnet110_cifar")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *SMALL.values(),
+        *LARGE,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in models.names() if name not in LARGE),
+    ],
+)
+def test_every_leaf_is_in_exactly_one_group(name):
+    model = models.build(name, num_classes=3)
+    groups = model.groups()
+    assert groups[-1][0] == "head"
+    owned = set()
+    for path in abstract_variables(model, model.image_size):
+        (owner,) = _matches(path.partition("/")[2], groups)
+        owned.add(owner)
+    assert owned == {name for name, _ in groups}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_groups_one_after_another_are_the_whole(kind):
+    model = models.build(SMALL[kind], num_classes=3, image_size=32)
+    leaves = abstract_variables(model, 32)
+    generator = np.random.default_rng(0)
+    variables = nest(
+        {path: generator.uniform(0.1, 0.3, leaf.shape).astype(np.float32) for path, leaf in leaves.items()}
+    )
+    images = generator.normal(size=(2, 32, 32, 3)).astype(np.float32)
+    names = [name for name, _ in model.groups()]
+
+    @jax.jit
+    def run(variables, images):
+        x = images
+        for name in names:
+            x = model.apply(variables, x, start=name, stop=name)
+        return x, model.apply(variables, images), model.apply(variables, images, stop=names[-2])
+
+    stepwise, whole, features = run(variables, images)
+    np.testing.assert_allclose(stepwise, whole, atol=1e-5)
+    assert whole.dtype == jnp.float32
+    headless = models.build(SMALL[kind], num_classes=0, image_size=32)
+    assert features.shape[0] == 2
+    shape = jax.eval_shape(headless.apply, variables, images).shape
+    assert features.shape == shape
+
+
+def test_a_span_of_groups():
+    groups = (("a", "a"), ("b", "b"), ("c", "c"))
+    assert span(groups, None, None) == ("a", "b", "c")
+    assert span(groups, "b", None) == ("b", "c")
+    assert span(groups, "b", "b") == ("b",)
+    with pytest.raises(ValueError, match="no group 'd'; the model has a, b, c"):
+        span(groups, None, "d")
+    with pytest.raises(ValueError, match="'a' comes before 'c'"):
+        span(groups, "c", "a")

@@ -1,0 +1,108 @@
+"""The rename engine, on tables of its own and on all those of the model files."""
+
+import numpy as np
+import pytest
+
+from jaxtl.models import families
+from jaxtl.models.key_mapping import Naming
+from jaxtl.pretrained import rename
+
+TABLE = Naming(
+    "sample",
+    "torch",
+    (
+        ("stem.{i}.conv", "layer{i+1}/conv", "conv"),
+        ("blocks.{i}.attention.query", "block{i}/qkv", "dense query"),
+        ("blocks.{i}.attention.key", "block{i}/qkv", "dense key"),
+        ("blocks.{i}.attention.value", "block{i}/qkv", "dense value"),
+        ("norm", "norm", "batchnorm"),
+        ("head", "head", "dense"),
+    ),
+    prefixes=("net.", ""),
+    unused=(r"pooler\..*",),
+)
+
+
+def test_numbers_are_carried_over_and_shifted():
+    plan = rename.plan(["net.stem.0.conv.weight", "net.stem.11.conv.weight", "head.bias"], TABLE)
+    assert {path: [part.source for part in parts] for path, parts in plan.parts.items()} == {
+        "params/layer1/conv/kernel": ["net.stem.0.conv.weight"],
+        "params/layer12/conv/kernel": ["net.stem.11.conv.weight"],
+        "params/head/bias": ["head.bias"],
+    }
+
+
+def test_arrays_are_unknown_or_left_out_never_forgotten():
+    plan = rename.plan(["net.pooler.weight", "net.stem.x.conv.weight", "norm.weightx"], TABLE)
+    assert plan.unused == ("net.pooler.weight",)
+    assert plan.unknown == ("net.stem.x.conv.weight", "norm.weightx")
+
+
+def test_queries_keys_and_values_are_joined_in_that_order_whatever_theirs():
+    arrays = {
+        "net.blocks.0.attention.value.weight": np.full((2, 3), 3),
+        "net.blocks.0.attention.query.weight": np.array([[1, 2, 3], [4, 5, 6]]),
+        "net.blocks.0.attention.key.weight": np.full((2, 3), 2),
+    }
+    plan = rename.plan(arrays, TABLE)
+    (parts,) = plan.parts.values()
+    assert plan.shapes({name: array.shape for name, array in arrays.items()}) == {"params/block0/qkv/kernel": (3, 6)}
+    expected = [[1, 4, 2, 2, 3, 3], [2, 5, 2, 2, 3, 3], [3, 6, 2, 2, 3, 3]]
+    np.testing.assert_array_equal(rename.fill(parts, arrays), expected)
+
+
+def test_a_missing_part_leaves_a_leaf_that_fits_nothing():
+    names = ["net.blocks.0.attention.value.weight", "net.blocks.0.attention.query.weight"]
+    plan = rename.plan(names, TABLE)
+    assert plan.shapes(dict.fromkeys(names, (2, 3))) == {"params/block0/qkv/kernel": ()}
+
+
+def test_statistics_go_to_their_collection():
+    plan = rename.plan(["norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"], TABLE)
+    assert list(plan.parts) == [
+        "params/norm/scale",
+        "params/norm/bias",
+        "batch_stats/norm/mean",
+        "batch_stats/norm/var",
+    ]
+
+
+NAMINGS = [
+    pytest.param(family, naming, id=f"{family.__name__.rpartition('.')[2]}-{naming.name}-{naming.prefixes[0]}{i}")
+    for family in families()
+    for i, naming in enumerate(family.NAMINGS)
+    if naming.layout == "torch"
+]
+
+
+@pytest.mark.parametrize(("family", "naming"), NAMINGS)
+def test_every_table_read_backwards_and_forwards_gives_the_same_leaves(family, naming):
+    del family
+    generator = np.random.default_rng(0)
+    leaves = {}
+    for _, ours, kind in naming.rows:
+        for suffix, path, transform in rename.LEAVES["torch"][kind.partition(" ")[0]]:
+            del suffix, transform
+            path = path.format(ours)
+            for name in "isbk":
+                for offset in ("", "+1"):
+                    path = path.replace("{" + name + offset + "}", str(3))
+            rank = 1
+            if path.endswith("/kernel"):
+                rank = 4 if kind == "conv" else 2
+            leaves[path] = generator.normal(size=(2, 3, 4, 6)[-rank:])
+    theirs = rename.to_theirs(leaves, naming)
+    plan = rename.plan(theirs, naming)
+    assert not plan.unknown
+    assert set(plan.parts) == set(leaves)
+    for path, parts in plan.parts.items():
+        np.testing.assert_array_equal(rename.fill(parts, theirs), leaves[path])
+
+
+def test_a_leaf_without_a_name_is_an_error_that_lists_it():
+    with pytest.raises(ValueError, match="no name for params/other/kernel"):
+        rename.to_theirs({"params/other/kernel": np.ones((2, 2))}, TABLE)
+
+
+def test_arrays_of_nobody_are_of_no_family():
+    assert rename.recognise(["encoder.weird.weight", "x"]) is None

@@ -1,0 +1,149 @@
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from jaxtl import config as lib
+from jaxtl import config_checks
+from jaxtl.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+FILE = """
+from jaxtl import config
+
+
+def get_config(variant=""):
+    c = config.default()
+    c.data.source = "folder:x"
+    c.train.epochs = 1
+    {line}
+    return c
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(line="pass", **overrides):
+        path = tmp_path / "c.py"
+        path.write_text(FILE.format(line=line))
+        return lib.load(str(path), {key.replace("__", "."): value for key, value in overrides.items()})
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("train__epochs", "2", 2.0),
+        ("train__batch_size", "64", 64),
+        ("optimizer__learning_rate", "3e-4", 0.0003),
+        ("finetune__unfreeze", "2", "2"),
+        ("augment__scale", "0.5,1", (0.5, 1)),
+        ("augment__scale", "(0.5, 1.0)", (0.5, 1.0)),
+        ("model__mean", "", ()),
+        ("finetune__lr_multipliers", "{'norm.*': 0.1}", {"norm.*": 0.1}),
+        ("model__weights", "run:a=b", "run:a=b"),
+    ],
+)
+def test_flags_are_read_as_the_kind_of_their_key(load, key, text, value):
+    section, name = key.split("__")
+    assert load(**{key: text})[section][name] == value
+
+
+def test_a_file_may_give_whole_numbers_for_k_and_for_rates(load):
+    assert load("c.finetune.unfreeze = 2; c.optimizer.learning_rate = 1").finetune.unfreeze == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("c.train.epoch = 3", "unknown key config.train.epoch; did you mean config.train.epochs?"),
+        ("c.optimizer.lr = 3", "did you mean config.optimizer.learning_rate?"),
+        ("c.train.learning_rate = 3", "did you mean config.optimizer.learning_rate?"),
+        ("c.train.batch_size = 'a'", "train.batch_size is 'a', but it must be a whole number, such as 32."),
+        ("c.train.batch_size = 1.5", "a whole number"),
+        ("c.optimizer.clip_norm = float('nan')", "optimizer.clip_norm is nan, but it must be a number, such as 0.5."),
+        ("c.model.mean = 0.5", "model.mean is 0.5, but it must be numbers with commas, such as 0.5,0.5,0.5."),
+        ("c.finetune.stages = 3", "such as ({'epochs': 2, 'unfreeze': 'head'}, "),
+        ("c.finetune.lr_multipliers = {3: 0.5}", "{regex: factor} with factors of 0 or more"),
+        ("c.model.std = (0.5, 0.0, 0.5)", "model.std is (0.5, 0.0, 0.5), but it must be positive"),
+        ("c.model.attention = 'flash'", "'flash', but it must be one of: 'auto', 'cudnn', 'xla', 'plain'"),
+        ("del c.train.seed", "train.seed is missing"),
+    ],
+)
+def test_problems_of_a_file(load, line, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        load(line)
+
+
+def test_all_problems_come_together(load):
+    with pytest.raises(UserError) as error:
+        load("c.optimizer.learning_rate = -1; c.optimizer.schedule = 'x'", train__patience="-1", augment__flip="2")
+    assert len(str(error.value).splitlines()) == 4
+
+
+def test_rules_that_fit_nothing_come_with_the_other_problems(load):
+    with pytest.raises(UserError) as error:
+        load(
+            "c.finetune.lr_multipliers = {'blok.*': 0.1, 'block.*': 0.5, 'bias': 2.0}; c.finetune.l2 = {'(': 1}",
+            finetune__unfreeze="blok1,head",
+            train__batch_size="0",
+            optimizer__name="adm",
+        )
+    lines = str(error.value).splitlines()
+    assert [line.split(" ")[0] for line in lines] == [
+        "optimizer.name",
+        "finetune.unfreeze:",
+        "finetune.lr_multipliers:",
+        "finetune.l2:",
+        "The",
+        "train.batch_size",
+    ]
+    assert lines[1] == "finetune.unfreeze: 'blok1' fits no group and no parameter"
+    assert lines[4].startswith("The groups are: embed block0 ")
+
+
+def test_rules_of_a_model_that_only_the_weights_tell_are_left_to_later(load):
+    assert load(model__name="auto", finetune__unfreeze="layer4").finetune.unfreeze == "layer4"
+
+
+def test_too_many_groups_and_stages_are_told_by_the_name_of_the_model(load):
+    with pytest.raises(UserError, match=r"finetune\.unfreeze is 14, but this model has 13 groups before its head"):
+        load(finetune__unfreeze="14")
+
+
+def test_every_example_in_an_error_is_allowed():
+    known = dict(lib._leaves(lib.default()))
+    for key, value in known.items():
+        example = config_checks.kind_of(value, key).partition("such as ")[2]
+        if example and not isinstance(value, str):
+            assert lib._fits(lib._parse(example, value, key), value, key), key
+
+
+def test_to_dict_and_back(load):
+    config = load("c.finetune.lr_multipliers = {'a.*': 0.5}; c.augment.scale = (0.2, 0.9)")
+    values = lib.to_dict(config)
+    assert values["augment"]["scale"] == [0.2, 0.9]
+    assert lib.to_dict(lib.from_dict(values)) == values
+    assert lib.differences(values, lib.to_dict(load("c.train.seed = 3"))) == [
+        "augment.scale: [0.2, 0.9] -> [0.08, 1.0]",
+        "finetune.lr_multipliers: {'a.*': 0.5} -> {}",
+        "train.seed: 0 -> 3",
+    ]
+
+
+def variants() -> list[str]:
+    found = []
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        names = runpy.run_path(str(path)).get("VARIANTS", {"": None})
+        found += (f"configs/{path.name}" + (f":{name}" if name else "") for name in names)
+    return found
+
+
+@pytest.mark.parametrize("name", variants())
+def test_every_config_is_valid_and_its_docstring_names_its_command(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    lib.load(name, {})
+    docstring = Path(name.split(":")[0]).read_text().split('"""')[1]
+    assert f"--config={name} " in docstring
