@@ -110,9 +110,9 @@ def default() -> ConfigDict:
     c.train.loss_scale = 0.0
     c.train.skip_nonfinite = False  # Leave out and count steps whose gradient is not finite; loss scaling always does.
     c.train.parallel = "jit"  # "jit" | "pmap"
-    # Devices along each axis, -1 for the rest: "data" copies the state, "fsdp" cuts it; the batch is cut by both.
+    # Devices along each axis, -1 for the rest: "data" copies the state, "fsdp" shards it; both share the batch.
     c.train.mesh = {"data": -1, "fsdp": 1}
-    # {regex: axes}: what arrays of the state are cut along, in place of their largest dimension: {"head/kernel":
+    # {regex: axes}: what arrays of the state are sharded along, in place of their largest dimension: {"head/kernel":
     # (None, "fsdp")}, or () for whole. A rule fits the end of a path, and the moments of a parameter like itself. With
     # model.scan, rules fit the blocks of a stack alike: "block.*/fc1/kernel".
     c.train.sharding = {}

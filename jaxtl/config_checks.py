@@ -233,10 +233,10 @@ def _rule_problems(values: Mapping[str, Any]) -> list[str]:
     rules = {key: [rule for rule in values[key] if isinstance(rule, str)] for key in keys}
     table = module.groups()
     # Most rules name groups; the parameters, which take a moment to list, are needed for the others only.
-    if not param_groups.misfits({group: group for group, _ in table}, unfreeze, rules):
+    if not param_groups.unmatched_rules({group: group for group, _ in table}, unfreeze, rules):
         return []
     params = nest(abstract_variables(module, models.native_size(values["model.name"])))["params"]
-    return param_groups.misfits(param_groups.assign(params, table), unfreeze, rules)
+    return param_groups.unmatched_rules(param_groups.assign(params, table), unfreeze, rules)
 
 
 def _train_problems(values: Mapping[str, Any]) -> list[str]:
@@ -288,7 +288,7 @@ def _mesh_problems(values: Mapping[str, Any]) -> list[str]:
         f"{{regex: axes}}, with None or one of {axes} for each dimension, or () for whole",
     )
     if values["train.parallel"] == "pmap" and (values["train.mesh"].get("fsdp", 1) != 1 or values["train.sharding"]):
-        found.append('train.parallel "pmap" cannot cut the state: give "jit", or train.mesh fsdp 1 and no sharding.')
+        found.append('train.parallel "pmap" cannot shard the state: give "jit", or train.mesh fsdp 1 and no sharding.')
     return found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A problem the user can mend; `main` prints it without a traceback and exits with status 1.
+    """A problem the user can fix; `main` prints it without a traceback and exits with status 1.
 
     The message is one or two lines a problem: what was given, what is allowed, what to do next.
     """
@@ -23,6 +23,6 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written: {error.strerror or error}; make room, or mend the permissions, and start "
+            f"{path} cannot be written: {error.strerror or error}; make room, or fix the permissions, and start "
             "again: the run goes on from its last checkpoint."
         ) from error

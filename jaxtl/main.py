@@ -8,7 +8,7 @@ import sys
 
 from jaxtl.errors import Stopped, UserError
 from jaxtl.parallel import gpu_flags
-from jaxtl.parallel.cpu_runtime import compute_in_turn, has_accelerator, keep_freed_memory
+from jaxtl.parallel.cpu_runtime import dispatch_synchronously, has_accelerator, keep_freed_memory
 
 COMMANDS = {
     "train": "fine-tune, and evaluate the best checkpoint once on test (the default)",
@@ -23,11 +23,11 @@ COMMANDS = {
 }
 
 
-def main(argv: list[str] | None = None, *, in_turn: bool = False) -> int:
+def main(argv: list[str] | None = None, *, synchronous: bool = False) -> int:
     """Runs one command; returns the exit status: 0, 1 (a problem, explained) or 75 (stopped, to be started again).
 
-    One of several processes ends here, with 1, or with 76 where the others are gone. With `in_turn`, a CPU computes one
-    step after the other, not some ahead.
+    One of several processes ends here, with 1, or with 76 where the others are gone. With `synchronous`, a CPU
+    computes one step after the other, not some ahead.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
@@ -46,8 +46,8 @@ def main(argv: list[str] | None = None, *, in_turn: bool = False) -> int:
     # is printed.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    if in_turn:
-        compute_in_turn()
+    if synchronous:
+        dispatch_synchronously()
     try:
         return module.main(arguments, overrides) or 0
     except UserError as error:
@@ -73,7 +73,7 @@ def _end_all(error: Exception) -> None:
     """Ends the other processes of this run, too, if there are any."""
     from jaxtl.parallel import processes
 
-    if processes.several():
+    if processes.is_multiprocess():
         processes.end(error)
 
 
@@ -99,4 +99,4 @@ if __name__ == "__main__":
     keep_freed_memory()
     gpu_flags.set_flags()
     gpu_flags.keep_compiled()
-    sys.exit(main(in_turn=not has_accelerator()))
+    sys.exit(main(synchronous=not has_accelerator()))

@@ -1,4 +1,4 @@
-"""Steps of training on a placement, as the tests of meshes take them, and what these compare and count."""
+"""Steps of training on a partitioner, as the tests of meshes take them, and what these compare and count."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtl.finetune.param_groups import assign, select
 from jaxtl.train import ema
 from jaxtl.train.optimizer import make_optimizer
-from jaxtl.train.scanned_state import first_by_stack, over_stacks
+from jaxtl.train.scanned_state import first_by_scanned, over_scanned
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
 
@@ -26,29 +26,29 @@ def in_eight_devices(file):
     return json.loads(out.stdout.splitlines()[-1])
 
 
-def train(model, variables, unfreeze, placement, ema_decay=0.0, stacks=(), **options):
+def train(model, variables, unfreeze, partitioner, ema_decay=0.0, stacks=(), **options):
     """Takes five steps of SGD on 16 rows; returns the last state, the losses and the compiled step.
 
-    The placement keeps blocks in `stacks`.
+    The partitioner keeps blocks in `stacks`.
     """
     groups = select(assign(variables["params"], model.groups()), unfreeze)
     average = ema.trained_leaves(variables, groups) if ema_decay else None
-    groups = first_by_stack(groups, stacks)
-    optimizer = over_stacks(make_optimizer(groups, name="sgd", learning_rate=0.05, momentum=0.9), stacks)
-    state = placement.put_state(TrainState.create(variables, optimizer, jax.random.key(1), ema=average))
+    groups = first_by_scanned(groups, stacks)
+    optimizer = over_scanned(make_optimizer(groups, name="sgd", learning_rate=0.05, momentum=0.9), stacks)
+    state = partitioner.shard_state(TrainState.create(variables, optimizer, jax.random.key(1), ema=average))
     fixed = {"model": model, "optimizer": optimizer, "groups": groups, "clip_norm": 1.0, "ema_decay": ema_decay}
     step = partial(train_step, **fixed, **options)
 
     def batch(seed):
         rng = np.random.default_rng(seed)
         images = rng.normal(size=(16, 16, 16, 3)).astype(np.float32)
-        return placement.put_batch({"image": images, "label": rng.integers(0, 8, 16).astype(np.int32)})
+        return partitioner.shard_batch({"image": images, "label": rng.integers(0, 8, 16).astype(np.int32)})
 
-    compiled = placement.compile(step, state, batch(0), donate=True)
+    compiled = partitioner.compile(step, state, batch(0), donate=True)
     losses = []
     for seed in range(5):
         state, scalars = compiled(state, batch(seed))
-        losses.append(float(placement.get(scalars)["loss"]))
+        losses.append(float(partitioner.gather(scalars)["loss"]))
     return state, losses, compiled
 
 

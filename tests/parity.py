@@ -49,9 +49,11 @@ def load(location: Path, *, num_classes: int, image_size: int, name: str = "auto
     opened = pretrained.open_weights(str(location))
     model = models.build(pretrained.resolve_model(opened, name), num_classes=num_classes, image_size=image_size)
     head = "keep" if num_classes else "auto"
-    variables, passport = pretrained.adopt(opened, model, image_size=image_size, head=head, rng=jax.random.key(0))
-    assert not passport.contradicted
-    assert not passport.initialised
+    variables, load_report = pretrained.load_pretrained(
+        opened, model, image_size=image_size, head=head, rng=jax.random.key(0)
+    )
+    assert not load_report.contradicted
+    assert not load_report.initialised
     return model, variables
 
 

@@ -52,7 +52,7 @@ class Checkpoints:
         except OSError as error:
             raise UserError(
                 f"checkpoints cannot be written to {folder}: {orbax_io.reason(error)}; "
-                "make room, or mend the permissions."
+                "make room, or fix the permissions."
             ) from error
 
     def __enter__(self) -> "Checkpoints":
@@ -74,17 +74,19 @@ class Checkpoints:
         if problem is not None and kind is None:
             raise problem
 
-    def save(self, step: int, variables: Tree, rest: Tree, host: Mapping[str, Any], score: float | None = None) -> None:
+    def save(
+        self, step: int, variables: Tree, rest: Tree, metadata: Mapping[str, Any], score: float | None = None
+    ) -> None:
         """Starts writing one checkpoint in the background; it appears whole or not at all.
 
-        What is saved is what the arrays hold now: they may be donated, and `host` changed, once this has returned.
+        What is saved is what the arrays hold now: they may be donated, and `metadata` changed, once this has returned.
         Until it is written, the devices hold a copy of it (on a CPU the machine's memory does).
 
         Args:
           step: number of finished steps.
           variables: nested dicts of arrays.
           rest: any pytree of arrays.
-          host: what the loop needs to go on, as JSON.
+          metadata: what the loop needs to go on, as JSON.
           score: the figure that "best" compares, higher is better; None where nothing was evaluated.
 
         Raises:
@@ -93,11 +95,11 @@ class Checkpoints:
         """
         self._wait()
         self._saving, self._scores[step] = step, score
-        payload = {"loop": dict(host), "score": score}
+        payload = {"loop": dict(metadata), "score": score}
         # Digests, and the copies to the host, take seconds: the training goes on, and a thread makes them of a copy on
         # the devices. With several processes it waits instead: to save is a collective of all of them, which must come
         # between the same two steps in each. It also waits where the devices have no room for the copy.
-        snapshot = None if processes.several() else copied({"variables": variables, "rest": rest})
+        snapshot = None if processes.is_multiprocess() else copied({"variables": variables, "rest": rest})
         if snapshot is None:
             self._write(step, variables, rest, payload)
         else:
@@ -114,10 +116,10 @@ class Checkpoints:
     def _write(self, step: int, variables: Tree, rest: Tree, payload: dict[str, Any]) -> None:
         """Makes the digests and gives all to Orbax, which writes on in threads of its own."""
         payload["digests"] = {"variables": digests(variables), "rest": digests(rest)}
-        host = {**payload, "sha256": digest_json(payload)}
+        metadata = {**payload, "sha256": digest_json(payload)}
         try:
             self._set_aside(step)
-            orbax_io.start_save(self._manager, step, variables=variables, rest=rest, host=host)
+            orbax_io.start_save(self._manager, step, variables=variables, rest=rest, metadata=metadata)
         except Exception as error:
             raise self._unwritten(error) from error
 
@@ -146,21 +148,23 @@ class Checkpoints:
             with contextlib.suppress(OSError):  # What can be written to again is put back when it is opened.
                 folders.put_back(self._folder)
         try:
-            kept = folders.steps_in(self._folder)
+            retained = folders.steps_in(self._folder)
             last = (
-                f"goes on from step {kept[-1]}, the newest that is whole" if kept else "begins anew: there was none yet"
+                f"goes on from step {retained[-1]}, the newest that is whole"
+                if retained
+                else "begins anew: there was none yet"
             )
         except OSError:
             last = "goes on from the newest that is whole"
         why = orbax_io.reason(error)
-        if processes.several() and processes.status_of(error) == processes.PEERS_MISSING:
+        if processes.is_multiprocess() and processes.status_of(error) == processes.PEERS_MISSING:
             return UserError(
                 f"the checkpoint of step {self._saving} was not finished, since another process is gone: {why}\n"
                 f"Start all again; the run {last}."
             )
         return UserError(
             f"the checkpoint of step {self._saving} cannot be written to {self._folder}: {why}\n"
-            f"Make room, or mend the permissions, and start again; the run {last}."
+            f"Make room, or fix the permissions, and start again; the run {last}."
         )
 
     def _set_aside(self, step: int) -> None:
@@ -207,11 +211,11 @@ class Checkpoints:
 
     def _score(self, step: int) -> float | None:
         if step not in self._scores:
-            self._scores[step] = orbax_io.twice(partial(self._read_host, step))["score"]
+            self._scores[step] = orbax_io.twice(partial(self._read_metadata, step))["score"]
         return self._scores[step]
 
     def restore_latest(self, like: Callable[[int], tuple[Tree, Tree]]) -> tuple[int, Tree, Tree, dict[str, Any]] | None:
-        """Returns (step, variables, rest, host) of the newest checkpoint that is whole, or None where there is none.
+        """Returns (step, variables, rest, metadata) of the newest whole checkpoint, or None where there is none.
 
         A checkpoint that cannot be read, or whose arrays differ from their digests, twice in a row is passed over, and
         `problems` says so; it is moved to damaged-STEP: its step can be saved again, and nothing is lost.
@@ -251,18 +255,18 @@ class Checkpoints:
         return None
 
     def _read(self, step: int, variables: Tree, rest: Tree) -> tuple[Tree, Tree, dict[str, Any]]:
-        host = self._read_host(step)
+        metadata = self._read_metadata(step)
         for name, tree in (("variables", variables), ("rest", rest)):
-            others = sorted(paths(tree) ^ set(host["digests"][name]))
+            others = sorted(paths(tree) ^ set(metadata["digests"][name]))
             if others:
                 raise UserError(
                     f"checkpoint {step} and this run differ in {len(others)} arrays, such as {others[0]}: another "
                     "version of jaxtl wrote it. Go on with that version, or start in another --workdir."
                 )
         variables, rest = orbax_io.read_trees(self._manager, step, variables=variables, rest=rest)
-        verify(variables, host["digests"]["variables"])
-        verify(rest, host["digests"]["rest"])
-        return variables, rest, host["loop"]
+        verify(variables, metadata["digests"]["variables"])
+        verify(rest, metadata["digests"]["rest"])
+        return variables, rest, metadata["loop"]
 
     def _move_damaged(self, steps: list[int]) -> list[Path]:
         moved = [folders.damaged_name(self._folder, step) for step in steps]
@@ -274,11 +278,11 @@ class Checkpoints:
         self._manager.reload()
         return moved
 
-    def _read_host(self, step: int) -> dict[str, Any]:
-        host = orbax_io.read_host(self._manager, step)
-        if digest_json({key: host[key] for key in host if key != "sha256"}) != host["sha256"]:
+    def _read_metadata(self, step: int) -> dict[str, Any]:
+        metadata = orbax_io.read_metadata(self._manager, step)
+        if digest_json({key: metadata[key] for key in metadata if key != "sha256"}) != metadata["sha256"]:
             raise ValueError("the loop's numbers differ from what was saved")
-        return host
+        return metadata
 
     def read_variables(self, step: int) -> Tree:
         """Returns the variables of one step as numpy arrays, whatever the devices that wrote them.
@@ -288,9 +292,9 @@ class Checkpoints:
         """
 
         def read() -> Tree:
-            host = self._read_host(step)
+            metadata = self._read_metadata(step)
             variables = orbax_io.read_variables(self._manager, step)
-            verify(variables, host["digests"]["variables"])
+            verify(variables, metadata["digests"]["variables"])
             return variables
 
         self._wait()

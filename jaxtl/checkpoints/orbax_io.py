@@ -50,11 +50,13 @@ def _but_echoes(raised: Any) -> None:
 
 
 def start_save(
-    manager: ocp.CheckpointManager, step: int, *, variables: Tree, rest: Tree, host: Mapping[str, Any]
+    manager: ocp.CheckpointManager, step: int, *, variables: Tree, rest: Tree, metadata: Mapping[str, Any]
 ) -> None:
     """Starts writing a step; it goes on in the background."""
     items = ocp.args.Composite(
-        variables=ocp.args.PyTreeSave(variables), rest=ocp.args.PyTreeSave(rest), host=ocp.args.JsonSave(dict(host))
+        variables=ocp.args.PyTreeSave(variables),
+        rest=ocp.args.PyTreeSave(rest),
+        host=ocp.args.JsonSave(dict(metadata)),
     )
     manager.save(step, args=items, force=True)
 
@@ -103,7 +105,7 @@ def read_variables(manager: ocp.CheckpointManager, step: int) -> Tree:
     return manager.restore(step, args=items)["variables"]
 
 
-def read_host(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+def read_metadata(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     """Returns the JSON of a step; unlike the others, one process may ask for it alone."""
     return dict(ocp.JsonCheckpointHandler().restore(manager.directory / str(step) / "host"))
 
@@ -113,7 +115,7 @@ def twice(read: Callable[[], T]) -> T:
     try:
         return read()
     except Exception:
-        if processes.several():  # Orbax reads in all processes at once, and would wait for the others.
+        if processes.is_multiprocess():  # Orbax reads in all processes at once, and would wait for the others.
             raise
         return read()
 

@@ -15,15 +15,15 @@ class Retention:
         """Returns for each checkpoint whether it stays."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = set(sorted(steps)[max(0, len(steps) - self._latest) :])
+        retained = set(sorted(steps)[max(0, len(steps) - self._latest) :])
         scores: dict[int, float | None] = {}
         for step in steps:
             try:
                 scores[step] = self._score(step)
             except Exception:  # A drive that stumbles must not cost the best one.
-                kept.add(step)
-        kept.update(ranked(scores)[: self._best])
-        return [step in kept for step in steps]
+                retained.add(step)
+        retained.update(ranked(scores)[: self._best])
+        return [step in retained for step in steps]
 
 
 def ranked(scores: Mapping[int, float | None]) -> list[int]:

@@ -27,7 +27,7 @@ from jaxtl.experiment.attention import with_fastest_attention
 from jaxtl.experiment.build import open_parts, outline
 from jaxtl.experiment.input_pipeline import Inputs, make_inputs
 from jaxtl.experiment.training_plan import Plan
-from jaxtl.parallel.partitioner import Placement
+from jaxtl.parallel.partitioner import Partitioner
 from jaxtl.profiling.chips import peak_tflops
 from jaxtl.profiling.cost import Cost, step_cost
 from jaxtl.profiling.timing import Timing, time_steps
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plan",
         default="",
         metavar="CHIP-N",
-        help="run nothing; foretell a step on a slice such as v5e-256 (plan.json)",
+        help="run nothing; estimate a step on a slice such as v5e-256 (plan.json)",
     )
     parser.add_argument(
         "--plan-share", type=float, default=0.5, metavar="X", help="share of the chip's peak that a plan assumes (0.5)"
@@ -87,11 +87,11 @@ def run(
     if steps < 2 or warmup < 1:
         raise UserError(f"--steps={steps} --warmup={warmup}: give at least 2 steps, after at least 1.")
     files.open_workdir(workdir)
-    placement = setup.placement_for(config)
-    setup.check_devices(config.train.batch_size, placement, "train.batch_size")
+    partitioner = setup.partitioner_for(config)
+    setup.check_devices(config.train.batch_size, partitioner, "train.batch_size")
     opening = _synthetic if source == "synthetic" else _real
-    opened = opening(config, workdir, placement)
-    timing, cost, compiling = _measure(config, opened, placement, source=source, steps=steps, warmup=warmup)
+    opened = opening(config, workdir, partitioner)
+    timing, cost, compiling = _measure(config, opened, partitioner, source=source, steps=steps, warmup=warmup)
     results = {
         "model": opened.model.name,
         "weights": config.model.weights,
@@ -100,8 +100,8 @@ def run(
         "precision": config.train.precision,
         "batch_size": config.train.batch_size,
         "parameters": opened.plan.counts,
-        **_machine(placement),
-        **figures(timing, cost, batch_size=config.train.batch_size, devices=placement.devices),
+        **_machine(partitioner),
+        **measurements(timing, cost, batch_size=config.train.batch_size, devices=partitioner.devices),
         "seconds": {"compile": compiling, "timed": float(timing.done[-1] - timing.done[0])},
         "run": estimate(config, opened.plan, timing.seconds, len(opened.labels) if source == "real" else None),
     }
@@ -113,7 +113,7 @@ def run(
 
 
 def _measure(
-    config: ConfigDict, opened: Opened, placement: Placement, *, source: str, steps: int, warmup: int
+    config: ConfigDict, opened: Opened, partitioner: Partitioner, *, source: str, steps: int, warmup: int
 ) -> tuple[Timing, Cost, float]:
     """Compiles and runs the first stage's step; returns the timing, the cost and the seconds of compiling."""
     model, variables, plan, inputs = opened.model, opened.variables, opened.plan, opened.inputs
@@ -123,35 +123,37 @@ def _measure(
     step = steps_lib.make_step(
         config, model, plan, stage, optimizer=optimizer, loss=loss, module=inputs.model, cached=inputs.cached
     )
-    placement, variables = steps_lib.place_states(config, model, plan, variables, placement)
-    placement.check(variables)
-    state = placement.put_state(steps_lib.make_state(config, variables, stage, optimizer))
+    partitioner, variables = steps_lib.place_states(config, model, plan, variables, partitioner)
+    partitioner.check(variables)
+    state = partitioner.shard_state(steps_lib.make_state(config, variables, stage, optimizer))
     begun = time.perf_counter()
-    compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
+    compiled = partitioner.compile(step, state, partitioner.shard_batch(inputs.dummy), donate=True)
     compiling = time.perf_counter() - begun
     shapes = steps_lib.abstract_state(config, model, plan, stage, variables, optimizer)
-    cost = step_cost(step, compiled, shapes, setup.whole_batch(inputs.blank))
+    cost = step_cost(step, compiled, shapes, setup.global_batch_shapes(inputs.dummy))
     batches = inputs.batches(0)
     placed = (
-        map(placement.put_batch, batches) if source == "real" else itertools.repeat(placement.put_batch(next(batches)))
+        map(partitioner.shard_batch, batches)
+        if source == "real"
+        else itertools.repeat(partitioner.shard_batch(next(batches)))
     )
     return time_steps(compiled, state, placed, steps=steps, warmup=warmup)[1], cost, compiling
 
 
-def _synthetic(config: ConfigDict, workdir: Path, placement: Placement) -> Opened:
+def _synthetic(config: ConfigDict, workdir: Path, partitioner: Partitioner) -> Opened:
     """Returns the parts of a run on noise: neither data nor weights need be at hand."""
     known = outline(config, setup.try_weights(config))
-    model = with_fastest_attention(config, known.model, placement, plan=known.plan)
+    model = with_fastest_attention(config, known.model, partitioner, plan=known.plan)
     # Products of other numbers take as long.
     variables = pretrained.initialise(model.module, jax.random.key(config.train.seed), model.pixels.size)
-    blank = setup.blank_batch(model.pixels.size, config.train.batch_size)
-    noise = np.random.default_rng(0).integers(0, 256, blank["image"].shape, np.uint8)
+    dummy = setup.dummy_batch(model.pixels.size, config.train.batch_size)
+    noise = np.random.default_rng(0).integers(0, 256, dummy["image"].shape, np.uint8)
     labels = np.arange(len(noise), dtype=np.int32) % len(model.classes)
 
     def batches(start_step: int) -> Iterator[Any]:
-        return itertools.repeat({**blank, "image": noise, "label": labels})
+        return itertools.repeat({**dummy, "image": noise, "label": labels})
 
-    inputs = Inputs(model.module, False, blank, batches, lambda variables: _never)
+    inputs = Inputs(model.module, False, dummy, batches, lambda variables: _never)
     return Opened(model, variables, known.plan, inputs, np.zeros(0, np.int32))
 
 
@@ -159,17 +161,17 @@ def _never(*_: Any) -> Any:
     raise AssertionError("bench evaluates nothing")
 
 
-def _real(config: ConfigDict, workdir: Path, placement: Placement) -> Opened:
+def _real(config: ConfigDict, workdir: Path, partitioner: Partitioner) -> Opened:
     """Returns the parts of a run as train would start it."""
     parts = open_parts(config)
     splits, plan = parts.splits, parts.plan
-    model = with_fastest_attention(config, parts.model, placement, plan=plan)
+    model = with_fastest_attention(config, parts.model, partitioner, plan=plan)
     inputs = make_inputs(
         config,
         workdir,
         model,
         splits,
-        placement,
+        partitioner,
         variables=parts.variables,
         assignment=plan.assignment,
         labels=[stage.labels for stage in plan.stages],
@@ -178,7 +180,7 @@ def _real(config: ConfigDict, workdir: Path, placement: Placement) -> Opened:
     return Opened(model, parts.variables, plan, inputs, splits.train.labels)
 
 
-def figures(timing: Timing, cost: Mapping[str, float], *, batch_size: int, devices: int) -> dict[str, Any]:
+def measurements(timing: Timing, cost: Mapping[str, float], *, batch_size: int, devices: int) -> dict[str, Any]:
     """Returns speed, step times, cost and utilisation.
 
     Args:
@@ -223,17 +225,17 @@ def estimate(config: ConfigDict, plan: Plan, seconds: float, images: int | None)
     }
 
 
-def _machine(placement: Placement) -> dict[str, Any]:
+def _machine(partitioner: Partitioner) -> dict[str, Any]:
     return {
         "device": jax.devices()[0].device_kind,
-        "devices": placement.devices,
+        "devices": partitioner.devices,
         "processes": jax.process_count(),
         "jax": jax.__version__,
     }
 
 
 def report(results: Mapping[str, Any]) -> str:
-    """Returns the figures in a few lines."""
+    """Returns the metrics in a few lines."""
     step, memory, run_ = results["step_seconds"], results["memory_bytes"], results["run"]
     mfu = "no MFU: the peak of this device is not in the table"
     if results["mfu"]:

@@ -33,11 +33,11 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
 
 
 def run(config: ConfigDict, *, leaves: bool = False, cost: bool = False) -> None:
-    """Prints the weights' passport, the groups with shapes, counts, what trains and its rate, and the step's cost."""
+    """Prints the load report, the groups with shapes, counts, what trains and its rate, and the step's cost."""
     known = outline(config, _open_weights(config))
     plan = known.plan
-    if known.passport is not None:
-        print(known.passport.table())
+    if known.load_report is not None:
+        print(known.load_report.table())
     print("\n".join([f"{len(known.model.classes)} classes, from {known.classes_from}", *plan.notes]))
     # The rates shown are the highest, so the length of an epoch does not matter.
     print(table(plan, config.optimizer.learning_rate, leaves=leaves))
@@ -54,10 +54,10 @@ def _cost(config: ConfigDict, known: Outline, stage: Stage) -> str:
     """Compiles the step of a stage for one device, from shapes alone, and tells what it costs."""
     model, plan, shapes = known.model, known.plan, known.shapes
     step, state = steps.abstract_step(config, model, plan, stage, shapes)
-    blank = setup.blank_batch(model.pixels.size, config.train.batch_size)
+    dummy = setup.dummy_batch(model.pixels.size, config.train.batch_size)
     reference = steps.begin_reference_cost(config, model, plan, shapes)
-    compiled = jax.jit(step, donate_argnums=0).lower(state, blank).compile()
-    cost = step_cost(step, compiled, state, blank) | reference.result()
+    compiled = jax.jit(step, donate_argnums=0).lower(state, dummy).compile()
+    cost = step_cost(step, compiled, state, dummy) | reference.result()
     return steps.cost_line(cost, plan, stage)
 
 

@@ -14,7 +14,7 @@ from jaxtl import data
 from jaxtl.commands import flags
 from jaxtl.config import to_dict
 from jaxtl.errors import UserError
-from jaxtl.evaluate.metrics import figures, headline
+from jaxtl.evaluate.metrics import compute_metrics, headline
 from jaxtl.experiment import setup
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.attention import with_fastest_attention
@@ -42,9 +42,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             f"--workdir={workdir} is that of a run, whose results.json must stay: give another folder "
             f"(to evaluate that run, add --config.model.weights=run:{workdir})."
         )
-    placement = setup.placement_for(config)
+    partitioner = setup.partitioner_for(config)
     batch_size = config.eval.batch_size or config.train.batch_size
-    setup.check_devices(batch_size, placement, "eval.batch_size")
+    setup.check_devices(batch_size, partitioner, "eval.batch_size")
     opened, source = setup.open_both(config)
     if opened is None:
         raise UserError("eval needs weights: give --config.model.weights (run:WORKDIR for a run of yours).")
@@ -52,20 +52,20 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     classes, dataset = _align(opened.num_classes, opened.classes, source, dataset)
     model = setup.make_model(config, opened, classes)
     config.model.head = "keep"
-    variables, passport = setup.variables_for(config, opened, model)
-    assert passport is not None
-    print(passport.table())
+    variables, load_report = setup.variables_for(config, opened, model)
+    assert load_report is not None
+    print(load_report.table())
     print(f"evaluates {split} of {config.data.source}: {len(dataset):,} images")
-    model = with_fastest_attention(config, model, placement)
-    variables = placement.put_state(variables)
+    model = with_fastest_attention(config, model, partitioner)
+    variables = partitioner.shard_state(variables)
     begun = time.perf_counter()
     location = config.model.weights
     # A run knows with which loss it trained.
     trained = files.run_config(Path(location.removeprefix("run:"))) if location.startswith("run:") else config
     loss = setup.evaluation_loss(trained, len(classes))
-    evaluate = setup.compile_evaluation(model, variables, placement, batch_size, loss)
+    evaluate = setup.compile_evaluation(model, variables, partitioner, batch_size, loss)
     compiled = time.perf_counter()
-    result = figures(evaluate(variables, dataset), classes)
+    result = compute_metrics(evaluate(variables, dataset), classes)
     ended = time.perf_counter()
     results = {
         "model": model.name,
@@ -78,7 +78,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "test": result,
     }
     files.write_json(workdir / "config.json", to_dict(config))
-    files.write_json(workdir / "weights.json", passport.to_json())
+    files.write_json(workdir / "weights.json", load_report.to_json())
     files.write_json(workdir / "results.json", results)
     print(f"test   {headline(result)}")
     print(
@@ -101,7 +101,7 @@ def _dataset(config: ConfigDict, source: data.Source) -> tuple[str, data.Dataset
 
 
 def _align(
-    width: int, theirs: tuple[str, ...] | None, source: data.Source, dataset: data.Dataset
+    width: int, source_classes: tuple[str, ...] | None, source: data.Source, dataset: data.Dataset
 ) -> tuple[tuple[str, ...], data.Dataset]:
     """Returns the classes of the head, and the data with labels in their order.
 
@@ -110,22 +110,22 @@ def _align(
     """
     if not width:
         raise UserError("these weights have no head, so they predict no classes: train first.")
-    ours = source.classes
-    if theirs and set(ours) <= set(theirs):
-        place = np.asarray([theirs.index(name) for name in ours], np.int32)
-        return theirs, dataclasses.replace(dataset, classes=theirs, labels=place[dataset.labels])
+    classes = source.classes
+    if source_classes and set(classes) <= set(source_classes):
+        place = np.asarray([source_classes.index(name) for name in classes], np.int32)
+        return source_classes, dataclasses.replace(dataset, classes=source_classes, labels=place[dataset.labels])
     # Plain indices say which output is meant, even where the highest of them do not occur.
-    if len(ours) <= width and all(name == str(index) for index, name in enumerate(ours)):
-        classes = theirs or tuple(str(index) for index in range(width))
+    if len(classes) <= width and all(name == str(index) for index, name in enumerate(classes)):
+        classes = source_classes or tuple(str(index) for index in range(width))
         return classes, dataclasses.replace(dataset, classes=classes)
     # So do numbers with names beside them.
-    if len(ours) < width and theirs is None and source.uri.startswith(("csv:", "npz:")):
-        classes = ours + tuple(f"class {index}" for index in range(len(ours), width))
+    if len(classes) < width and source_classes is None and source.uri.startswith(("csv:", "npz:")):
+        classes = classes + tuple(f"class {index}" for index in range(len(classes), width))
         return classes, dataclasses.replace(dataset, classes=classes)
-    if len(ours) != width:
-        known = f" ({', '.join(theirs[:3])}, ...)" if theirs else ""
+    if len(classes) != width:
+        known = f" ({', '.join(source_classes[:3])}, ...)" if source_classes else ""
         raise UserError(
-            f"{source.uri} has {len(ours)} classes ({', '.join(ours[:3])}, ...), but the weights have a head for "
+            f"{source.uri} has {len(classes)} classes ({', '.join(classes[:3])}, ...), but the weights have a head for "
             f"{width}{known}: train first, or give data of the same classes."
         )
-    return ours, dataset
+    return classes, dataset

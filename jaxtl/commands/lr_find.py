@@ -47,8 +47,8 @@ def run(
 ) -> dict[str, Any]:
     """Sweeps the rate of the head, all others in their proportion; returns what lr_find.json holds."""
     files.open_workdir(workdir)
-    placement = setup.placement_for(config, "jit")
-    setup.check_devices(config.train.batch_size, placement, "train.batch_size")
+    partitioner = setup.partitioner_for(config, "jit")
+    setup.check_devices(config.train.batch_size, partitioner, "train.batch_size")
     parts = open_parts(config)
     splits, model, variables, plan = parts.splits, parts.model, parts.variables, parts.plan
     inputs = make_inputs(
@@ -56,7 +56,7 @@ def run(
         workdir,
         model,
         splits,
-        placement,
+        partitioner,
         variables=variables,
         assignment=plan.assignment,
         labels=[plan.stages[0].labels],
@@ -68,14 +68,14 @@ def run(
     )
     found = {}
     for name, (rates, losses) in curves.items():
-        marks = lr_range_test.suggest(rates, losses)
-        found[name] = {"suggestions": marks, "rates": rates.tolist(), "losses": losses.tolist()}
-        print(f"{name}: " + "  ".join(f"{mark} {rate:.3g}" for mark, rate in marks.items()))
+        suggestions = lr_range_test.suggest(rates, losses)
+        found[name] = {"suggestions": suggestions, "rates": rates.tolist(), "losses": losses.tolist()}
+        print(f"{name}: " + "  ".join(f"{mark} {rate:.3g}" for mark, rate in suggestions.items()))
     results = {"model": model.name, "weights": config.model.weights, "data": config.data.source, "sweeps": found}
     files.write_json(workdir / "lr_find.json", results)
     smoothed = {name: (rates, lr_range_test.smooth(losses)) for name, (rates, losses) in curves.items()}
-    marks = {} if per_group else found["all"]["suggestions"]
+    suggestions = {} if per_group else found["all"]["suggestions"]
     title = f"{model.name} on {config.data.source.rpartition('/')[2]}"
-    plot_rates(workdir / "lr_find.png", smoothed, marks, title=title)
+    plot_rates(workdir / "lr_find.png", smoothed, suggestions, title=title)
     print(f"{workdir / 'lr_find.json'} and {workdir / 'lr_find.png'}; set config.optimizer.learning_rate")
     return results

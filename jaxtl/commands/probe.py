@@ -22,7 +22,7 @@ from jaxtl.evaluate.plot import plot_depth
 from jaxtl.evaluate.probe import Score, Split, compile_linear, probe_knn, probe_linear
 from jaxtl.experiment import setup
 from jaxtl.experiment import workdir as files
-from jaxtl.parallel.partitioner import make_placement
+from jaxtl.parallel.partitioner import make_partitioner
 
 PROBES = {"knn": probe_knn, "linear": probe_linear}
 
@@ -44,7 +44,7 @@ def run(config: ConfigDict, workdir: Path, *, per_group: bool = False) -> dict[s
     started = time.perf_counter()
     files.open_workdir(workdir)
     batch_size = config.eval.batch_size or config.train.batch_size
-    setup.check_devices(batch_size, make_placement("jit"), "eval.batch_size")
+    setup.check_devices(batch_size, make_partitioner("jit"), "eval.batch_size")
     opened, source = setup.open_both(config)
     splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
     if splits.test is None:
@@ -131,17 +131,17 @@ def _features(
 ) -> dict[str, tuple[Split, ...]]:
     """Passes over all images once; returns group -> a split for each data set."""
     # jit whatever the config says: each host needs all rows.
-    placement = make_placement("jit")
-    on_devices = placement.put_state(variables)
-    blank = placement.put_batch(setup.blank_batch(model.pixels.size, batch_size))["image"]
-    compiled = placement.compile(forward, on_devices, blank)
+    partitioner = make_partitioner("jit")
+    on_devices = partitioner.shard_state(variables)
+    dummy = partitioner.shard_batch(setup.dummy_batch(model.pixels.size, batch_size))["image"]
+    compiled = partitioner.compile(forward, on_devices, dummy)
     view = functools.partial(data.eval_view, pixels=model.pixels)
     splits: dict[str, list[Split]] = {}
     for dataset in datasets:
         shard = (jax.process_index(), jax.process_count())
         found = []
         for batch in data.eval_batches(dataset, batch_size=batch_size, view=view, shard=shard):
-            found.append(compiled(on_devices, placement.put_batch(batch)["image"]))
+            found.append(compiled(on_devices, partitioner.shard_batch(batch)["image"]))
             if len(found) > 1:
                 found[-2] = jax.device_get(found[-2])  # A batch late, so that the devices never wait for the host.
         for name in found[0]:

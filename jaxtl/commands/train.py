@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from jaxtl.checkpoints.manager import Checkpoints, read_best
 from jaxtl.commands import flags
 from jaxtl.errors import UserError
-from jaxtl.evaluate.metrics import figures, summary
+from jaxtl.evaluate.metrics import compute_metrics, summary
 from jaxtl.experiment import lr_sweep, setup, steps
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.input_pipeline import Evaluate, Inputs, make_inputs
@@ -69,8 +69,8 @@ def _run(run: Run, variables: Mapping[str, Any], started: float, stop: Callable[
     if run.splits.test is not None:
         begun = time.perf_counter()
         results["best_step"], best = read_best(run.workdir)
-        sums = evaluate(run.placement.put_state(best), run.splits.test, stop)
-        results["test"] = figures(sums, run.model.classes)
+        accumulators = evaluate(run.partitioner.shard_state(best), run.splits.test, stop)
+        results["test"] = compute_metrics(accumulators, run.model.classes)
         progress.seconds["evaluate"] += time.perf_counter() - begun
     results["seconds"] = {**progress.seconds, "total": progress.total()}
     files.write_json(run.workdir / "results.json", results)
@@ -84,7 +84,7 @@ def _train(
     run: Run, variables: Mapping[str, Any], started: float, stop: Callable[[], bool]
 ) -> tuple[int, Progress, Evaluate]:
     """Trains to the end; returns the last step, the progress, and the evaluation."""
-    config, placement, plan = run.config, run.placement, run.plan
+    config, partitioner, plan = run.config, run.partitioner, run.plan
     keep = {key: config.train[key] for key in ("keep_latest", "keep_best")}
     with Checkpoints(run.workdir / "checkpoints", **keep) as checkpoints:
         state, progress = _restore(run, variables, checkpoints)
@@ -94,7 +94,7 @@ def _train(
             run.workdir,
             run.model,
             run.splits,
-            placement,
+            partitioner,
             # What is frozen from beginning to end is as it was read.
             variables=variables,
             assignment=plan.assignment,
@@ -105,7 +105,7 @@ def _train(
         files.write_json(run.workdir / "features.json", {"cached": inputs.cached})
         if config.train.check_learning_rate and not done:
             lr_sweep.warn(config, run.model, plan, run.loss, inputs, state.variables)
-        state = placement.put_state(state)
+        state = partitioner.shard_state(state)
         reference = steps.begin_reference_cost(config, run.model, plan, variables)
         begun = time.perf_counter()
         evaluate = inputs.compile_evaluation(state.variables)
@@ -134,7 +134,7 @@ def _train(
                     stop=stop,
                 )
                 done = stage.stop
-        return int(placement.get(state.step)), progress, evaluate
+        return int(partitioner.gather(state.step)), progress, evaluate
 
 
 def _restore(run: Run, variables: Mapping[str, Any], checkpoints: Checkpoints) -> tuple[TrainState, Progress]:
@@ -164,13 +164,13 @@ def _begin_stage(
     reference: Future[Cost],
 ) -> tuple[TrainState, Callable[..., Any]]:
     """Returns the state at the stage's start, or further on in it, and its compiled step."""
-    plan, placement = run.plan, run.placement
+    plan, partitioner = run.plan, run.partitioner
     optimizer = plan.make_optimizer(stage)
     if len(plan.stages) > 1:
         number = plan.stages.index(stage) + 1
         print(f"stage {number} of {len(plan.stages)}: steps {stage.start + 1} to {stage.stop}, rates x {stage.rate:g}")
-    if stage.start and int(placement.get(state.step)) == stage.start:
-        state = placement.put_state(carry_over(placement.get(state), stage, optimizer))
+    if stage.start and int(partitioner.gather(state.step)) == stage.start:
+        state = partitioner.shard_state(carry_over(partitioner.gather(state), stage, optimizer))
         # What came before cannot count against what has not begun.
         progress.waited = 0
     begun = time.perf_counter()
@@ -185,8 +185,8 @@ def _begin_stage(
         cached=inputs.cached,
     )
     shapes = steps.abstract_state(run.config, run.model, plan, stage, variables, optimizer)
-    counted = steps.begin_step_count(step, shapes, setup.whole_batch(inputs.blank))
-    compiled = placement.compile(step, state, placement.put_batch(inputs.blank), donate=True)
+    counted = steps.begin_step_count(step, shapes, setup.global_batch_shapes(inputs.dummy))
+    compiled = partitioner.compile(step, state, partitioner.shard_batch(inputs.dummy), donate=True)
     progress.seconds["compile"] += time.perf_counter() - begun
     cost = {"step_gflop": counted.result(), **memory_cost(compiled, shapes), **reference.result()}
     progress.costs[str(stage.start)] = {"parameters": plan.count(stage.since), **cost}
@@ -210,18 +210,22 @@ def _fit(
 ) -> tuple[TrainState, Progress]:
     """Trains one stage to its end."""
     train, stages = run.config.train, run.plan.stages
-    marks = loop.eval_steps(run.plan.total_steps, every=train.eval_every, steps_per_epoch=run.steps_per_epoch)
+    evaluation_steps = loop.eval_steps(
+        run.plan.total_steps, every=train.eval_every, steps_per_epoch=run.steps_per_epoch
+    )
     return loop.fit(
         state,
         step=step,
         batches=batches,
-        evaluate=lambda variables: summary(figures(evaluate(variables, run.splits.val, stop), run.model.classes)),
+        evaluate=lambda variables: summary(
+            compute_metrics(evaluate(variables, run.splits.val, stop), run.model.classes)
+        ),
         total_steps=run.plan.total_steps,
         stop_at=stage.stop,
         # Each border has a checkpoint, so that a state between two stages need never be made twice.
-        eval_at=sorted({*marks, *(stage.stop for stage in stages)}),
+        eval_at=sorted({*evaluation_steps, *(stage.stop for stage in stages)}),
         batch_size=train.batch_size,
-        placement=run.placement,
+        partitioner=run.partitioner,
         checkpoints=checkpoints,
         log=log,
         screen=screen,

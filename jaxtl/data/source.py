@@ -91,7 +91,7 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
       source: an open source.
       train: split to train on, in the split language; "" derives it.
       val: split to choose the best checkpoint by; "" derives it.
-      test: split for the final figures; "" is the source's test split, or none.
+      test: split for the final metrics; "" is the source's test split, or none.
 
     Raises:
       UserError: a split is unknown or empty, two of them share examples, or train has one class only.
@@ -111,7 +111,7 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
     if not test and "test" in known:
         test = "test"
     if not test:
-        notes.append(f"{source.uri} has no test split: there will be no test figures")
+        notes.append(f"{source.uri} has no test split: there will be no test metrics")
     if not val and "validation" in known:
         val = "validation"
     training = source.split(train)
@@ -151,7 +151,7 @@ def _refuse_overlap(datasets: Mapping[str, Dataset | None]) -> None:
             if shared:
                 problems.append(
                     f"{first} and {second} share {len(shared)} examples (first: {', '.join(shared[:3])}); "
-                    "figures on seen examples mean nothing, so choose splits that do not overlap"
+                    "metrics on seen examples mean nothing, so choose splits that do not overlap"
                 )
     if problems:
         raise UserError("\n".join(problems))

@@ -40,7 +40,7 @@ def predict(
       probabilities: uint8 [B, S, S, 3] with B = batch_size -> float32 [B, C].
       classes: names of the C classes.
       pixels: how images must be prepared.
-      batch_size: rows of a batch; the last one is filled up with blank images.
+      batch_size: rows of a batch; the last one is filled up with dummy images.
       workers: threads that decode.
 
     Yields:
@@ -50,9 +50,9 @@ def predict(
     with ThreadPoolExecutor(workers) as executor:
         for chunk in _batched(paths, batch_size):
             views = list(executor.map(_view, chunk, repeat(pixels)))
-            blank = np.zeros((pixels.size, pixels.size, 3), np.uint8)
-            rows = [view if isinstance(view, np.ndarray) else blank for view in views]
-            result = probabilities(np.stack(list(chain(rows, repeat(blank, batch_size - len(rows))))))
+            dummy = np.zeros((pixels.size, pixels.size, 3), np.uint8)
+            rows = [view if isinstance(view, np.ndarray) else dummy for view in views]
+            result = probabilities(np.stack(list(chain(rows, repeat(dummy, batch_size - len(rows))))))
             for path, view, row in zip(chunk, views, result[: len(chunk)], strict=True):
                 yield _line(path, row, classes) if isinstance(view, np.ndarray) else {"file": str(path), "error": view}
 

@@ -1,4 +1,4 @@
-"""What is added up over the batches of an evaluation; all figures derive from these sums, never from means of means."""
+"""Accumulators over the batches of an evaluation: all metrics derive from them, never from means of means."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -26,7 +26,7 @@ def eval_step(
     prepare: Callable[[Mapping[str, jax.Array]], Mapping[str, jax.Array]] | None = None,
     axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
-    """Returns the sums of one batch over its rows with mask 1.
+    """Returns the accumulators of one batch over its rows with mask 1.
 
     Args:
       variables: parameters and collections of the model.
@@ -44,17 +44,17 @@ def eval_step(
     if prepare is not None:
         batch = dict(prepare(batch))
     logits = jnp.asarray(model.apply(variables, batch["image"], train=False))
-    sums = sums_of(logits, batch["label"], batch["mask"], loss_fn)
-    return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    accumulators = batch_accumulators(logits, batch["label"], batch["mask"], loss_fn)
+    return accumulators if axis_name is None else jax.lax.psum(accumulators, axis_name)
 
 
-def sums_of(
+def batch_accumulators(
     logits: jax.Array,
     labels: jax.Array,
     mask: jax.Array,
     loss_fn: Loss = optax.softmax_cross_entropy_with_integer_labels,
 ) -> dict[str, jax.Array]:
-    """Returns the sums of `eval_step` for logits [B, C], class indices [B] and mask [B]."""
+    """Returns the accumulators of `eval_step` for logits [B, C], class indices [B] and mask [B]."""
     classes = logits.shape[-1]
     counted = mask > 0
     predicted = logits.argmax(-1)
@@ -66,7 +66,7 @@ def sums_of(
     def per_class(index, weights):
         return jnp.zeros(classes, jnp.int32).at[index].add(weights)
 
-    sums = {
+    accumulators = {
         "count": weight.sum(),
         "loss": (loss_fn(logits, labels) * mask).sum(),
         "correct": ((predicted == labels) & counted).sum(),
@@ -76,21 +76,21 @@ def sums_of(
         "actual": per_class(labels, weight),
     }
     if classes <= MAX_CONFUSION_CLASSES:
-        sums["confusion"] = jnp.zeros((classes, classes), jnp.int32).at[labels, predicted].add(weight)
-    return sums
+        accumulators["confusion"] = jnp.zeros((classes, classes), jnp.int32).at[labels, predicted].add(weight)
+    return accumulators
 
 
-def add_up(
+def accumulate_batches(
     step: Callable[[Any, Any], dict[str, jax.Array]],
     variables: Any,
     batches: Iterable[Any],
     *,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, np.ndarray]:
-    """Returns the sums of all batches, added in float64 and int64 on the host.
+    """Returns the accumulators of all batches, added in float64 and int64 on the host.
 
     Args:
-      step: (variables, batch) -> sums, compiled.
+      step: (variables, batch) -> accumulators, compiled.
       variables: on the devices.
       batches: each on the devices.
       stop: asked after each batch whether to leave it at that.
@@ -102,10 +102,10 @@ def add_up(
     total: dict[str, np.ndarray] = {}
     pending = None
     for batch in batches:
-        sums = step(variables, batch)
+        accumulators = step(variables, batch)
         if pending is not None:
             total = _add(total, pending)  # Fetched one batch late, so that the device never waits for the host.
-        pending = sums
+        pending = accumulators
         if stop():
             raise Stopped("the evaluation was left")
     if pending is None:
@@ -113,9 +113,9 @@ def add_up(
     return _add(total, pending)
 
 
-def _add(total, sums):
+def _add(total, accumulators):
     wide = {
         key: np.asarray(value).astype(np.float64 if np.asarray(value).dtype.kind == "f" else np.int64)
-        for key, value in jax.device_get(sums).items()
+        for key, value in jax.device_get(accumulators).items()
     }
     return {key: value + total.get(key, 0) for key, value in wide.items()}

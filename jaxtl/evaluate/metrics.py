@@ -1,4 +1,4 @@
-"""From sums to the figures of results.json."""
+"""From accumulators to the metrics of results.json."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,26 +6,26 @@ from typing import Any
 import numpy as np
 
 
-def figures(sums: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, Any]:
-    """Returns the figures of one evaluation, as plain numbers, ready for JSON.
+def compute_metrics(accumulators: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, Any]:
+    """Returns the metrics of one evaluation, as plain numbers, ready for JSON.
 
     Precision, recall and F1 are macro averages over the classes that occur, as a true class or as a prediction; a class
     without predictions has precision 0, and one without examples recall 0.
 
     Args:
-      sums: what `sums.add_up` returned.
+      accumulators: what `accumulators.accumulate_batches` returned.
       classes: the names of the C classes.
     """
-    count = int(sums["count"])
-    hits, predicted, actual = (np.asarray(sums[key], np.float64) for key in ("hits", "predicted", "actual"))
+    count = int(accumulators["count"])
+    hits, predicted, actual = (np.asarray(accumulators[key], np.float64) for key in ("hits", "predicted", "actual"))
     precision = _ratio(hits, predicted)
     recall = _ratio(hits, actual)
     f1 = _ratio(2 * hits, predicted + actual)
     occurs = (predicted + actual) > 0
     result: dict[str, Any] = {
-        "accuracy": int(sums["correct"]) / count,
-        "top5": int(sums["top5"]) / count,
-        "loss": float(sums["loss"]) / count,
+        "accuracy": int(accumulators["correct"]) / count,
+        "top5": int(accumulators["top5"]) / count,
+        "loss": float(accumulators["loss"]) / count,
         "precision": float(precision[occurs].mean()),
         "recall": float(recall[occurs].mean()),
         "f1": float(f1[occurs].mean()),
@@ -37,13 +37,13 @@ def figures(sums: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str,
             )
         },
     }
-    if "confusion" in sums:
-        result["confusion_matrix"] = np.asarray(sums["confusion"]).tolist()
+    if "confusion" in accumulators:
+        result["confusion_matrix"] = np.asarray(accumulators["confusion"]).tolist()
     return result
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the scalar figures alone: what a log line or a curve shows."""
+    """Returns the scalar metrics alone: what a log line or a curve shows."""
     return {key: value for key, value in result.items() if isinstance(value, float)}
 
 
@@ -52,6 +52,6 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """Returns the figures of one evaluation in one line for a person."""
+    """Returns the metrics of one evaluation in one line for a person."""
     shares = "  ".join(f"{key} {100 * result[key]:.2f} %" for key in ("accuracy", "top5", "f1"))
     return f"{shares}  loss {result['loss']:.4f}  on {result['count']:,} images"

@@ -34,14 +34,14 @@ def plot_depth(
 
 
 def plot_rates(
-    path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], marks: Mapping[str, float], *, title: str
+    path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], suggestions: Mapping[str, float], *, title: str
 ) -> None:
     """Draws loss against learning rate.
 
     Args:
       path: of the image; its suffix says the format.
       curves: name -> (rates [n], losses [n]).
-      marks: name -> rate, drawn as vertical lines.
+      suggestions: name -> rate, drawn as vertical lines.
       title: above the plot.
     """
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ def plot_rates(
     axes = figure.add_subplot()
     for name, (rates, losses) in curves.items():
         axes.plot(rates, losses, label=name)
-    for number, (name, rate) in enumerate(marks.items()):
+    for number, (name, rate) in enumerate(suggestions.items()):
         axes.axvline(rate, linestyle="--", color=f"C{number + len(curves)}", label=f"{name}: {rate:.2g}")
     axes.set_xscale("log")
     axes.set(xlabel="learning rate", ylabel="loss (smoothed)", title=title)

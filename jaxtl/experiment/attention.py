@@ -14,14 +14,14 @@ from jaxtl.finetune.param_groups import FROZEN
 from jaxtl.models.layers.attention import accepted, padded_tokens
 from jaxtl.parallel import processes
 from jaxtl.parallel.backend import backend
-from jaxtl.parallel.partitioner import Placement
+from jaxtl.parallel.partitioner import Partitioner
 from jaxtl.profiling.attention_timing import Workload, choose
 
 
 def with_fastest_attention(
     config: ConfigDict,
     model: setup.Model,
-    placement: Placement,
+    partitioner: Partitioner,
     *,
     plan: Plan | None = None,
     workdir: Path | None = None,
@@ -33,7 +33,7 @@ def with_fastest_attention(
     Args:
       config: the config; model.attention is in the model already, and counts if it is not "auto".
       model: the model.
-      placement: of the steps, for the share of the batch that one device computes.
+      partitioner: of the steps, for the share of the batch that one device computes.
       plan: of a training run; None where the model is evaluated only.
       workdir: of a training run, which goes on with the form that it began with: another rounds otherwise, and with
         dropout draws other masks.
@@ -43,7 +43,7 @@ def with_fastest_attention(
         return model
     form = module.attention
     if form == "auto":
-        form = _choose(config, module, placement, plan, workdir) if processes.is_main() else ""
+        form = _choose(config, module, partitioner, plan, workdir) if processes.is_main() else ""
         form = processes.gather(form)[0]
     if form != "auto":
         # What is written down is what computes: JAX may refuse the form that was given.
@@ -55,16 +55,16 @@ def with_fastest_attention(
     return dataclasses.replace(model, module=module.clone(attention=form))
 
 
-def _choose(config: ConfigDict, module: Any, placement: Placement, plan: Plan | None, workdir: Path | None) -> str:
+def _choose(config: ConfigDict, module: Any, partitioner: Partitioner, plan: Plan | None, workdir: Path | None) -> str:
     if workdir is not None and files.has_checkpoints(workdir):
         form, card = files.began_with_attention(workdir)
         if card in ("", _card()):
             print(f"attention: {form}, as the run began")
             return form
     if plan is None:
-        rows = (config.eval.batch_size or config.train.batch_size) // placement.devices
+        rows = (config.eval.batch_size or config.train.batch_size) // partitioner.devices
     else:
-        rows = config.train.batch_size // (placement.devices * config.train.accumulate)
+        rows = config.train.batch_size // (partitioner.devices * config.train.accumulate)
     workload = Workload(
         batch=max(rows, 1),
         tokens=module.tokens,

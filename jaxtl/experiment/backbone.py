@@ -43,7 +43,7 @@ class Prefix:
     ) -> "Prefix":
         """Takes the groups up to `stop`; nothing is compiled before the first batch."""
         # jit whatever the steps use: each host needs all rows, since it trains on any of them.
-        placement = setup.placement_for(config, "jit")
+        partitioner = setup.partitioner_for(config, "jit")
         variables = features.prefix_variables(variables, model.module.groups(), stop)
 
         def forward(variables, images):
@@ -51,16 +51,16 @@ class Prefix:
 
         @functools.cache
         def compiled():
-            images = placement.put_batch(setup.blank_batch(model.pixels.size, batch_size))["image"]
-            on_devices = placement.put_state(variables)
-            return functools.partial(placement.compile(forward, on_devices, images), on_devices)
+            images = partitioner.shard_batch(setup.dummy_batch(model.pixels.size, batch_size))["image"]
+            on_devices = partitioner.shard_state(variables)
+            return functools.partial(partitioner.compile(forward, on_devices, images), on_devices)
 
         side = model.pixels.size
         out = jax.eval_shape(forward, variables, jax.ShapeDtypeStruct((batch_size, side, side, 3), np.uint8))
         facts = {**model.facts(), "classes": None, "num_classes": 0, "stop": stop, "dtype": str(out.dtype)}
         return cls(
             forward=lambda images: compiled()(images),
-            put=placement.put_batch,
+            put=partitioner.shard_batch,
             variables=variables,
             facts=facts,
             batch_size=batch_size,

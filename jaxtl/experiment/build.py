@@ -21,7 +21,7 @@ class Parts:
       splits: the data.
       model: for their classes.
       variables: of the model, to start from.
-      passport: where they come from; None without weights.
+      load_report: where they come from; None without weights.
       plan: what trains, and how.
       steps_per_epoch: batches that hold as many examples as the training split.
     """
@@ -29,7 +29,7 @@ class Parts:
     splits: data.Splits
     model: setup.Model
     variables: dict[str, Any]
-    passport: pretrained.Passport | None
+    load_report: pretrained.LoadReport | None
     plan: Plan
     steps_per_epoch: float
 
@@ -38,16 +38,16 @@ def open_parts(config: ConfigDict) -> Parts:
     """Opens data and weights, and makes the rest of them.
 
     Raises:
-      UserError: what the user can mend, in any of it.
+      UserError: what the user can fix, in any of it.
     """
     opened, source = setup.open_both(config)
     splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
     model = setup.make_model(config, opened, source.classes)
-    variables, passport = setup.variables_for(config, opened, model)
+    variables, load_report = setup.variables_for(config, opened, model)
     steps_per_epoch = len(splits.train) / config.train.batch_size
-    new_head = setup.has_new_head(passport)
+    new_head = setup.has_new_head(load_report)
     plan = make_plan(config, model.module, variables["params"], steps_per_epoch=steps_per_epoch, new_head=new_head)
-    return Parts(splits, model, variables, passport, plan, steps_per_epoch)
+    return Parts(splits, model, variables, load_report, plan, steps_per_epoch)
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class Outline:
       model: for the classes of the data if they are at hand, else for those of the weights.
       classes_from: which of the two, in words.
       shapes: of the variables.
-      passport: where they would come from; None without weights.
+      load_report: where they would come from; None without weights.
       plan: what trains, and how, in epochs of any length.
     """
 
     model: setup.Model
     classes_from: str
     shapes: dict[str, Any]
-    passport: pretrained.Passport | None
+    load_report: pretrained.LoadReport | None
     plan: Plan
 
 
@@ -78,11 +78,11 @@ def outline(config: ConfigDict, opened: pretrained.Weights | None) -> Outline:
     """
     classes, origin = _find_classes(config, opened)
     model = setup.make_model(config, opened, classes)
-    passport = None if opened is None else setup.examine(config, opened, model)
+    load_report = None if opened is None else setup.examine(config, opened, model)
     shapes = nest(abstract_variables(model.module, model.pixels.size))
-    new_head = setup.has_new_head(passport)
+    new_head = setup.has_new_head(load_report)
     plan = make_plan(config, model.module, shapes["params"], steps_per_epoch=1e6, new_head=new_head)
-    return Outline(model, origin, shapes, passport, plan)
+    return Outline(model, origin, shapes, load_report, plan)
 
 
 def _find_classes(config: ConfigDict, opened: pretrained.Weights | None) -> tuple[tuple[str, ...], str]:

@@ -13,14 +13,14 @@ from ml_collections import ConfigDict
 from jaxtl import data
 from jaxtl.data.loader import Batch
 from jaxtl.errors import UserError
-from jaxtl.evaluate.accumulate import add_up, eval_step
+from jaxtl.evaluate.accumulate import accumulate_batches, eval_step
 from jaxtl.experiment import setup
 from jaxtl.experiment.backbone import Prefix, min_side, shard, stored_features, train_view
 from jaxtl.feature_cache import features, store
 from jaxtl.parallel import processes
-from jaxtl.parallel.partitioner import Placement
+from jaxtl.parallel.partitioner import Partitioner
 
-# (variables on the devices, data set, stop=never) -> sums
+# (variables on the devices, data set, stop=never) -> accumulators
 Evaluate = Callable[..., dict[str, np.ndarray]]
 
 
@@ -31,14 +31,14 @@ class Inputs:
     Attributes:
       model: what the steps apply: the module, or the part of it that follows the frozen prefix.
       cached: whether "image" holds features; images are normalised by the step, features are not.
-      blank: an empty batch of this host.
+      dummy: an empty batch of this host.
       batches: step -> this host's batches from that step on, without end.
-      compile_evaluation: variables -> (variables on the devices, data set, stop=never) -> sums.
+      compile_evaluation: variables -> (variables on the devices, data set, stop=never) -> accumulators.
     """
 
     model: Any
     cached: bool
-    blank: Mapping[str, np.ndarray]
+    dummy: Mapping[str, np.ndarray]
     batches: Callable[[int], Iterator[Batch]]
     compile_evaluation: Callable[[Any], Evaluate]
 
@@ -70,7 +70,7 @@ def into_memory(config: ConfigDict, splits: data.Splits, min_side: int) -> data.
         test = load(splits.test) if splits.test else None
         loaded.append(data.Splits(load(splits.train, "train"), load(splits.val), test, splits.notes))
 
-    processes.together(load_all)
+    processes.on_all_processes(load_all)
     return loaded[0]
 
 
@@ -79,7 +79,7 @@ def make_inputs(
     workdir: Path,
     model: setup.Model,
     splits: data.Splits,
-    placement: Placement,
+    partitioner: Partitioner,
     *,
     variables: Mapping[str, Any],
     assignment: Mapping[str, str],
@@ -94,7 +94,7 @@ def make_inputs(
       workdir: of the run.
       model: the model.
       splits: train and val are computed at once, another data set when it is evaluated.
-      placement: of the steps.
+      partitioner: of the steps.
       variables: of the whole model.
       assignment: path of each parameter -> its group.
       labels: path -> group or "frozen", for each stage of the run.
@@ -118,13 +118,13 @@ def make_inputs(
     if prefix is None or not decision.cache:
         if stop and mode != "off":
             print(f"{_range(model, stop)} are frozen, but computed in every step: {decision.reason}")
-        return _images(config, model, splits, placement)
+        return _images(config, model, splits, partitioner)
     views = "" if f.cache_views == 1 else f" in {f.cache_views} views"
     print(f"{_range(model, stop)} are frozen and computed once for each image{views}: {decision.reason}")
     begun = time.perf_counter()
     stored = stored_features(config, workdir, model, splits, prefix, in_memory=decision.where == "memory")
     print(f"features of {len(splits.train) + len(splits.val):,} images: {time.perf_counter() - begun:.1f} s")
-    return _features(config, model, splits, placement, prefix, stored, start)
+    return _features(config, model, splits, partitioner, prefix, stored, start)
 
 
 def _decide(
@@ -166,7 +166,7 @@ def _range(model: setup.Model, stop: str) -> str:
     return f"the groups {model.module.groups()[0][0]} to {stop}"
 
 
-def _images(config: ConfigDict, model: setup.Model, splits: data.Splits, placement: Placement) -> Inputs:
+def _images(config: ConfigDict, model: setup.Model, splits: data.Splits, partitioner: Partitioner) -> Inputs:
     def batches(start_step: int) -> Iterator[Batch]:
         return data.train_batches(
             splits.train,
@@ -184,9 +184,9 @@ def _images(config: ConfigDict, model: setup.Model, splits: data.Splits, placeme
     return Inputs(
         model=model.module,
         cached=False,
-        blank=setup.blank_batch(model.pixels.size, config.train.batch_size),
+        dummy=setup.dummy_batch(model.pixels.size, config.train.batch_size),
         batches=batches,
-        compile_evaluation=lambda variables: setup.compile_evaluation(model, variables, placement, size, loss),
+        compile_evaluation=lambda variables: setup.compile_evaluation(model, variables, partitioner, size, loss),
     )
 
 
@@ -194,7 +194,7 @@ def _features(
     config: ConfigDict,
     model: setup.Model,
     splits: data.Splits,
-    placement: Placement,
+    partitioner: Partitioner,
     prefix: Prefix,
     stored: features.FeatureRows,
     start: str,
@@ -219,23 +219,23 @@ def _features(
         first = views * len(splits.train)
         return features.eval_batches(stored, dataset.labels, batch_size=prefix.batch_size, first=first, shard=shard())
 
-    def blank(batch_size: int) -> dict[str, np.ndarray]:
-        images = setup.blank_batch(model.pixels.size, batch_size)
+    def dummy(batch_size: int) -> dict[str, np.ndarray]:
+        images = setup.dummy_batch(model.pixels.size, batch_size)
         return {**images, "image": np.zeros((len(images["label"]), *prefix.shape), prefix.dtype)}
 
     def compile_evaluation(variables: Any) -> Evaluate:
         loss = setup.evaluation_loss(config, len(model.classes))
         step = functools.partial(eval_step, model=suffix, loss_fn=loss)
-        compiled = placement.compile(step, variables, placement.put_batch(blank(prefix.batch_size)))
+        compiled = partitioner.compile(step, variables, partitioner.shard_batch(dummy(prefix.batch_size)))
 
         def evaluate(variables: Any, dataset: data.Dataset, stop=lambda: False) -> dict[str, np.ndarray]:
-            return add_up(
-                lambda *arguments: placement.get(compiled(*arguments)),
+            return accumulate_batches(
+                lambda *arguments: partitioner.gather(compiled(*arguments)),
                 variables,
-                map(placement.put_batch, evaluation_batches(dataset)),
+                map(partitioner.shard_batch, evaluation_batches(dataset)),
                 stop=stop,
             )
 
         return evaluate
 
-    return Inputs(suffix, True, blank(config.train.batch_size), batches, compile_evaluation)
+    return Inputs(suffix, True, dummy(config.train.batch_size), batches, compile_evaluation)

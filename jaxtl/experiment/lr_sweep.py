@@ -13,7 +13,7 @@ from jaxtl.experiment.input_pipeline import Inputs
 from jaxtl.experiment.training_plan import Plan
 from jaxtl.train import lr_range_test
 from jaxtl.train.losses import Loss
-from jaxtl.train.scanned_state import first_by_stack, with_stacks
+from jaxtl.train.scanned_state import first_by_scanned, with_scanned
 
 # Steps of the cheap check before training, and how far above the point of divergence is worth a warning.
 _CHECK_STEPS, _FAR = 10, 10.0
@@ -36,21 +36,21 @@ def sweep(
     stage = plan.stages[0]
     rate = lr_range_test.exponential(low, high, steps)
     swept = _swept(plan, rate, config.optimizer.learning_rate, per_group=per_group)
-    placement = with_stacks(setup.placement_for(config, "jit"), swept.stacks)
+    partitioner = with_scanned(setup.partitioner_for(config, "jit"), swept.scanned)
     optimizer = swept.make_optimizer(stage)
 
-    def make_step(gates):
-        moving = lr_range_test.gated(optimizer, first_by_stack(plan.assignment, swept.stacks), gates)
+    def make_step(masks):
+        moving = lr_range_test.masked(optimizer, first_by_scanned(plan.assignment, swept.scanned), masks)
         return steps_lib.make_step(
             config, model, swept, stage, optimizer=moving, loss=loss, module=inputs.model, cached=inputs.cached
         )
 
     losses = lr_range_test.sweep(
         make_step,
-        placement.put_state(steps_lib.make_state(config, variables, stage, optimizer)),
-        lambda: map(placement.put_batch, inputs.batches(0)),
+        partitioner.shard_state(steps_lib.make_state(config, variables, stage, optimizer)),
+        lambda: map(partitioner.shard_batch, inputs.batches(0)),
         steps=steps,
-        gates=lr_range_test.gates_for(plan.assignment, stage.labels, per_group=per_group),
+        masks=lr_range_test.masks_for(plan.assignment, stage.labels, per_group=per_group),
     )
     rates = np.asarray(rate(np.arange(steps)), np.float64)
     return {name: (rates[: len(values)], values) for name, values in losses.items()}
@@ -86,5 +86,5 @@ def _swept(plan: Plan, rate: Any, base: float, *, per_group: bool) -> Plan:
         )
         overrides[path] = own
     # The groups within a stack could not be swept one by one.
-    stacks = () if per_group else plan.stacks
-    return dataclasses.replace(plan, schedule=rate, overrides=overrides, stacks=stacks)
+    scanned = () if per_group else plan.scanned
+    return dataclasses.replace(plan, schedule=rate, overrides=overrides, scanned=scanned)

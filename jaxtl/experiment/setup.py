@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 from jaxtl import data, models, pretrained
 from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
-from jaxtl.evaluate.accumulate import add_up, eval_step
+from jaxtl.evaluate.accumulate import accumulate_batches, eval_step
 from jaxtl.experiment import workdir as files
-from jaxtl.parallel.partitioner import Placement, make_placement
+from jaxtl.parallel.partitioner import Partitioner, make_partitioner
 from jaxtl.preprocessing import Pixels, resolve_pixels
 from jaxtl.train.losses import Loss, make_loss
 
@@ -57,9 +57,9 @@ class Model:
         )
 
 
-def placement_for(config: ConfigDict, name: str = "") -> Placement:
-    """Returns the placement that the config describes, or that of its mesh under another name."""
-    return make_placement(
+def partitioner_for(config: ConfigDict, name: str = "") -> Partitioner:
+    """Returns the partitioner that the config describes, or that of its mesh under another name."""
+    return make_partitioner(
         name or config.train.parallel, mesh=dict(config.train.mesh), rules=dict(config.train.sharding)
     )
 
@@ -153,12 +153,12 @@ def load_model(facts: Mapping[str, Any], *, dtype: Any = jnp.float32) -> Model:
 
 def variables_for(
     config: ConfigDict, opened: pretrained.Weights | None, model: Model
-) -> tuple[dict[str, Any], pretrained.Passport | None]:
+) -> tuple[dict[str, Any], pretrained.LoadReport | None]:
     """Returns the variables to start from, and the account of where they come from."""
     rng = jax.random.key(config.train.seed)
     if opened is None:
         return pretrained.initialise(model.module, rng, model.pixels.size), None
-    return pretrained.adopt(
+    return pretrained.load_pretrained(
         opened,
         model.module,
         image_size=model.pixels.size,
@@ -168,12 +168,12 @@ def variables_for(
     )
 
 
-def has_new_head(passport: pretrained.Passport | None) -> bool:
+def has_new_head(load_report: pretrained.LoadReport | None) -> bool:
     """Tells from the account of the weights whether the head starts anew: it then trains, whatever else does."""
-    return passport is None or "params/head/kernel" in passport.initialised
+    return load_report is None or "params/head/kernel" in load_report.initialised
 
 
-def examine(config: ConfigDict, opened: pretrained.Weights, model: Model) -> pretrained.Passport:
+def examine(config: ConfigDict, opened: pretrained.Weights, model: Model) -> pretrained.LoadReport:
     """Returns the account that `variables_for` would give, from the headers and digests of the files alone."""
     return pretrained.examine(
         opened, model.module, image_size=model.pixels.size, head=config.model.head, classes=model.classes
@@ -188,32 +188,32 @@ def evaluation_loss(config: ConfigDict, num_classes: int) -> Loss:
 
 
 def compile_evaluation(
-    model: Model, variables: Any, placement: Placement, batch_size: int, loss: Loss
+    model: Model, variables: Any, partitioner: Partitioner, batch_size: int, loss: Loss
 ) -> Callable[..., dict[str, np.ndarray]]:
-    """Compiles the evaluation; returns (variables on the devices, data set, stop=never) -> sums."""
+    """Compiles the evaluation; returns (variables on the devices, data set, stop=never) -> accumulators."""
     step = functools.partial(
         eval_step,
         model=model.module,
         loss_fn=loss,
         prepare=lambda batch: {**batch, "image": normalize(batch["image"], model.pixels)},
     )
-    compiled = placement.compile(step, variables, placement.put_batch(blank_batch(model.pixels.size, batch_size)))
+    compiled = partitioner.compile(step, variables, partitioner.shard_batch(dummy_batch(model.pixels.size, batch_size)))
     view = functools.partial(data.eval_view, pixels=model.pixels)
 
     def evaluate(variables, dataset, stop=lambda: False):
         shard = (jax.process_index(), jax.process_count())
         batches = data.eval_batches(dataset, batch_size=batch_size, view=view, shard=shard)
-        return add_up(
-            lambda *arguments: placement.get(compiled(*arguments)),
+        return accumulate_batches(
+            lambda *arguments: partitioner.gather(compiled(*arguments)),
             variables,
-            map(placement.put_batch, batches),
+            map(partitioner.shard_batch, batches),
             stop=stop,
         )
 
     return evaluate
 
 
-def blank_batch(size: int, batch_size: int) -> dict[str, np.ndarray]:
+def dummy_batch(size: int, batch_size: int) -> dict[str, np.ndarray]:
     """Returns this host's rows of an empty batch, of the shapes that the data give."""
     rows = batch_size // jax.process_count()
     return {
@@ -223,19 +223,19 @@ def blank_batch(size: int, batch_size: int) -> dict[str, np.ndarray]:
     }
 
 
-def whole_batch(blank: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
+def global_batch_shapes(dummy: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of the batch of which each host holds such rows."""
     hosts = jax.process_count()
-    return {key: jax.ShapeDtypeStruct((hosts * len(x), *x.shape[1:]), x.dtype) for key, x in blank.items()}
+    return {key: jax.ShapeDtypeStruct((hosts * len(x), *x.shape[1:]), x.dtype) for key, x in dummy.items()}
 
 
-def check_devices(batch_size: int, placement: Placement, key: str) -> None:
+def check_devices(batch_size: int, partitioner: Partitioner, key: str) -> None:
     """Raises a UserError unless the batch can be shared out evenly."""
-    if batch_size % placement.devices:
-        near = -(-batch_size // placement.devices) * placement.devices
+    if batch_size % partitioner.devices:
+        near = -(-batch_size // partitioner.devices) * partitioner.devices
         raise UserError(
-            f"{key} is {batch_size}, which cannot be shared out evenly over {placement.devices} devices: "
-            f"give a multiple of {placement.devices}, such as {near}."
+            f"{key} is {batch_size}, which cannot be shared out evenly over {partitioner.devices} devices: "
+            f"give a multiple of {partitioner.devices}, such as {near}."
         )
 
 

@@ -22,10 +22,10 @@ from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import outline
 from jaxtl.parallel.backend import compiling_for
 from jaxtl.parallel.mesh import AXES, abstract_arguments, mesh_shape
-from jaxtl.parallel.partitioner import make_placement
+from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.profiling.cost import computed_gflop, memory_cost
 from jaxtl.profiling.hlo import KINDS, collectives, memory_bytes
-from jaxtl.profiling.scaling_model import Program, forecast
+from jaxtl.profiling.scaling_model import Program, estimate
 from jaxtl.profiling.slices import Slice, find_slice
 
 LEFT_OUT = (
@@ -34,7 +34,7 @@ LEFT_OUT = (
     "slices joined by the data-centre network",
 )
 _BY_CPU = (
-    "the memory's speed, fusion and the merging of exchanges as the chip's own compiler does them: "
+    "the memory's speed, fusion and the merging of collectives as the chip's own compiler does them: "
     "pip install -e '.[tpu]' plans for TPUs with it"
 )
 
@@ -77,12 +77,12 @@ def run(config: ConfigDict, workdir: Path, name: str, *, share: float = 0.5) -> 
         },
         "per_chip": {
             "gflop": program.flop / 1e9,
-            "memory_gb_moved": program.moved / 1e9,
-            "memory_gib_held": program.held / 2**30,
+            "hbm_traffic_gb": program.hbm_bytes / 1e9,
+            "peak_memory_gib": program.peak_bytes / 2**30,
             "memory_gib": target.chip.hbm_gib,
-            "exchanged": exchanged(program),
+            "collectives": collectives_by_kind(program),
         },
-        "slices": forecast(program, target, share=share),
+        "slices": estimate(program, target, share=share),
         "left_out": [*LEFT_OUT, *(() if own else (_BY_CPU,))],
     }
     files.write_json(workdir / "plan.json", results)
@@ -91,8 +91,8 @@ def run(config: ConfigDict, workdir: Path, name: str, *, share: float = 0.5) -> 
     return results
 
 
-def exchanged(program: Program) -> dict[str, dict[str, float]]:
-    """Returns, by kind, how many exchanges a step has, and the megabytes of their arrays and of what a chip sends."""
+def collectives_by_kind(program: Program) -> dict[str, dict[str, float]]:
+    """Returns, by kind, how many collectives a step has, and the megabytes of their arrays and of what a chip sends."""
     found = {}
     for kind in KINDS:
         ones = [one for one in program.collectives if one.kind == kind]
@@ -163,14 +163,14 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], *, own: bool) -> Pr
     config = config.copy_and_resolve_references()
     config.model.scan = False
     rules, mesh = dict(config.train.sharding), dict(config.train.mesh)
-    placement = make_placement("jit", mesh=mesh, rules=rules, devices=devices)
+    partitioner = make_partitioner("jit", mesh=mesh, rules=rules, devices=devices)
     known = outline(config, setup.try_weights(config))
     step, state = steps.abstract_step(config, known.model, known.plan, known.plan.stages[0], known.shapes)
-    batch = setup.whole_batch(setup.blank_batch(known.model.pixels.size, config.train.batch_size))
-    placement.check(state.variables)
+    batch = setup.global_batch_shapes(setup.dummy_batch(known.model.pixels.size, config.train.batch_size))
+    partitioner.check(state.variables)
     arguments = abstract_arguments(state, batch, mesh=mesh, rules=rules, devices=devices)
     try:
-        compiled: Any = placement.compile(step, *arguments, donate=True)
+        compiled: Any = partitioner.compile(step, *arguments, donate=True)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -179,41 +179,43 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], *, own: bool) -> Pr
             "give a smaller train.batch_size, train.accumulate, model.remat, or train.mesh with fsdp."
         ) from None
     count, memory = len(devices), compiled.memory_analysis()
-    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    state_bytes = memory.argument_size_in_bytes + memory.output_size_in_bytes
     text = compiled.as_text()
     return Program(
         flop=1e9 * computed_gflop(step, state, batch) / count,
-        moved=memory_bytes(text) if own else 0.0,
-        kept=kept if own else 0.0,
-        held=memory_cost(compiled, state)["peak_bytes"],
+        hbm_bytes=memory_bytes(text) if own else 0.0,
+        state_bytes=state_bytes if own else 0.0,
+        peak_bytes=memory_cost(compiled, state)["peak_bytes"],
         mesh=dict(zip(AXES, mesh_shape(mesh, count), strict=True)),
         # A CPU waits for each; what the chip's compiler will do is not known then.
-        collectives=[one if own else dataclasses.replace(one, waits=False) for one in collectives(text, count)],
+        collectives=[one if own else dataclasses.replace(one, blocking=False) for one in collectives(text, count)],
         # A CPU computes in float32 what is asked for in 16 bits, and sends it so.
         scale=1.0 if own or config.train.precision == "float32" else 0.5,
     )
 
 
 def report(results: Mapping[str, Any]) -> str:
-    """Returns the figures as lines and a table."""
+    """Returns the metrics as lines and a table."""
     chip, assumed, batch_size = results["per_chip"], results["assumed"], results["batch_size"]
     rates = " and ".join(f"{rate:g}" for rate in assumed["link_gb_per_second_each_way"])
-    moved = f", {chip['memory_gb_moved']:.3g} GB moved" if chip["memory_gb_moved"] else ""
+    hbm_bytes = f", {chip['hbm_traffic_gb']:.3g} GB of HBM traffic" if chip["hbm_traffic_gb"] else ""
     last = results["slices"][-1]
     weak = last["weak"]
-    compute, links, waits, delays = (1e3 * weak[f"{part}_seconds"] for part in ("compute", "link", "waiting", "delay"))
+    compute, links, blocking, delays = (
+        1e3 * weak[f"{part}_seconds"] for part in ("compute", "link", "waiting", "delay")
+    )
     lines = [
         f"{results['model']}, {results['precision']}, batch {batch_size} on {results['plan']} ({last['chips']} chips, "
         f"{last['topology']}, {' x '.join(f'{axis} {size}' for axis, size in last['mesh'].items())}); nothing was run",
         f"compiled by {results['compiled_by']} in {results['compile_seconds']:.0f} s; each chip: "
-        f"{chip['gflop']:,.4g} GFLOP{moved}, {chip['memory_gib_held']:.3g} of {chip['memory_gib']} GiB held",
+        f"{chip['gflop']:,.4g} GFLOP{hbm_bytes}, {chip['peak_memory_gib']:.3g} of {chip['memory_gib']} GiB at the peak",
         *(
             f"  {kind}: {ones['times']} a step, arrays of {ones['mb']:,.4g} MB, {ones['mb_sent']:,.4g} MB sent a chip"
-            for kind, ones in chip["exchanged"].items()
+            for kind, ones in chip["collectives"].items()
         ),
         f"assumed: {assumed['share_of_peak']:g} of {assumed['peak_tflops']:g} TFLOP/s, memory at "
         f"{assumed['memory_gb_per_second']:g} GB/s, links at {rates} GB/s each way",
-        f"a step: {compute:.4g} ms computing, {links:.4g} ms on the links ({waits:.4g} of them waited for), "
+        f"a step: {compute:.4g} ms computing, {links:.4g} ms on the links ({blocking:.4g} of them exposed), "
         f"{delays:.4g} ms of delays; {batch_size / weak['step_seconds']:,.0f} images/s",
         f"{'':18}{batch_size // last['chips']} rows a chip{'':33}batch {batch_size} shared out",
         f"{'chips':>6}{'':>11}{'step ms':>9}{'efficiency (exposed, hidden)':>31}{'step ms':>11}{'efficiency':>12}",

@@ -17,17 +17,17 @@ from jaxtl.experiment import setup
 from jaxtl.experiment.training_plan import Plan
 from jaxtl.finetune.param_groups import FROZEN, flatten, unflatten
 from jaxtl.finetune.stages import Stage
-from jaxtl.parallel.partitioner import Placement
-from jaxtl.parallel.scanned_layers import unstacked
+from jaxtl.parallel.partitioner import Partitioner
+from jaxtl.parallel.scanned_layers import unstack_layers
 from jaxtl.profiling.cost import Cost, model_gflop, reference_cost
 from jaxtl.train import ema, loss_scaling
 from jaxtl.train.losses import Loss, balanced_weights, make_loss, softmax_cross_entropy
 from jaxtl.train.mixing import mix
 from jaxtl.train.penalties import make_penalty
-from jaxtl.train.scanned_state import first_by_stack, stacked_state, with_stacks
+from jaxtl.train.scanned_state import first_by_scanned, scanned_state, with_scanned
 from jaxtl.train.state import TrainState, with_params
 from jaxtl.train.step import train_step
-from jaxtl.train.storage_dtype import narrowed, rounded_leaves, with_narrow_frozen
+from jaxtl.train.storage_dtype import cast, rounded_leaves, with_cast_frozen
 
 T = TypeVar("T")
 
@@ -66,16 +66,16 @@ def make_step(
         train_step,
         model=module or model.module,
         optimizer=optimizer,
-        groups=first_by_stack(stage.labels, plan.stacks),
+        groups=first_by_scanned(stage.labels, plan.scanned),
         loss_fn=loss,
         prepare=None if cached else prepare,
-        penalty=penalty and (lambda leaves: penalty(flatten(unstacked(unflatten(leaves))))),
+        penalty=penalty and (lambda leaves: penalty(flatten(unstack_layers(unflatten(leaves))))),
         clip_norm=config.optimizer.clip_norm,
         accumulate=config.train.accumulate,
         sam_rho=config.optimizer.sam_rho,
         skip_nonfinite=config.train.skip_nonfinite,
         ema_decay=config.train.ema_decay,
-        ema_since=first_by_stack(stage.since, plan.stacks),
+        ema_since=first_by_scanned(stage.since, plan.scanned),
     )
 
 
@@ -109,30 +109,30 @@ def abstract_state(
     optimizer: optax.GradientTransformation,
 ) -> TrainState:
     """Returns the shapes of the state that the step of a stage takes: one copy, as it lies on the devices."""
-    narrow = narrow_paths(config, model, plan, variables)
+    to_cast = cast_paths(config, model, plan, variables)
 
     def begin(tree):
-        state = with_params(make_state(config, tree, stage, optimizer), lambda params: narrowed(params, narrow))
-        return stacked_state(state, plan.stacks)
+        state = with_params(make_state(config, tree, stage, optimizer), lambda params: cast(params, to_cast))
+        return scanned_state(state, plan.scanned)
 
     return jax.eval_shape(begin, variables)
 
 
 def place_states(
-    config: ConfigDict, model: setup.Model, plan: Plan, variables: dict[str, Any], placement: Placement
-) -> tuple[Placement, dict[str, Any]]:
-    """Returns the placement of a run's states, and its variables, in the memory of the host where states differ.
+    config: ConfigDict, model: setup.Model, plan: Plan, variables: dict[str, Any], partitioner: Partitioner
+) -> tuple[Partitioner, dict[str, Any]]:
+    """Returns the partitioner of a run's states, and its variables, in the memory of the host where states differ.
 
     Frozen parameters are kept as finetune.frozen_dtype says, and blocks in the stacks of the plan.
     """
-    placement = with_stacks(placement, plan.stacks)
-    narrow = narrow_paths(config, model, plan, variables)
-    if narrow or plan.stacks:
+    partitioner = with_scanned(partitioner, plan.scanned)
+    to_cast = cast_paths(config, model, plan, variables)
+    if to_cast or plan.scanned:
         variables = jax.device_get(variables)  # The devices are to hold them once.
-    return with_narrow_frozen(placement, variables["params"], narrow) if narrow else placement, variables
+    return with_cast_frozen(partitioner, variables["params"], to_cast) if to_cast else partitioner, variables
 
 
-def narrow_paths(config: ConfigDict, model: setup.Model, plan: Plan, variables: Mapping[str, Any]) -> set[str]:
+def cast_paths(config: ConfigDict, model: setup.Model, plan: Plan, variables: Mapping[str, Any]) -> set[str]:
     """Returns the parameters that the devices hold in bfloat16: none unless finetune.frozen_dtype says so."""
     if config.finetune.frozen_dtype == "float32":
         return set()
@@ -197,8 +197,8 @@ def cost_line(cost: Mapping[str, float], plan: Plan, stage: Stage) -> str:
     return (
         f"{trained:,} parameters train, {frozen:,} are frozen; a step takes {_short(cost['step_gflop'])} GFLOP "
         f"(training everything {_short(cost['full_gflop'])}, forward alone {_short(cost['forward_gflop'])}), "
-        f"{cost['optimizer_bytes'] / 2**20:.3g} MiB for the optimizer and {cost['temp_bytes'] / 2**20:.3g} MiB at work "
-        f"({_short(cost['peak_bytes'] / 2**20)} MiB in all on each device)"
+        f"{cost['optimizer_bytes'] / 2**20:.3g} MiB for the optimizer and {cost['temp_bytes'] / 2**20:.3g} MiB of "
+        f"temporary buffers ({_short(cost['peak_bytes'] / 2**20)} MiB in all on each device)"
     )
 
 

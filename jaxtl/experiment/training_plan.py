@@ -15,7 +15,7 @@ from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.finetune.param_groups import FROZEN
 from jaxtl.finetune.stages import Schedule, Stage, make_stages, staged_schedule
 from jaxtl.train import optimizer as optimizer_lib
-from jaxtl.train.scanned_state import factors_by_stack, find_stacks, first_by_stack, over_stacks
+from jaxtl.train.scanned_state import factors_by_scanned, find_scanned, first_by_scanned, over_scanned
 from jaxtl.train.schedules import make_schedule
 
 _OPTIONS = ("name", "weight_decay", "momentum", "b1", "b2", "eps")
@@ -35,7 +35,7 @@ class Plan:
       overrides: path -> what a rule of finetune.groups replaces there.
       peaks: path -> the highest rate that such a rule gives, before the factor.
       notes: what the user should know, one line each.
-      stacks: of blocks, that its steps keep on the devices (see `jaxtl.parallel.scanned_layers`).
+      scanned: of blocks, that its steps keep on the devices (see `jaxtl.parallel.scanned_layers`).
     """
 
     assignment: Mapping[str, str]
@@ -47,7 +47,7 @@ class Plan:
     overrides: Mapping[str, Mapping[str, Any]]
     peaks: Mapping[str, float]
     notes: tuple[str, ...]
-    stacks: tuple[str, ...] = ()
+    scanned: tuple[str, ...] = ()
 
     @property
     def labels(self) -> dict[str, str]:
@@ -81,13 +81,13 @@ class Plan:
     def make_optimizer(self, stage: Stage) -> optax.GradientTransformation:
         """Makes the optimizer of a stage, for parameters in the plan's stacks."""
         optimizer = optimizer_lib.make_optimizer(
-            first_by_stack(stage.labels, self.stacks),
+            first_by_scanned(stage.labels, self.scanned),
             learning_rate=self.schedule,
-            multipliers=factors_by_stack(self.multipliers, self.stacks),
-            overrides=first_by_stack(self.overrides, self.stacks),
+            multipliers=factors_by_scanned(self.multipliers, self.scanned),
+            overrides=first_by_scanned(self.overrides, self.scanned),
             **self.options,
         )
-        return over_stacks(optimizer, self.stacks)
+        return over_scanned(optimizer, self.scanned)
 
 
 def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_epoch: float, new_head: bool) -> Plan:
@@ -137,7 +137,7 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
         overrides=overrides,
         peaks=peaks,
         notes=tuple(notes),
-        stacks=find_stacks(module.alike(), facts) if config.model.scan else (),
+        scanned=find_scanned(module.alike(), facts) if config.model.scan else (),
     )
 
 

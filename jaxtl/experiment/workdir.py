@@ -52,7 +52,7 @@ def open_workdir(workdir: Path) -> list[Path]:
                 f"--workdir={workdir} cannot be written to: {error.strerror}; give another folder."
             ) from error
 
-    processes.together(check)
+    processes.on_all_processes(check)
     if jax.process_count() > 1:
         _check_shared(workdir)
     return made
@@ -83,7 +83,7 @@ def _check_shared(workdir: Path) -> None:
             )
 
     try:
-        processes.together(check)
+        processes.on_all_processes(check)
     finally:
         if processes.is_main():
             mark.unlink()

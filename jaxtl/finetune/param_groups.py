@@ -140,7 +140,7 @@ def check_rules(rules: Sequence[str] | Mapping[str, Any], assignment: Mapping[st
         raise UserError("\n".join([*problems, f"{_LIST} {' '.join(_order(assignment))}."]))
 
 
-def misfits(
+def unmatched_rules(
     assignment: Mapping[str, str], unfreeze: Mapping[str, str | int], rules: Mapping[str, Sequence[str]]
 ) -> list[str]:
     """Returns what `select` and `check_rules` would complain of, all at once, one line each.

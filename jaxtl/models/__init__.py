@@ -1,7 +1,7 @@
 """The models that can be fine-tuned; each family is one file, and adding one touches nothing else.
 
 Such a file names its module `MODEL`, which takes images to logits and gives its `groups()`; its `VARIANTS`, the fields
-of the module by name; its native `IMAGE_SIZE`; its `NAMINGS`, the tables of what others call its arrays; and
+of the module by name; its native `IMAGE_SIZE`; its `KEY_MAPPINGS`, the tables of what others call its arrays; and
 `infer(shapes)`, which reads fields off the shapes of its leaves. Where transformers has the family too, `from_config`
 and `to_config` read and write its config.json.
 """

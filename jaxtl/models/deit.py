@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtl.models import vit
-from jaxtl.models.key_mapping import Naming
+from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.transformer import ViT
 from jaxtl.models.vit import TI, B, L, S, sizes
 
@@ -33,8 +33,8 @@ _WITH_TEACHER = (
     ("distillation_classifier", "head_dist", "dense"),
 )
 
-NAMINGS = tuple(
-    Naming(
+KEY_MAPPINGS = tuple(
+    KeyMapping(
         "huggingface",
         "torch",
         rows,

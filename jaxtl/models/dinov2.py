@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxtl.errors import UserError
 from jaxtl.models import vit
-from jaxtl.models.key_mapping import Naming
+from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.transformer import ViT
 from jaxtl.models.vit import B, L, S, sizes
 from jaxtl.preprocessing import IMAGENET, PixelDefaults
@@ -43,8 +43,8 @@ _HUGGINGFACE = (
 )
 
 
-def _naming(prefix: str, positions: str) -> Naming:
-    return Naming(
+def _key_mapping(prefix: str, positions: str) -> KeyMapping:
+    return KeyMapping(
         "huggingface",
         "torch",
         _HUGGINGFACE,
@@ -57,7 +57,7 @@ def _naming(prefix: str, positions: str) -> Naming:
 
 
 # transformers resizes the positions of the one with antialiasing, those of the other without.
-NAMINGS = (_naming("dinov2_with_registers.", "antialiased"), _naming("dinov2.", "bicubic"))
+KEY_MAPPINGS = (_key_mapping("dinov2_with_registers.", "antialiased"), _key_mapping("dinov2.", "bicubic"))
 
 infer = vit.infer
 to_timm = vit.to_timm

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxtl.models import vit
 from jaxtl.models.base import Groups
-from jaxtl.models.key_mapping import Naming
+from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.layers.conv import max_pool
 from jaxtl.models.layers.standardized_conv import StandardizedConv
 from jaxtl.models.resnet import count_blocks
@@ -104,8 +104,8 @@ _GOOGLE = (
     (_UNIT + "gn_proj", "layer{s}.{b}/downsample_norm", "norm"),
 )
 
-NAMINGS = (
-    Naming(
+KEY_MAPPINGS = (
+    KeyMapping(
         "google",
         "flax",
         _GOOGLE,

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtl.preprocessing import PixelDefaults
 
 Rows = tuple[tuple[str, str, str], ...]
-"""Rows (theirs, ours, kind): the path of a layer in their files, its path in our variables, and what it is.
+"""Rows (source, target, kind): the path of a layer in the source's files, its path in the variables, and what it is.
 
 `{i}` in both paths stands for the same number, `{i+1}` for that number plus one. The kinds are those of
 `jaxtl.pretrained.rename.LEAVES`: "dense", "conv", "norm", "batchnorm", "array" and so on.
@@ -16,7 +16,7 @@ Rows = tuple[tuple[str, str, str], ...]
 
 # Compared by identity: each convention exists once.
 @dataclass(frozen=True, eq=False)
-class Naming:
+class KeyMapping:
     """One convention for names, and what a file in that convention says about the function it holds.
 
     Attributes:
@@ -26,7 +26,7 @@ class Naming:
       prefixes: what may stand before every name; the first one is written on export.
       fields: fields of the model that these files imply, such as its epsilon.
       pixels: how these files expect their pixels; None if they leave it open.
-      unused: patterns of arrays that are no part of the classifier and are left out, each listed in the passport.
+      unused: patterns of arrays that are no part of the classifier and are left out, each listed in the load report.
       positions: how this convention's own code resizes position embeddings: "bicubic" or "antialiased".
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtl.errors import UserError
-from jaxtl.models.key_mapping import Naming
+from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.layers.residual_block import ResNet
 from jaxtl.preprocessing import IMAGENET, PixelDefaults
 
@@ -75,9 +75,9 @@ _PIXELS = PixelDefaults(IMAGENET, "bilinear", 224 / 256)
 # Keras feeds this model BGR in 0..255 with the mean taken off; the rule for its first layer turns the channels round.
 _CAFFE = PixelDefaults(((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3), "bilinear", 224 / 256)
 
-NAMINGS = (
-    Naming("torchvision", "torch", _TORCHVISION, pixels=_PIXELS, unused=_COUNTERS),
-    Naming(
+KEY_MAPPINGS = (
+    KeyMapping("torchvision", "torch", _TORCHVISION, pixels=_PIXELS, unused=_COUNTERS),
+    KeyMapping(
         "timm",
         "torch",
         _TIMM_D,
@@ -85,8 +85,8 @@ NAMINGS = (
         pixels=PixelDefaults(IMAGENET, "bicubic", 224 / 256),
         unused=_COUNTERS,
     ),
-    Naming("huggingface", "torch", _HUGGINGFACE, prefixes=("resnet.", ""), pixels=_PIXELS, unused=_COUNTERS),
-    Naming(
+    KeyMapping("huggingface", "torch", _HUGGINGFACE, prefixes=("resnet.", ""), pixels=_PIXELS, unused=_COUNTERS),
+    KeyMapping(
         "keras",
         "keras",
         _KERAS,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.models.base import Groups, span
-from jaxtl.models.key_mapping import Naming
+from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.layers.batchnorm import BatchNorm
 from jaxtl.models.layers.residual_block import conv
 from jaxtl.models.resnet import count_blocks
@@ -114,8 +114,8 @@ _AKAMASTER = (
     ("linear", "head", "dense"),
 )
 
-NAMINGS = (
-    Naming(
+KEY_MAPPINGS = (
+    KeyMapping(
         "cifar",
         "torch",
         _AKAMASTER,

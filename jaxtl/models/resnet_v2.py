@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxtl.errors import UserError
 from jaxtl.models.base import Groups, span
-from jaxtl.models.key_mapping import Naming
+from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.layers.batchnorm import BatchNorm
 from jaxtl.models.layers.conv import max_pool
 from jaxtl.models.layers.residual_block import conv
@@ -202,12 +202,12 @@ _KERAS = (
     ("predictions", "head", "dense"),
 )
 
-NAMINGS = (
-    Naming("google", "flax", _GOOGLE, pixels=PixelDefaults(HALF, "bilinear", 224 / 256)),
-    Naming(
+KEY_MAPPINGS = (
+    KeyMapping("google", "flax", _GOOGLE, pixels=PixelDefaults(HALF, "bilinear", 224 / 256)),
+    KeyMapping(
         "huggingface", "torch", _HUGGINGFACE, prefixes=("bit.", ""), pixels=PixelDefaults(HALF, "bilinear", 224 / 256)
     ),
-    Naming(
+    KeyMapping(
         "keras",
         "keras",
         _KERAS,

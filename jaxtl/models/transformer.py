@@ -135,8 +135,8 @@ class ViT(nn.Module):
         With `num_classes` 0 there is no head, and the pooled features are returned.
         """
         x = images
-        stacks = [name for name in self.variables.get("params", {}) if blocks_of(name)]
-        holders = {block: name for name in stacks for block in blocks_of(name)}
+        scanned = [name for name in self.variables.get("params", {}) if blocks_of(name)]
+        holders = {block: name for name in scanned for block in blocks_of(name)}
         names = span(self.groups(), start, stop)
         for _, alike in itertools.groupby(names, key=lambda name: holders.get(name) or self.block_kind(name)):
             run = list(alike)

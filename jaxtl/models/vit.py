@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtl.errors import UserError
-from jaxtl.models.key_mapping import Naming
+from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.transformer import ViT
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults
 
@@ -110,9 +110,9 @@ GOOGLE = (
 # Left out: a pooler and a mask token, which only pretraining uses.
 HUGGINGFACE_UNUSED = (r"pooler\..*", r"embeddings\.mask_token")
 
-NAMINGS = (
-    Naming("timm", "torch", _TIMM, fields={"epsilon": 1e-6}),
-    Naming(
+KEY_MAPPINGS = (
+    KeyMapping("timm", "torch", _TIMM, fields={"epsilon": 1e-6}),
+    KeyMapping(
         "huggingface",
         "torch",
         HUGGINGFACE,
@@ -121,14 +121,14 @@ NAMINGS = (
         unused=HUGGINGFACE_UNUSED,
         positions="bicubic",
     ),
-    Naming(
+    KeyMapping(
         "torchvision",
         "torch",
         _TORCHVISION,
         fields={"epsilon": 1e-6},
         pixels=PixelDefaults(IMAGENET, "bilinear", 224 / 256),
     ),
-    Naming(
+    KeyMapping(
         "google",
         "flax",
         GOOGLE,

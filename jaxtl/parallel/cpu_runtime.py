@@ -32,7 +32,7 @@ def keep_freed_memory() -> bool:
     return all([mallopt(_M_ARENA_MAX, 1), mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, _NEVER)])
 
 
-def compute_in_turn() -> None:
+def dispatch_synchronously() -> None:
     """Makes JAX begin a computation on a CPU only when the one before has ended; to be called before the first.
 
     Each that is begun ahead takes working memory of its own, which is no longer in the cache: queued steps of ResNet-50

@@ -1,4 +1,4 @@
-"""Where arrays lie: the mesh of devices, and along which of its axes each array of the state is cut.
+"""Where arrays lie: the mesh of devices, and along which of its axes each array of the state is sharded.
 
 The mesh has two axes. "data" copies the state and cuts the batch; "fsdp" cuts both: each array of the state lies in
 parts on the devices along it, and a step fetches it whole where it is needed. Rows of the batch stay where they are.
@@ -21,7 +21,7 @@ AXIS, FSDP = AXES = ("data", "fsdp")
 MIN_SHARDED = 4096
 
 Tree = Any
-# Regular expression -> for each dimension of the arrays it fits, the axis that it is cut along, or None.
+# Regular expression -> for each dimension of the arrays it fits, the axis that it is sharded along, or None.
 Rules = Mapping[str, Sequence[str | None]]
 
 
@@ -62,11 +62,11 @@ def mesh_shape(mesh: Mapping[str, int], devices: int) -> tuple[int, int]:
 
 
 def axes_of(path: str, shape: Sequence[int], *, fsdp: int, rules: Rules) -> tuple[str | None, ...]:
-    """Returns the axis that each dimension of an array is cut along; () where it lies whole on every device.
+    """Returns the axis that each dimension of an array is sharded along; () where it lies whole on every device.
 
     The first rule that fits the end of the path counts: "head/kernel" fits params/head/kernel and the moments that the
-    optimizer keeps of it. Without one, arrays of MIN_SHARDED elements and more are cut along their largest dimension
-    that `fsdp` divides; of equal ones, the last.
+    optimizer keeps of it. Without one, arrays of MIN_SHARDED elements and more are sharded along their largest
+    dimension that `fsdp` divides; of equal ones, the last.
     """
     for rule, axes in rules.items():
         if _fits(rule, path):
@@ -78,7 +78,7 @@ def axes_of(path: str, shape: Sequence[int], *, fsdp: int, rules: Rules) -> tupl
 
 
 def of_state(tree: Tree, mesh: Mesh, rules: Rules) -> Tree:
-    """Returns how each array of a state, or of shapes, lies on the mesh; stacks are cut as each of their blocks.
+    """Returns how each array of a state, or of shapes, lies on the mesh; stacks are sharded as each of their blocks.
 
     Raises:
       UserError: a rule cuts an array along what does not divide it, or twice along one axis, or blocks of one stack in
@@ -111,7 +111,7 @@ def check_rules(tree: Tree, mesh: Mesh, rules: Rules) -> None:
     """Checks the rules against a tree of variables.
 
     Raises:
-      UserError: one fits no array, or cuts one as it cannot be cut.
+      UserError: one fits no array, or cuts one as it cannot be sharded.
     """
     of_state(tree, mesh, rules)
     leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -122,14 +122,14 @@ def check_rules(tree: Tree, mesh: Mesh, rules: Rules) -> None:
 
 
 def of_batch(mesh: Mesh) -> NamedSharding:
-    """Returns how a batch lies on the mesh: its rows are cut along both axes."""
+    """Returns how a batch lies on the mesh: its rows are sharded along both axes."""
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def abstract_arguments(
     state: Tree, batch: Tree, *, mesh: Mapping[str, int], rules: Rules, devices: Sequence[Any]
 ) -> tuple[Tree, Tree]:
-    """Returns the state and the global batch, as shapes, laid out as the placement "jit" lays them out: for compile.
+    """Returns the state and the global batch, as shapes, laid out as the partitioner "jit" lays them out: for compile.
 
     Nothing is put on the devices, which may be described only.
     """

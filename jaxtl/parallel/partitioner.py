@@ -21,16 +21,16 @@ Tree = Any
 
 
 @dataclass(frozen=True)
-class Placement:
+class Partitioner:
     """One way of running steps on devices.
 
     Attributes:
       devices: number of devices that share a batch.
       axis_name: what the step functions take as axis_name: the pmap axis, or None.
       check: raises a UserError where the sharding rules do not fit a tree of variables.
-      put_state: copies a tree of arrays onto the devices, as the compiled steps take it.
-      put_batch: spreads this host's rows of a global batch over its devices.
-      get: the inverse of put_state: one copy of each array.
+      shard_state: copies a tree of arrays onto the devices, as the compiled steps take it.
+      shard_batch: spreads this host's rows of a global batch over its devices.
+      gather: the inverse of shard_state: one copy of each array.
       compile: (step, *arguments, donate) -> the step compiled for arguments like these, before anything runs; with
         `donate` it is a `StateStep`: it returns (state, rest), and the state takes the buffers of the first argument.
     """
@@ -38,9 +38,9 @@ class Placement:
     devices: int
     axis_name: str | None
     check: Callable[[Tree], None]
-    put_state: Callable[[Tree], Tree]
-    put_batch: Callable[[Tree], Tree]
-    get: Callable[[Tree], Tree]
+    shard_state: Callable[[Tree], Tree]
+    shard_batch: Callable[[Tree], Tree]
+    gather: Callable[[Tree], Tree]
     compile: Callable[..., Callable[..., Any]]
 
 
@@ -105,19 +105,19 @@ def as_taken(state: Tree, step: Callable[..., Any]) -> Tree:
     return Leaves.of(state) if isinstance(step, StateStep) and not isinstance(state, Leaves) else state
 
 
-def make_placement(
+def make_partitioner(
     name: str = "jit",
     *,
     mesh: Mapping[str, int] | None = None,
     rules: Rules | None = None,
     devices: Sequence[jax.Device] | None = None,
-) -> Placement:
-    """Returns the placement "jit" or "pmap" over the devices.
+) -> Partitioner:
+    """Returns the partitioner "jit" or "pmap" over the devices.
 
     Args:
       name: "jit" or "pmap".
       mesh: number of devices along "data" and "fsdp", as `mesh_lib.mesh_shape` takes it.
-      rules: how arrays of the state are cut, in place of `mesh_lib.axes_of`'s own rule.
+      rules: how arrays of the state are sharded, in place of `mesh_lib.axes_of`'s own rule.
       devices: all, of all processes, by default.
 
     Raises:
@@ -125,22 +125,22 @@ def make_placement(
     """
     grid = mesh_lib.make_mesh(devices or jax.devices(), mesh or {})
     if name == "jit":
-        return _jit_placement(grid, rules or {})
+        return _jit_partitioner(grid, rules or {})
     if name == "pmap":
         if grid.shape[FSDP] > 1:
             raise UserError('train.parallel "pmap" copies the state to each device: give "jit", or train.mesh fsdp 1.')
-        return _pmap_placement(list(grid.devices.flat))
+        return _pmap_partitioner(list(grid.devices.flat))
     raise UserError(f"train.parallel is {name!r}, but it must be one of: {', '.join(NAMES)}.")
 
 
-def _jit_placement(mesh: Mesh, rules: Rules) -> Placement:
+def _jit_partitioner(mesh: Mesh, rules: Rules) -> Partitioner:
     whole = NamedSharding(mesh, PartitionSpec())
     rows = mesh_lib.of_batch(mesh)
 
-    def put_state(tree):
+    def shard_state(tree):
         return jax.tree.map(_copy, tree, mesh_lib.of_state(tree, mesh, rules))
 
-    def put_batch(batch):
+    def shard_batch(batch):
         return {key: jax.make_array_from_process_local_data(rows, value) for key, value in batch.items()}
 
     def compile_step(step, *arguments, donate=False):
@@ -156,7 +156,7 @@ def _jit_placement(mesh: Mesh, rules: Rules) -> Placement:
         return StateStep(on_leaves.lower(leaves.arrays, *arguments[1:]).compile())
 
     check = partial(mesh_lib.check_rules, mesh=mesh, rules=rules)
-    return Placement(mesh.size, None, check, put_state, put_batch, lambda tree: tree, compile_step)
+    return Partitioner(mesh.size, None, check, shard_state, shard_batch, lambda tree: tree, compile_step)
 
 
 def _over_leaves(step: Callable[..., Any], like: Leaves) -> Callable[..., Any]:
@@ -218,43 +218,49 @@ def _copy(x: Any, to: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(host.shape, to, lambda index: np.array(host[index]))
 
 
-def _pmap_placement(devices: list[jax.Device]) -> Placement:
+def _pmap_partitioner(devices: list[jax.Device]) -> Partitioner:
     local = [device for device in devices if device.process_index == jax.process_index()]
     if len(local) < len(devices):
         return _pmap_over_processes(devices, len(local))
 
-    def put_state(tree):
+    def shard_state(tree):
         return jax.pmap(lambda _, x: x, in_axes=(0, None), devices=local)(np.arange(len(local)), tree)
 
-    def put_batch(batch):
+    def shard_batch(batch):
         return {key: value.reshape(len(local), -1, *value.shape[1:]) for key, value in batch.items()}
 
     def compile_step(step, *arguments, donate=False):
         return _pmap(step, devices, donate).lower(*arguments).compile()
 
-    return Placement(
-        len(devices), AXIS, lambda tree: None, put_state, put_batch, partial(jax.tree.map, lambda x: x[0]), compile_step
+    return Partitioner(
+        len(devices),
+        AXIS,
+        lambda tree: None,
+        shard_state,
+        shard_batch,
+        partial(jax.tree.map, lambda x: x[0]),
+        compile_step,
     )
 
 
-def _pmap_over_processes(devices: list[jax.Device], local: int) -> Placement:
+def _pmap_over_processes(devices: list[jax.Device], local: int) -> Partitioner:
     """The same with arrays of all processes, one row a device: what pmap compiled ahead of time takes."""
     mesh = Mesh(np.asarray(devices), (AXIS,))
     rows, whole = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
 
-    def put(x):
+    def shard(x):
         if _is_key(x):
-            return jax.random.wrap_key_data(put(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+            return jax.random.wrap_key_data(shard(jax.random.key_data(x)), impl=jax.random.key_impl(x))
         host = np.asarray(x if _is_local(x) else x.addressable_data(0))[None]
         return jax.make_array_from_callback((len(devices), *host.shape[1:]), rows, lambda _: host)
 
-    def put_batch(batch):
-        cut = {key: value.reshape(local, -1, *value.shape[1:]) for key, value in batch.items()}
-        return {key: jax.make_array_from_process_local_data(rows, value) for key, value in cut.items()}
+    def shard_batch(batch):
+        parts = {key: value.reshape(local, -1, *value.shape[1:]) for key, value in batch.items()}
+        return {key: jax.make_array_from_process_local_data(rows, value) for key, value in parts.items()}
 
-    def get(x):
+    def gather(x):
         if _is_key(x):
-            return jax.random.wrap_key_data(get(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+            return jax.random.wrap_key_data(gather(jax.random.key_data(x)), impl=jax.random.key_impl(x))
         # What several processes hold alike becomes one array of all of them, as checkpoints want it.
         return _copy(x.addressable_data(0)[0], whole)
 
@@ -268,13 +274,13 @@ def _pmap_over_processes(devices: list[jax.Device], local: int) -> Placement:
     def compile_step(step, *arguments, donate=False):
         return _pmap(step, devices, donate).lower(*jax.tree.map(lowered_from, arguments)).compile()
 
-    return Placement(
+    return Partitioner(
         len(devices),
         AXIS,
         lambda tree: None,
-        partial(jax.tree.map, put),
-        put_batch,
-        partial(jax.tree.map, get),
+        partial(jax.tree.map, shard),
+        shard_batch,
+        partial(jax.tree.map, gather),
         compile_step,
     )
 

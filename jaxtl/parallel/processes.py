@@ -24,9 +24,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxtl.errors import UserError
-from jaxtl.parallel.cpu_runtime import compute_in_turn
+from jaxtl.parallel.cpu_runtime import dispatch_synchronously
 
-# What a process ends with whose peers are missing or gone: neither 1, for a person to mend, nor 75, "saved".
+# What a process ends with whose peers are missing or gone: neither 1, for a person to fix, nor 75, "saved".
 PEERS_MISSING = os.EX_PROTOCOL
 # Bytes of a text that `gather` carries.
 _TEXT = 1024
@@ -70,7 +70,7 @@ def connect(address: str = "", processes: int = 0, process_id: int = -1, *, time
     over = _give_up_after(timeout, f"{where}: not all processes had come together after {timeout} s")
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # On CPUs, two programs that run at the same time would mix up their messages; accelerators run one by one.
-    compute_in_turn()
+    dispatch_synchronously()
     try:
         # jax ends the process with a dump when time is up; the thread above says what is wrong before that.
         jax.distributed.initialize(
@@ -114,7 +114,7 @@ def all_true(flag: bool) -> bool:
     return all(gather("1" if flag else ""))
 
 
-def together(check: Callable[[], None]) -> None:
+def on_all_processes(check: Callable[[], None]) -> None:
     """Runs a check in every process.
 
     Raises:
@@ -138,11 +138,11 @@ def check_alike(what: str, values: Mapping[str, object]) -> None:
     Raises:
       UserError: names the keys, and the processes that have something else than process 0.
     """
-    if not several():
+    if not is_multiprocess():
         return
     # Of all together first: of many keys not every mark is sent.
-    marks = [hashlib.sha256(f"{item}".encode()).hexdigest()[:6] for item in (dict(values), *values.items())]
-    every = gather("".join(marks))
+    prints = [hashlib.sha256(f"{item}".encode()).hexdigest()[:6] for item in (dict(values), *values.items())]
+    every = gather("".join(prints))
     other = [str(number) for number, text in enumerate(every) if text != every[0]]
     if other:
         differ = [key for i, key in enumerate(values, start=1) if len({text[6 * i : 6 * i + 6] for text in every}) > 1]
@@ -152,7 +152,7 @@ def check_alike(what: str, values: Mapping[str, object]) -> None:
         )
 
 
-def several() -> bool:
+def is_multiprocess() -> bool:
     """Tells whether this process has joined others; unlike jax.process_count, it does not wait for their devices."""
     return runtime.global_state.client is not None and runtime.global_state.num_processes > 1
 

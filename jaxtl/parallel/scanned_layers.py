@@ -29,18 +29,18 @@ def blocks_of(name: str) -> list[str]:
     return [f"{found[1]}{i}" for i in range(int(found[2]), int(found[3]) + 1)] if found else []
 
 
-def is_stacked(path: Sequence[Any]) -> bool:
+def is_scanned(path: Sequence[Any]) -> bool:
     """Tells whether a path of keys, as of `jax.tree_util`, leads through a stack."""
     return any(blocks_of(str(getattr(key, "key", ""))) for key in path)
 
 
-def stacked(params: Params, stacks: Sequence[str]) -> dict[str, Any]:
-    """Returns the parameters with `stacks` in place of their blocks.
+def stack_layers(params: Params, scanned: Sequence[str]) -> dict[str, Any]:
+    """Returns the parameters with `scanned` in place of their blocks.
 
     A tree that has the stacks already, or parameters of other blocks only, stays as it is.
     """
     tree = dict(params)
-    for name in stacks:
+    for name in scanned:
         names = blocks_of(name)
         if names[0] in tree:
             blocks = [dict(tree.pop(block)) for block in names]
@@ -48,8 +48,8 @@ def stacked(params: Params, stacks: Sequence[str]) -> dict[str, Any]:
     return tree
 
 
-def unstacked(params: Params) -> dict[str, Any]:
-    """Returns the parameters with the blocks of every stack by themselves: the inverse of `stacked`."""
+def unstack_layers(params: Params) -> dict[str, Any]:
+    """Returns the parameters with the blocks of every stack by themselves: the inverse of `stack_layers`."""
     tree: dict[str, Any] = {}
     for name, value in params.items():
         blocks = blocks_of(name)
@@ -58,7 +58,7 @@ def unstacked(params: Params) -> dict[str, Any]:
 
 
 def _stack(leaves: Sequence[Any]) -> Any:
-    # What lies in the memory of the host stays there until it is cut over the devices.
+    # What lies in the memory of the host stays there until it is sharded over the devices.
     return np.stack(leaves) if all(isinstance(leaf, np.ndarray) for leaf in leaves) else jnp.stack(leaves)
 
 

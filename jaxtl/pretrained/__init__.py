@@ -1,20 +1,20 @@
-"""Pretrained weights: locate, read, rename, adopt, with an account of every array."""
+"""Pretrained weights: locate, read, rename, load, with an account of every array."""
 
 from jaxtl.preprocessing import Pixels, resolve_pixels
-from jaxtl.pretrained.load import adopt, examine, initialise
+from jaxtl.pretrained.load import examine, initialise, load_pretrained
 from jaxtl.pretrained.native import native_facts, save_native
 from jaxtl.pretrained.open import Weights, from_native, open_weights
-from jaxtl.pretrained.report import Passport
+from jaxtl.pretrained.report import LoadReport
 from jaxtl.pretrained.resolve import resolve_model
 
 __all__ = [
-    "Passport",
+    "LoadReport",
     "Pixels",
     "Weights",
-    "adopt",
     "examine",
     "from_native",
     "initialise",
+    "load_pretrained",
     "native_facts",
     "open_weights",
     "resolve_model",

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtl.errors import UserError
 from jaxtl.pretrained import rename
 from jaxtl.pretrained.open import Weights
-from jaxtl.pretrained.report import Passport
+from jaxtl.pretrained.report import LoadReport
 from jaxtl.pretrained.resize import remap_channels, resize_positions
 from jaxtl.trees import flatten, nest
 
@@ -45,7 +45,7 @@ def _initialise_leaves(
     return jax.jit(init)(rng)
 
 
-def adopt(
+def load_pretrained(
     weights: Weights,
     model: nn.Module,
     *,
@@ -54,7 +54,7 @@ def adopt(
     classes: tuple[str, ...] | None = None,
     rng: jax.Array,
     channels: int = 3,
-) -> tuple[Variables, Passport]:
+) -> tuple[Variables, LoadReport]:
     """Fills a model with weights.
 
     Args:
@@ -68,15 +68,15 @@ def adopt(
       channels: of the images.
 
     Returns:
-      the variables {"params": ..., "batch_stats": ...} as `model.init` gives them, and the passport.
+      the variables {"params": ..., "batch_stats": ...} as `model.init` gives them, and the load report.
 
     Raises:
       UserError: lists every array that found no place, every leaf that stayed empty, and every shape that differs.
     """
-    leaves, fits, passport = _examine(weights, model, image_size, head, classes, channels)
+    leaves, fits, load_report = _examine(weights, model, image_size, head, classes, channels)
     filled: dict[str, Any] = {}
-    if passport.initialised:
-        filled |= _initialise_leaves(model, rng, image_size, channels, set(passport.initialised))
+    if load_report.initialised:
+        filled |= _initialise_leaves(model, rng, image_size, channels, set(load_report.initialised))
 
     def load(path: str) -> jax.Array:
         return _put(fits[path](rename.fill(weights.plan.parts[path], weights.arrays)))
@@ -85,8 +85,8 @@ def adopt(
     with ThreadPoolExecutor(_READERS) as pool:
         digests = pool.submit(lambda: weights.sha256)
         filled |= zip(fits, pool.map(load, fits), strict=True)
-        passport.sha256 = digests.result()
-    return nest({path: filled[path] for path in leaves}), passport
+        load_report.sha256 = digests.result()
+    return nest({path: filled[path] for path in leaves}), load_report
 
 
 def examine(
@@ -97,15 +97,15 @@ def examine(
     head: str = "auto",
     classes: tuple[str, ...] | None = None,
     channels: int = 3,
-) -> Passport:
-    """Gives the passport that `adopt` would give, by shapes alone: no array is read.
+) -> LoadReport:
+    """Gives the load report that `load_pretrained` would give, by shapes alone: no array is read.
 
     Raises:
-      UserError: as `adopt`.
+      UserError: as `load_pretrained`.
     """
-    _, _, passport = _examine(weights, model, image_size, head, classes, channels)
-    passport.sha256 = weights.sha256
-    return passport
+    _, _, load_report = _examine(weights, model, image_size, head, classes, channels)
+    load_report.sha256 = weights.sha256
+    return load_report
 
 
 _READERS = 4
@@ -113,7 +113,7 @@ _READERS = 4
 
 def _examine(
     weights: Weights, model: nn.Module, image_size: int, head: str, classes: tuple[str, ...] | None, channels: int
-) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, "Fit"], Passport]:
+) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, "Fit"], LoadReport]:
     """Finds for each leaf what fills it; gives the leaves, what fits each array to its leaf, and the account."""
     leaves = abstract_variables(model, image_size, channels)
     keep_head, reason = _decide_head(weights, model, head, classes)
@@ -134,21 +134,23 @@ def _examine(
     ]
     problems += [f"{path}: the weights have nothing for it" for path in fresh if keep_head or not _in_head(path, model)]
     if problems:
-        raise UserError(_misfit(weights, problems))
+        raise UserError(_mismatch(weights, problems))
 
-    passport = Passport.begin(weights, head=reason)
+    load_report = LoadReport.begin(weights, head=reason)
     shapes = {path: list(leaf.shape) for path, leaf in leaves.items()}
-    passport.contradicted = _contradictions(weights, model)
-    passport.loaded = {path: {"from": [part.source for part in sources[path]], "shape": shapes[path]} for path in fits}
-    passport.resized = {
+    load_report.contradicted = _contradictions(weights, model)
+    load_report.loaded = {
+        path: {"from": [part.source for part in sources[path]], "shape": shapes[path]} for path in fits
+    }
+    load_report.resized = {
         path: f"{list(weights.shapes[path])} -> {shapes[path]}"
         for path in fits
         if weights.shapes[path] != leaves[path].shape
     }
     unplaced = [part.source for path, parts in weights.plan.parts.items() if path not in sources for part in parts]
-    passport.dropped = {name: list(weights.arrays.shapes[name]) for name in (*weights.plan.unused, *unplaced)}
-    passport.initialised = {path: shapes[path] for path in fresh}
-    return leaves, fits, passport
+    load_report.dropped = {name: list(weights.arrays.shapes[name]) for name in (*weights.plan.unused, *unplaced)}
+    load_report.initialised = {path: shapes[path] for path in fresh}
+    return leaves, fits, load_report
 
 
 def _put(array: np.ndarray) -> jax.Array:
@@ -167,7 +169,7 @@ def _fit(weights: Weights, path: str, shape: tuple[int, ...], model: Any, channe
     if path.endswith("/pos_embed") and (before[:1], before[2:]) == (shape[:1], shape[2:]):
         prefix = model.embedded_tokens
         if all(math.isqrt(count - prefix) ** 2 == count - prefix for count in (before[1], shape[1])):
-            antialias = weights.naming.positions == "antialiased"
+            antialias = weights.key_mapping.positions == "antialiased"
             return lambda array: resize_positions(array, shape[1], prefix=prefix, antialias=antialias)
     first_layer = len(shape) == 4 and shape[2] == channels
     if first_layer and len(before) == 4 and (before[:2], before[3]) == (shape[:2], shape[3]):
@@ -211,20 +213,20 @@ def _decide_head(weights: Weights, model: nn.Module, head: str, classes: tuple[s
     return False, f"new: {obstacle}"
 
 
-def _contradict(theirs: tuple[str, ...], ours: tuple[str, ...]) -> bool:
+def _contradict(source_classes: tuple[str, ...], classes: tuple[str, ...]) -> bool:
     """Compares class names by their first synonym: most must agree, and none may stand at another position."""
-    place = {_plain(name): index for index, name in enumerate(theirs)}
-    found = [place.get(_plain(name)) for name in ours]
+    place = {_plain(name): index for index, name in enumerate(source_classes)}
+    found = [place.get(_plain(name)) for name in classes]
     moved = any(other is not None and other != index for index, other in enumerate(found))
-    return moved or sum(other is not None for other in found) * 2 < len(ours)
+    return moved or sum(other is not None for other in found) * 2 < len(classes)
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", " ", name.partition(",")[0]).strip().casefold()
 
 
-def _misfit(weights: Weights, problems: list[str]) -> str:
+def _mismatch(weights: Weights, problems: list[str]) -> str:
     shown = problems[:8] + ([f"... and {len(problems) - 8} more"] if len(problems) > 8 else [])
-    lines = [f"{weights.location} ({weights.naming.name} names) does not fit the model:", *shown]
+    lines = [f"{weights.location} ({weights.key_mapping.name} names) does not fit the model:", *shown]
     advice = f'These are weights of {weights.model}: set config.model.name to that, or to "auto".'
     return "\n  ".join(lines) + (f"\n{advice}" if weights.model else "")

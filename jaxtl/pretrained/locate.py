@@ -94,7 +94,7 @@ def _side_files(folder: Path) -> dict[str, Any]:
         except FileNotFoundError:
             contents.append({})
         except ValueError:
-            raise UserError(f"{folder / name} is no valid JSON; mend it or take it away.") from None
+            raise UserError(f"{folder / name} is no valid JSON; fix it or take it away.") from None
     return {"config": contents[0], "preprocessor": contents[1]}
 
 

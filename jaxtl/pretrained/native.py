@@ -1,4 +1,4 @@
-"""Writes variables under our own names, with all facts in the file itself."""
+"""Writes variables under the names of the variables themselves, with all facts in the file itself."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from jaxtl.trees import flatten
 def native_facts(
     model: str, *, num_classes: int, epsilon: float | None, pixels: Pixels | None, classes: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Gathers what must be kept beside arrays in our own names, as plain values."""
+    """Gathers what must be kept beside arrays in native names, as plain values."""
     return {
         "model": model,
         "num_classes": num_classes,
@@ -35,7 +35,7 @@ def save_native(
     classes: Sequence[str] | None = None,
     epsilon: float | None = None,
 ) -> None:
-    """Writes variables as safetensors in our own names; `open_weights` reads them back bit for bit.
+    """Writes variables as safetensors in native names; `open_weights` reads them back bit for bit.
 
     Args:
       path: the file to write.

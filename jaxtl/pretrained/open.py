@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxtl.errors import UserError
 from jaxtl.models import fields_of, find_family, spec
-from jaxtl.models.key_mapping import Naming
+from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults, Pixels
 from jaxtl.pretrained import rename
 from jaxtl.pretrained.formats.arrays import Arrays, Loader
@@ -24,8 +24,8 @@ from jaxtl.pretrained.hub_config import Facts, facts_from_config
 from jaxtl.pretrained.locate import Found, locate
 from jaxtl.trees import flatten
 
-NATIVE = Naming("jaxtl", "native", ())
-"""Our own names: the paths of the variables themselves."""
+NATIVE = KeyMapping("jaxtl", "native", ())
+"""Native names: the paths of the variables themselves."""
 
 UNSEEN = ("epsilon", "gelu", "heads", "stride_first", "momentum", "unbiased", "norm_groups", "pool")
 """Fields that change what a model computes, but not the shape of any array."""
@@ -46,13 +46,13 @@ class Weights:
       files: the files that the arrays lie in.
       arrays: the arrays by the names of the source, read lazily.
       family: the model file that knows these names.
-      naming: the convention of the names.
+      key_mapping: the convention of the names.
       model: the full name of the model these weights are of; empty if the source does not say.
       unseen: fields of the module that leave no trace in the shapes, as the source or its convention implies them.
       num_classes: the width of the head; 0 for weights without one.
       classes: the class names; None if unknown.
       pixels: how pixels must be prepared; None if unknown.
-      pixels_from: where the pixel facts come from, for the passport.
+      pixels_from: where the pixel facts come from, for the load report.
       revision: the commit of a hub repository, or the step of a run.
       license: what the hub's model card says.
     """
@@ -61,7 +61,7 @@ class Weights:
     files: tuple[Path, ...]
     arrays: Arrays
     family: ModuleType
-    naming: Naming
+    key_mapping: KeyMapping
     model: str = ""
     unseen: Mapping[str, Any] = field(default_factory=dict)
     num_classes: int = 0
@@ -84,7 +84,7 @@ class Weights:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the arrays in our names and layout."""
+        """The shapes of the arrays in native names and layout."""
         return self.plan.shapes(self.arrays.shapes)
 
     @cached_property
@@ -129,19 +129,19 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     if recognised is None:
         listed = ", ".join(list(arrays)[:4])
         raise UserError(f"{location}: these arrays belong to no model family that is known here: {listed}, ...")
-    family, naming = recognised
-    plan = rename.plan(arrays, naming)
+    family, key_mapping = recognised
+    plan = rename.plan(arrays, key_mapping)
     facts = facts_from_config(found.config, found.preprocessor)
     shapes = plan.shapes(arrays.shapes)
-    pixels, pixels_from = _pixels(found.path, facts, naming, family)
+    pixels, pixels_from = _pixels(found.path, facts, key_mapping, family)
     return Weights(
         location=location,
         files=_files(found.path),
         arrays=arrays,
         family=family,
-        naming=naming,
-        model=facts.model or _infer(family, shapes, naming) or model,
-        unseen={**naming.fields, **{key: facts.fields[key] for key in UNSEEN if key in facts.fields}},
+        key_mapping=key_mapping,
+        model=facts.model or _infer(family, shapes, key_mapping) or model,
+        unseen={**key_mapping.fields, **{key: facts.fields[key] for key in UNSEEN if key in facts.fields}},
         num_classes=next((shape[-1] for path, shape in shapes.items() if path == "params/head/kernel" and shape), 0),
         classes=facts.classes,
         pixels=pixels,
@@ -152,7 +152,7 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     )
 
 
-def _infer(family: ModuleType, shapes: Mapping[str, tuple[int, ...]], naming: Naming) -> str:
+def _infer(family: ModuleType, shapes: Mapping[str, tuple[int, ...]], key_mapping: KeyMapping) -> str:
     """Names the model that arrays of these shapes are of; empty if they are incomplete or leave it open."""
     try:
         fields = family.infer(shapes)
@@ -160,7 +160,7 @@ def _infer(family: ModuleType, shapes: Mapping[str, tuple[int, ...]], naming: Na
         return ""
     # The number of heads is the one size that shapes do not show.
     heads_known = "heads" in fields or "heads" not in next(iter(family.VARIANTS.values()))
-    return spec(family.MODEL, {**fields, **naming.fields}) if heads_known else ""
+    return spec(family.MODEL, {**fields, **key_mapping.fields}) if heads_known else ""
 
 
 def _files(path: Path) -> tuple[Path, ...]:
@@ -170,13 +170,13 @@ def _files(path: Path) -> tuple[Path, ...]:
     return tuple(path.parent / name for name in shards)
 
 
-def _pixels(path: Path, facts: Facts, naming: Naming, family: ModuleType) -> tuple[Pixels | None, str]:
+def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, family: ModuleType) -> tuple[Pixels | None, str]:
     """Takes the first that speaks: what lies beside the file, the table of known files, the convention itself."""
     if facts.pixels is not None:
         return facts.pixels, facts.pixels_from
     known = next((known for pattern, known in _KNOWN_FILES if pattern.fullmatch(path.name)), None)
-    origin = f"the file name {path.name}" if known else f"the {naming.name} convention"
-    known = known or naming.pixels
+    origin = f"the file name {path.name}" if known else f"the {key_mapping.name} convention"
+    known = known or key_mapping.pixels
     if known is None:
         return None, ""
     size: int = family.IMAGE_SIZE
@@ -186,7 +186,7 @@ def _pixels(path: Path, facts: Facts, naming: Naming, family: ModuleType) -> tup
 def from_native(
     location: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any], files: tuple[Path, ...]
 ) -> Weights:
-    """Makes an opened source of arrays in our own names, with the facts that were kept beside them.
+    """Makes an opened source of arrays in native names, with the facts that were kept beside them.
 
     Args:
       location: as it was given.
@@ -205,7 +205,7 @@ def from_native(
         files=files,
         arrays=arrays,
         family=family,
-        naming=NATIVE,
+        key_mapping=NATIVE,
         model=facts["model"],
         unseen=_native_unseen(facts),
         num_classes=int(facts["num_classes"]),

@@ -1,4 +1,4 @@
-"""The rename engine: reads the tables of the model files from their names to ours, and back."""
+"""The rename engine: reads the tables of the model files from source keys to target keys, and back."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -9,12 +9,12 @@ from types import ModuleType
 import numpy as np
 
 from jaxtl.models import families
-from jaxtl.models.key_mapping import Naming
+from jaxtl.models.key_mapping import KeyMapping
 
 
 @dataclass(frozen=True)
 class Transform:
-    """A change of layout from their arrays to ours, and the way back (which may need our model's head count)."""
+    """A change of layout from source to target arrays, and the way back (which may need the model's head count)."""
 
     forward: Callable[[np.ndarray], np.ndarray]
     backward: Callable[[np.ndarray], np.ndarray]
@@ -165,56 +165,57 @@ def _write(template: str, numbers: Mapping[str, int]) -> str:
 
 
 @cache
-def _rules(naming: Naming) -> tuple[tuple[str, str, Transform, int, int], ...]:
-    """Writes out each row of a table as rules for its leaves: (theirs, ours, transform, part, parts)."""
+def _rules(key_mapping: KeyMapping) -> tuple[tuple[str, str, Transform, int, int], ...]:
+    """Writes out each row of a table as rules for its leaves: (source, target, transform, part, parts)."""
     rules = []
-    for theirs, ours, kind in naming.rows:
+    for source, target, kind in key_mapping.rows:
         kind, _, part = kind.partition(" ")
-        for suffix, path, transform in LEAVES[naming.layout][kind]:
-            rules.append((theirs + suffix, path.format(ours), transform, _PARTS.get(part, 0), 3 if part else 1))
+        for suffix, path, transform in LEAVES[key_mapping.layout][kind]:
+            rules.append((source + suffix, path.format(target), transform, _PARTS.get(part, 0), 3 if part else 1))
     return tuple(rules)
 
 
-def plan(names: Iterable[str], naming: Naming) -> Plan:
+def plan(names: Iterable[str], key_mapping: KeyMapping) -> Plan:
     """Finds for each source array the leaf that it fills."""
     names = tuple(names)
-    prefix = _prefix(names, naming)
+    prefix = _prefix(names, key_mapping)
     parts: dict[str, list[Part]] = {}
     unused: list[str] = []
     unknown: list[str] = []
     for name in names:
         short = name.removeprefix(prefix)
-        for theirs, ours, transform, index, count in _rules(naming):
-            numbers = _numbers(theirs, short)
+        for source, target, transform, index, count in _rules(key_mapping):
+            numbers = _numbers(source, short)
             if numbers is not None:
-                parts.setdefault(_write(ours, numbers), []).append(Part(name, transform, index, count))
+                parts.setdefault(_write(target, numbers), []).append(Part(name, transform, index, count))
                 break
         else:
-            left_out = any(re.fullmatch(pattern, short) for pattern in naming.unused)
+            left_out = any(re.fullmatch(pattern, short) for pattern in key_mapping.unused)
             (unused if left_out else unknown).append(name)
     ordered = {path: tuple(sorted(found, key=lambda part: part.index)) for path, found in parts.items()}
     return Plan(ordered, tuple(unused), tuple(unknown))
 
 
-def _prefix(names: Iterable[str], naming: Naming) -> str:
+def _prefix(names: Iterable[str], key_mapping: KeyMapping) -> str:
     names = tuple(names)
     # The empty one fits always, so it is tried last.
-    prefixes = sorted(naming.prefixes, key=len, reverse=True)
+    prefixes = sorted(key_mapping.prefixes, key=len, reverse=True)
     return next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in names)), "")
 
 
-def recognise(names: Iterable[str]) -> tuple[ModuleType, Naming] | None:
+def recognise(names: Iterable[str]) -> tuple[ModuleType, KeyMapping] | None:
     """Finds the family and the convention whose table names the most of these arrays; None if none names any."""
     names = tuple(names)
-    candidates = [(family, naming) for family in families() for naming in family.NAMINGS]
+    candidates = [(family, key_mapping) for family in families() for key_mapping in family.KEY_MAPPINGS]
     # Of two tables that name all of them, the smaller one is of the simpler family.
     unknown, _, best = min(
-        (len(plan(names, naming).unknown), len(naming.rows), index) for index, (_, naming) in enumerate(candidates)
+        (len(plan(names, key_mapping).unknown), len(key_mapping.rows), index)
+        for index, (_, key_mapping) in enumerate(candidates)
     )
     return candidates[best] if unknown < len(names) else None
 
 
-def to_theirs(leaves: Mapping[str, np.ndarray], naming: Naming) -> dict[str, np.ndarray]:
+def to_source_keys(leaves: Mapping[str, np.ndarray], key_mapping: KeyMapping) -> dict[str, np.ndarray]:
     """Writes our leaves, by path, in the names and the layout of a convention; the tables are read backwards.
 
     Raises:
@@ -224,20 +225,20 @@ def to_theirs(leaves: Mapping[str, np.ndarray], naming: Naming) -> dict[str, np.
     nameless = []
     for path, leaf in leaves.items():
         found = [
-            (theirs, numbers, transform, index, count)
-            for theirs, ours, transform, index, count in _rules(naming)
-            if (numbers := _numbers(ours, path)) is not None
+            (source, numbers, transform, index, count)
+            for source, target, transform, index, count in _rules(key_mapping)
+            if (numbers := _numbers(target, path)) is not None
         ]
         if not found:
             nameless.append(path)
             continue
         wanted = found[0][4]
-        for theirs, numbers, transform, index, count in found[:wanted]:
+        for source, numbers, transform, index, count in found[:wanted]:
             part = np.split(leaf, count, axis=-1)[index]
-            name = _write(theirs, numbers)
+            name = _write(source, numbers)
             # The head stands beside the backbone, which is what the prefix names.
-            name = name if path.split("/")[1].startswith("head") else naming.prefixes[0] + name
+            name = name if path.split("/")[1].startswith("head") else key_mapping.prefixes[0] + name
             written[name] = np.ascontiguousarray(transform.backward(part))
     if nameless:
-        raise ValueError(f"the {naming.name} convention has no name for {', '.join(nameless)}")
+        raise ValueError(f"the {key_mapping.name} convention has no name for {', '.join(nameless)}")
     return written

@@ -1,4 +1,4 @@
-"""The passport: where weights come from and what became of each of their arrays."""
+"""The load report: where weights come from and what became of each of their arrays."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -7,8 +7,8 @@ from jaxtl.pretrained.open import Weights
 
 
 @dataclass
-class Passport:
-    """The account of one adoption; written to weights.json, printed as a short table.
+class LoadReport:
+    """The account of one load; written to weights.json, printed as a short table.
 
     Attributes:
       location: as the user gave it.
@@ -17,17 +17,17 @@ class Passport:
       revision: the commit of a hub repository, or the step of a run.
       license: what the hub's model card says.
       format: the file format.
-      naming: the convention of the names.
+      key_mapping: the convention of the names.
       model: the name of the model that the source says it is of.
       num_classes: the width of its head.
       classes: its class names.
       pixels: its pixel facts.
       pixels_from: where those come from.
       head: what became of its head, and why.
-      loaded: our leaves that were filled, each with the arrays it comes "from" and its "shape".
+      loaded: leaves of the model that were filled, each with the arrays it comes "from" and its "shape".
       resized: leaves that were fitted, with the shapes before and after.
       dropped: arrays of the source that were left out, with their shapes.
-      initialised: our leaves that got a fresh value, with their shapes.
+      initialised: leaves of the model that got a fresh value, with their shapes.
       contradicted: fields in which the model was asked to differ from what its weights imply.
     """
 
@@ -36,7 +36,7 @@ class Passport:
     revision: str
     license: str
     format: str
-    naming: str
+    key_mapping: str
     model: str
     num_classes: int
     classes: list[str] | None
@@ -51,15 +51,15 @@ class Passport:
     contradicted: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def begin(cls, weights: Weights, *, head: str) -> "Passport":
-        """Starts the account of a source; what became of its arrays is added by the adoption."""
+    def begin(cls, weights: Weights, *, head: str) -> "LoadReport":
+        """Starts the account of a source; what became of its arrays is added by the loading."""
         return cls(
             location=weights.location,
             files=[path.name for path in weights.files],
             revision=weights.revision,
             license=weights.license,
             format=weights.format,
-            naming=weights.naming.name,
+            key_mapping=weights.key_mapping.name,
             model=weights.model,
             num_classes=weights.num_classes,
             classes=list(weights.classes) if weights.classes else None,
@@ -70,7 +70,8 @@ class Passport:
 
     def to_json(self) -> dict[str, Any]:
         """Gives the account as a dictionary of plain values."""
-        return asdict(self)
+        values = asdict(self)
+        return {"naming": values.pop("key_mapping"), **values}  # As files of before have it.
 
     def table(self) -> str:
         """Gives the account as a few aligned lines."""
@@ -86,7 +87,7 @@ class Passport:
         renamed = sum(entry["from"] != [path] for path, entry in self.loaded.items())
         rows = {
             "weights": self.location + (f" @ {self.revision[:12]}" if self.revision else ""),
-            "format": f"{self.format}, {self.naming} names" + (f", sha256 {digests}" if digests else ""),
+            "format": f"{self.format}, {self.key_mapping} names" + (f", sha256 {digests}" if digests else ""),
             "license": self.license,
             "pixels": pixels,
             "classes": f"{self.num_classes}{names}" if self.num_classes else "none",

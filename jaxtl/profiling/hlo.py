@@ -24,21 +24,21 @@ _NAMES = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "whi
 
 @dataclass(frozen=True)
 class Collective:
-    """An exchange between devices, by each group of them at the same time.
+    """A collective between devices, by each group of them at the same time.
 
     Attributes:
       kind: one of KINDS.
       payload: bytes of the array before it is cut, or after it is put together.
       members: the devices of the first group.
       times: that it happens in a step.
-      waits: whether the program does nothing else meanwhile; what another backend makes of it may differ.
+      blocking: whether the program does nothing else meanwhile; what another backend makes of it may differ.
     """
 
     kind: str
     payload: float
     members: tuple[int, ...]
     times: int
-    waits: bool = True
+    blocking: bool = True
 
     @property
     def sent(self) -> float:
@@ -49,7 +49,7 @@ class Collective:
 
 
 def collectives(text: str, devices: int) -> list[Collective]:
-    """Returns the exchanges of a compiled program that runs on `devices` devices; those of one device are left out.
+    """Returns the collectives of a compiled program that runs on `devices` devices; those of one device are left out.
 
     Args:
       text: of the module, as `compiled.as_text()` gives it.
@@ -80,7 +80,7 @@ def collectives(text: str, devices: int) -> list[Collective]:
                 payload *= size
             elif kind == "all-reduce" and name.startswith(_SCATTER):
                 kind = "reduce-scatter"
-            found.append(Collective(kind, payload, members, times, waits=not chain and not match[3]))
+            found.append(Collective(kind, payload, members, times, blocking=not chain and not match[3]))
     return found
 
 

@@ -1,10 +1,10 @@
 """How long a step would take on a slice of chips, and how well it scales: from a compiled program and stated speeds.
 
 A step computes, and it exchanges. Computing takes as long as the slower of two: the FLOP at a stated share of the
-chip's peak, and the bytes that the program moves at the memory's full speed. An exchange takes the bytes that the best
-known algorithms send, at the stated speed of the links, and a delay for every neighbour that it passes. Exchanges that
-the program does not wait for go on during the backward pass, two thirds of the computing. Compilers and their options
-differ in how many those are, so there are two bounds beside the estimate: everything hidden, and nothing.
+chip's peak, and the bytes that the program moves at the memory's full speed. A collective takes the bytes that the best
+known algorithms send, at the stated speed of the links, and a delay for every neighbour that it passes. Collectives
+that the program does not wait for go on during the backward pass, two thirds of the computing. Compilers and their
+options differ in how many those are, so there are two bounds beside the estimate: everything hidden, and nothing.
 """
 
 import math
@@ -27,18 +27,18 @@ class Program:
 
     Attributes:
       flop: of one chip, for its matrix products and convolutions.
-      moved: bytes to and from memory; 0 where the compiler of another device counted.
-      kept: those of them for parameters and moments, whatever the batch.
-      held: bytes of memory that the step needs.
+      hbm_bytes: bytes to and from memory; 0 where the compiler of another device counted.
+      state_bytes: those of them for parameters and moments, whatever the batch.
+      peak_bytes: bytes of memory that the step needs.
       mesh: number of chips along each axis.
-      collectives: its exchanges.
+      collectives: its collectives.
       scale: bytes on the links by bytes in the program: 1/2 where that one computes in wider numbers.
     """
 
     flop: float
-    moved: float
-    kept: float
-    held: float
+    hbm_bytes: float
+    state_bytes: float
+    peak_bytes: float
     mesh: Mapping[str, int]
     collectives: Sequence[Collective]
     scale: float = 1.0
@@ -50,7 +50,7 @@ class Step:
 
     compute: float
     links: float
-    waits: float
+    blocking: float
     delays: float
 
     @property
@@ -66,10 +66,12 @@ class Step:
     @property
     def seconds(self) -> float:
         """The estimate: what the program does not wait for travels during the backward pass."""
-        return self.compute + self.waits + max(0.0, self.links - self.waits - BACKWARD * self.compute) + self.delays
+        return (
+            self.compute + self.blocking + max(0.0, self.links - self.blocking - BACKWARD * self.compute) + self.delays
+        )
 
 
-def forecast(program: Program, target: Slice, *, share: float) -> list[dict[str, Any]]:
+def estimate(program: Program, target: Slice, *, share: float) -> list[dict[str, Any]]:
     """Returns a row for each slice of these chips up to the target.
 
     Rows with a mesh that does not fit are left out. "weak" keeps the rows of the batch a chip as they are in the
@@ -106,7 +108,7 @@ def _figures(timed: Step, ideal: float) -> dict[str, float]:
         "step_seconds": timed.seconds,
         "compute_seconds": timed.compute,
         "link_seconds": timed.links,
-        "waiting_seconds": timed.waits,
+        "waiting_seconds": timed.blocking,
         "delay_seconds": timed.delays,
         "efficiency": ideal / timed.seconds,
         "efficiency_if_hidden": ideal / timed.hidden,
@@ -123,20 +125,20 @@ def shrunk(mesh: Mapping[str, int], chips: int, fewer: int) -> dict[str, int] | 
 def compute_seconds(program: Program, place: Slice, *, share: float, batch: float = 1.0) -> float:
     """Returns how long a chip computes, with `batch` times the rows that the program has for it."""
     chip = place.chip
-    moved = min(program.kept, program.moved) + batch * max(0.0, program.moved - program.kept)
-    return max(batch * program.flop / (share * chip.peak), moved / chip.hbm)
+    hbm_bytes = min(program.state_bytes, program.hbm_bytes) + batch * max(0.0, program.hbm_bytes - program.state_bytes)
+    return max(batch * program.flop / (share * chip.peak), hbm_bytes / chip.hbm)
 
 
 def step(program: Program, place: Slice, mesh: Mapping[str, int], *, share: float, batch: float = 1.0) -> Step:
     """Returns the seconds of a step on a slice, with `batch` times the rows a chip."""
-    links = waits = delays = 0.0
+    links = blocking = delays = 0.0
     for one in program.collectives:
         axes = place.axes(np.asarray(_members(one, program.mesh, mesh)))
         seconds = one.times * program.scale * link_seconds(one, axes, torus=place.chip.wraps > 0)
         links += seconds
-        waits += seconds if one.waits else 0.0
+        blocking += seconds if one.blocking else 0.0
         delays += one.times * delay_seconds(one, axes, torus=place.chip.wraps > 0)
-    return Step(compute_seconds(program, place, share=share, batch=batch), links, waits, delays)
+    return Step(compute_seconds(program, place, share=share, batch=batch), links, blocking, delays)
 
 
 def _members(one: Collective, mesh: Mapping[str, int], other: Mapping[str, int]) -> tuple[int, ...]:
@@ -154,9 +156,9 @@ def _members(one: Collective, mesh: Mapping[str, int], other: Mapping[str, int])
 
 
 def link_seconds(one: Collective, axes: Sequence[Axis], *, torus: bool) -> float:
-    """Returns how long the bytes of one exchange are on the links.
+    """Returns how long the bytes of one collective are on the links.
 
-    On a torus the array is cut so that all axes are used at once. Between nodes the exchange is done within each node
+    On a torus the array is cut so that all axes are used at once. Between nodes the collective is done within each node
     first, so that only a share of it travels on.
     """
     if not axes:
@@ -177,7 +179,7 @@ def link_seconds(one: Collective, axes: Sequence[Axis], *, torus: bool) -> float
 
 
 def delay_seconds(one: Collective, axes: Sequence[Axis], *, torus: bool) -> float:
-    """Returns how long the neighbours that one exchange passes delay it, whatever its size."""
+    """Returns how long the neighbours that one collective passes delay it, whatever its size."""
     twice = 2 if one.kind == "all-reduce" else 1
     # To both sides of a ring, or through a switch by halves.
     hops = sum(axis.size / 2 if torus else math.log2(axis.size) for axis in axes)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtl.errors import UserError
 from jaxtl.profiling.chips import peak_tflops
 
-# What an exchange waits for at each neighbour it passes: a round figure for such links, which no maker publishes.
+# What a collective waits for at each neighbour it passes: a round figure for such links, which no maker publishes.
 HOP_SECONDS = 1e-6
 _FLAT = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 _CUBES = (

@@ -73,12 +73,12 @@ def gradients(
         grads = jax.tree.map(lambda g: g / scale.astype(g.dtype), grads)
     if penalty is not None:
         # Once for the batch, not once a part or a device.
-        scalars["penalty"], slopes = jax.value_and_grad(penalty)(trainable)
-        grads = jax.tree.map(jnp.add, grads, slopes)
+        scalars["penalty"], penalty_grads = jax.value_and_grad(penalty)(trainable)
+        grads = jax.tree.map(jnp.add, grads, penalty_grads)
     return grads, dict(model_state), scalars
 
 
-def ascend(leaves: Leaves, grads: Leaves, radius: float) -> Leaves:
+def sam_perturb(leaves: Leaves, grads: Leaves, radius: float) -> Leaves:
     """Returns the leaves moved uphill by a vector of length `radius`: the first half of a step of SAM.
 
     The gradient there leads to flat minima (https://arxiv.org/abs/2010.01412).

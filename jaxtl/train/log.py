@@ -14,7 +14,7 @@ from jaxtl.train.events import Events
 
 
 class MetricsLog:
-    """Writes each line of figures to metrics.jsonl and to TensorBoard.
+    """Writes each line of metrics to metrics.jsonl and to TensorBoard.
 
     metrics.jsonl holds nothing that depends on the clock, so a run that was stopped and continued leaves the same
     bytes as one that was not. Speeds go to TensorBoard and the screen. Of several processes only the first writes.
@@ -100,7 +100,7 @@ class Screen:
             self._bar.update(self._batch_size)
 
     def line(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Shows figures: beside the bar for training, as a line of their own otherwise."""
+        """Shows metrics: beside the bar for training, as a line of their own otherwise."""
         text = "  ".join(f"{key} {_short(value)}" for key, value in values.items())
         if self._bar is None:
             print(f"step {step}/{self._total}  {split:5}  {text}", flush=True)

@@ -11,7 +11,7 @@ import jax
 from jaxtl.checkpoints.manager import Checkpoints
 from jaxtl.errors import Stopped, UserError
 from jaxtl.finetune.param_groups import flatten
-from jaxtl.parallel.partitioner import Placement, as_taken, tree_of
+from jaxtl.parallel.partitioner import Partitioner, as_taken, tree_of
 from jaxtl.train import ema
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.progress import Progress
@@ -25,11 +25,11 @@ _MAX_SKIPPED = 50
 def eval_steps(total_steps: int, *, every: int = 0, steps_per_epoch: float = 0.0) -> list[int]:
     """Returns the steps after which to evaluate: every `every` steps, or at each epoch's end, and always the last."""
     if every:
-        marks = set(range(every, total_steps + 1, every))
+        evaluation_steps = set(range(every, total_steps + 1, every))
     else:
         epochs = math.ceil(total_steps / steps_per_epoch)
-        marks = {math.ceil(epoch * steps_per_epoch) for epoch in range(1, epochs + 1)}
-    return sorted({mark for mark in marks if mark <= total_steps} | {total_steps})
+        evaluation_steps = {math.ceil(epoch * steps_per_epoch) for epoch in range(1, epochs + 1)}
+    return sorted({mark for mark in evaluation_steps if mark <= total_steps} | {total_steps})
 
 
 def fit(
@@ -42,7 +42,7 @@ def fit(
     stop_at: int = 0,
     eval_at: list[int],
     batch_size: int,
-    placement: Placement,
+    partitioner: Partitioner,
     checkpoints: Checkpoints,
     log: MetricsLog,
     screen: Screen,
@@ -59,14 +59,14 @@ def fit(
       state: on the devices; its buffers are given away.
       step: compiled train step.
       batches: this host's rows of the global batches, from the one after the state's step on.
-      evaluate: variables -> figures of the validation split; called for the averages too, where the state has some.
+      evaluate: variables -> metrics of the validation split; called for the averages too, where the state has some.
       total_steps: the last step of the run.
       stop_at: the step to stop at, for a run in stages; 0 for the last.
       eval_at: steps after which to evaluate and write a checkpoint.
       batch_size: rows of the global batch.
-      placement: how batches get to the devices.
+      partitioner: how batches get to the devices.
       checkpoints: where checkpoints go.
-      log: where figures go.
+      log: where metrics go.
       screen: what a person sees.
       progress: from the restored checkpoint, or new; it is changed in place.
       learning_rate: step -> rate of the head, for the log.
@@ -82,7 +82,7 @@ def fit(
       UserError: the loss is not finite; the last good checkpoint stays.
       Stopped: `stop` said so, or an evaluation was left; the state is saved.
     """
-    done = int(placement.get(state.step))
+    done = int(partitioner.gather(state.step))
     pending: list[tuple[int, Mapping[str, jax.Array]]] = []
     started, counted = time.perf_counter(), 0
 
@@ -90,30 +90,30 @@ def fit(
         # Figures are fetched a step late, so that an accelerator always has its next step queued.
         while len(pending) > keep:
             at, scalars = pending.pop(0)
-            _collect(progress, at, jax.device_get(placement.get(scalars)), checkpoints)
+            _collect(progress, at, jax.device_get(partitioner.gather(scalars)), checkpoints)
 
     def leave() -> NoReturn:
         settle(keep=0)
         log.sync()
         if checkpoints.steps()[-1:] != [done]:
-            save(checkpoints, done, placement.get(tree_of(state)), progress, None)
+            save(checkpoints, done, partitioner.gather(tree_of(state)), progress, None)
         raise Stopped(f"stopped after step {done} of {total_steps}")
 
     while True:
         if progress.due:
             try:
-                figures = _evaluate(progress, evaluate, tree_of(state))
+                metrics = _evaluate(progress, evaluate, tree_of(state))
             except Stopped:
                 leave()
-            score = _note(progress, done, figures, checkpoints, log, screen, monitor, patience)
+            score = _note(progress, done, metrics, checkpoints, log, screen, monitor, patience)
             progress.due, progress.finished = False, progress.finished or done == total_steps
             log.sync()
-            save(checkpoints, done, placement.get(tree_of(state)), progress, score)
+            save(checkpoints, done, partitioner.gather(tree_of(state)), progress, score)
             started, counted = time.perf_counter(), 0
         if done >= (stop_at or total_steps) or progress.finished:
             return tree_of(state), progress
         asked = time.perf_counter()
-        batch = placement.put_batch(next(batches))
+        batch = partitioner.shard_batch(next(batches))
         if _are_idle(pending):
             # At most: the step before may have ended at any time while the batch was made.
             progress.seconds["data"] = progress.seconds.get("data", 0.0) + time.perf_counter() - asked
@@ -139,7 +139,7 @@ def fit(
 def save(checkpoints: Checkpoints, step: int, state: TrainState, progress: Progress, score: float | None) -> None:
     """Starts writing a checkpoint of the state and the loop's progress; its variables are those that were better."""
     if progress.averaged:
-        state = exchanged(state)
+        state = swap_ema(state)
     checkpoints.save(step, state.variables, rest_of(state), progress.to_json(), score)
 
 
@@ -166,7 +166,7 @@ def restore(checkpoints: Checkpoints, like: Callable[[int], TrainState]) -> tupl
         rest.get("ema", {}),
         rest.get("scaling", {}),
     )
-    return (exchanged(state) if progress.averaged else state), progress
+    return (swap_ema(state) if progress.averaged else state), progress
 
 
 def rest_of(state: TrainState) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def rest_of(state: TrainState) -> dict[str, Any]:
     return rest | {key: tree for key, tree in optional.items() if tree}
 
 
-def exchanged(state: TrainState) -> TrainState:
+def swap_ema(state: TrainState) -> TrainState:
     """Returns the state with what trains and its averages in each other's place."""
     variables = flatten(state.variables)
     average = {path: variables[path] for path in state.ema}
@@ -240,34 +240,34 @@ def _train_line(progress, step, rate, speed, log: MetricsLog, screen: Screen) ->
 
 def _evaluate(progress: Progress, evaluate, state: TrainState) -> dict[str, dict[str, float]]:
     started = time.perf_counter()
-    figures = {"raw": dict(evaluate(state.variables))}
+    metrics = {"raw": dict(evaluate(state.variables))}
     if state.ema:
-        figures["ema"] = dict(evaluate(ema.averaged(state.variables, state.ema)))
+        metrics["ema"] = dict(evaluate(ema.averaged(state.variables, state.ema)))
     progress.seconds["evaluate"] += time.perf_counter() - started
-    return figures
+    return metrics
 
 
-def _note(progress, step, figures, checkpoints, log: MetricsLog, screen: Screen, monitor: str, patience: int) -> float:
-    """Writes the figures of an evaluation down, and returns their score."""
-    if not math.isfinite(figures["raw"]["loss"]):
-        raise _diverged(f"the loss on val is {figures['raw']['loss']} at step {step}", checkpoints)
-    for kind, values in figures.items():
+def _note(progress, step, metrics, checkpoints, log: MetricsLog, screen: Screen, monitor: str, patience: int) -> float:
+    """Writes the metrics of an evaluation down, and returns their score."""
+    if not math.isfinite(metrics["raw"]["loss"]):
+        raise _diverged(f"the loss on val is {metrics['raw']['loss']} at step {step}", checkpoints)
+    for kind, values in metrics.items():
         split = "val" if kind == "raw" else f"val_{kind}"
         log.write(step, split, values)
         screen.line(step, split, values)
-    return _judge(progress, step, figures, monitor, patience)
+    return _judge(progress, step, metrics, monitor, patience)
 
 
-def _judge(progress: Progress, step: int, figures: dict[str, dict[str, float]], monitor: str, patience: int) -> float:
+def _judge(progress: Progress, step: int, metrics: dict[str, dict[str, float]], monitor: str, patience: int) -> float:
     """Takes note of which weights won, and whether they are the best so far; returns their score."""
     sign = -1 if monitor == "loss" else 1
-    winner = max(figures, key=lambda kind: sign * figures[kind][monitor])
-    score = sign * figures[winner][monitor]
+    winner = max(metrics, key=lambda kind: sign * metrics[kind][monitor])
+    score = sign * metrics[winner][monitor]
     progress.averaged = winner == "ema"
     best = progress.val.get(monitor)
     if best is None or score > sign * best:
-        progress.val, progress.best_step, progress.waited = figures[winner], step, 0
-        progress.both = {**figures, "won": winner} if len(figures) > 1 else {}
+        progress.val, progress.best_step, progress.waited = metrics[winner], step, 0
+        progress.both = {**metrics, "won": winner} if len(metrics) > 1 else {}
     else:
         progress.waited += 1
         progress.finished |= 0 < patience <= progress.waited

@@ -25,21 +25,21 @@ def exponential(low: float, high: float, steps: int) -> Callable[[Any], jax.Arra
     return lambda step: low * jnp.exp(growth * step)
 
 
-def gated(
-    optimizer: optax.GradientTransformation, owners: Mapping[str, str], gates: Mapping[str, jax.Array]
+def masked(
+    optimizer: optax.GradientTransformation, owners: Mapping[str, str], masks: Mapping[str, jax.Array]
 ) -> optax.GradientTransformationExtraArgs:
-    """Multiplies each update by the gate of its group: 0 keeps a group where it is, 1 lets it train.
+    """Multiplies each update by the mask of its group: 0 keeps a group where it is, 1 lets it train.
 
     Args:
       optimizer: over the whole tree of parameters.
       owners: path -> group.
-      gates: group -> scalar; may be traced, so that one program serves all groups.
+      masks: group -> scalar; may be traced, so that one program serves all groups.
     """
     inner = optax.with_extra_args_support(optimizer)
 
     def update(updates, state, params=None, **extra):
         updates, state = inner.update(updates, state, params, **extra)
-        scaled = {path: leaf * gates[owners[path]].astype(leaf.dtype) for path, leaf in flatten(updates).items()}
+        scaled = {path: leaf * masks[owners[path]].astype(leaf.dtype) for path, leaf in flatten(updates).items()}
         return unflatten(scaled), state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
@@ -51,33 +51,33 @@ def sweep(
     batches: Callable[[], Iterator[Any]],
     *,
     steps: int,
-    gates: Mapping[str, Mapping[str, float]],
+    masks: Mapping[str, Mapping[str, float]],
 ) -> dict[str, np.ndarray]:
-    """Trains once for each set of gates, from the same state on the same batches; the state itself stays as it is.
+    """Trains once for each set of masks, from the same state on the same batches; the state itself stays as it is.
 
     Args:
-      make_step: gates -> step, whose optimizer has the rate of `exponential`.
+      make_step: masks -> step, whose optimizer has the rate of `exponential`.
       state: on the devices, before its first step.
       batches: begins the batches, each on the devices.
       steps: of each sweep.
-      gates: name of a sweep -> group -> 0 or 1.
+      masks: name of a sweep -> group -> 0 or 1.
 
     Returns:
       Name -> the losses [n], n at most `steps`: a sweep ends early where it has diverged.
     """
 
     @jax.jit
-    def run(state, stacked, gates):
+    def run(state, stacked, masks):
         def body(state, batch):
-            state, scalars = make_step(gates)(state, batch)
+            state, scalars = make_step(masks)(state, batch)
             return state, scalars["loss"]
 
         return jax.lax.scan(body, state, stacked)
 
     found = {}
-    for name, chosen in gates.items():
+    for name, chosen in masks.items():
         now, losses, stream = state, np.empty(0), batches()
-        values = {group: jnp.float32(gate) for group, gate in chosen.items()}
+        values = {group: jnp.float32(mask) for group, mask in chosen.items()}
         while len(losses) < steps and not np.isfinite(diverged_at(losses)):
             part = [next(stream) for _ in range(min(CHUNK, steps - len(losses)))]
             now, more = run(now, jax.tree.map(lambda *rows: jnp.stack(rows), *part), values)
@@ -118,12 +118,12 @@ def suggest(rates: np.ndarray, losses: np.ndarray) -> dict[str, float]:
     end = diverged_at(losses)
     kept = len(losses) if np.isinf(end) else max(2, int(end))
     smoothed, logs = smooth(losses)[:kept], np.log(rates[:kept])
-    marks = {
+    suggestions = {
         "steepest": float(rates[np.argmin(np.gradient(smoothed, logs))]),
         "valley": float(rates[_valley(smoothed)]),
         "minimum/10": float(rates[int(np.argmin(smoothed))] / 10),
     }
-    return marks if np.isinf(end) else {**marks, "diverges": float(rates[int(end)])}
+    return suggestions if np.isinf(end) else {**suggestions, "diverges": float(rates[int(end)])}
 
 
 def _valley(smoothed: np.ndarray) -> int:
@@ -136,8 +136,8 @@ def _valley(smoothed: np.ndarray) -> int:
     return (best[0] + best[1]) // 2
 
 
-def gates_for(owners: Mapping[str, str], labels: Mapping[str, str], *, per_group: bool) -> dict[str, dict[str, float]]:
-    """Returns the gates of `sweep`: of one sweep called "all", or of one for each group that trains."""
+def masks_for(owners: Mapping[str, str], labels: Mapping[str, str], *, per_group: bool) -> dict[str, dict[str, float]]:
+    """Returns the masks of `sweep`: of one sweep called "all", or of one for each group that trains."""
     groups = list(dict.fromkeys(owners.values()))
     if not per_group:
         return {"all": dict.fromkeys(groups, 1.0)}

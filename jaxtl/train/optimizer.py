@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from jaxtl.finetune.param_groups import FROZEN, flatten, unflatten
-from jaxtl.parallel.scanned_layers import is_stacked
+from jaxtl.parallel.scanned_layers import is_scanned
 
 Schedule = Callable[[jax.Array], jax.Array] | float
 
@@ -78,7 +78,7 @@ def decays(params: optax.Params) -> optax.Params:
     """
 
     def decays_one(path, leaf):
-        own = jnp.shape(leaf)[1:] if is_stacked(path) else jnp.shape(leaf)
+        own = jnp.shape(leaf)[1:] if is_scanned(path) else jnp.shape(leaf)
         return sum(size > 1 for size in own) > 1
 
     return jax.tree_util.tree_map_with_path(decays_one, params)

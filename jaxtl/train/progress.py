@@ -10,10 +10,10 @@ class Progress:
     """The loop's own memory; it travels in every checkpoint, so that a continued run decides as an undisturbed one.
 
     Attributes:
-      window: sums of the training figures since the last line, and under "steps" how many steps they cover.
+      window: sums of the training metrics since the last line, and under "steps" how many steps they cover.
       train: the last training line with a loss.
-      val: the figures of the best evaluation, of whichever weights were better.
-      both: the figures of the best evaluation for the "raw" and the "ema" weights, and which "won".
+      val: the metrics of the best evaluation, of whichever weights were better.
+      both: the metrics of the best evaluation for the "raw" and the "ema" weights, and which "won".
       averaged: whether the last evaluation was won by the averages; its checkpoint then holds them as its variables.
       best_step: the step of the best evaluation; 0 before the first.
       waited: evaluations since the best one.

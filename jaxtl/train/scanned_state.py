@@ -11,14 +11,14 @@ import jax
 import optax
 
 from jaxtl.finetune.param_groups import flatten, unflatten
-from jaxtl.parallel.partitioner import Placement
-from jaxtl.parallel.scanned_layers import blocks_of, name_of, stacked, unstacked
+from jaxtl.parallel.partitioner import Partitioner
+from jaxtl.parallel.scanned_layers import blocks_of, name_of, stack_layers, unstack_layers
 from jaxtl.train.state import TrainState, with_params
 
 T = TypeVar("T")
 
 
-def find_stacks(blocks: Sequence[str], facts: Mapping[str, Hashable]) -> tuple[str, ...]:
+def find_scanned(blocks: Sequence[str], facts: Mapping[str, Hashable]) -> tuple[str, ...]:
     """Returns the names of the stacks that blocks can be kept in, each of two or more.
 
     Args:
@@ -37,14 +37,14 @@ def find_stacks(blocks: Sequence[str], facts: Mapping[str, Hashable]) -> tuple[s
     return tuple(name_of(run) for run in runs if len(run) > 1)
 
 
-def by_stack(values: Mapping[str, T], stacks: Sequence[str]) -> dict[str, list[T]]:
+def by_scanned(values: Mapping[str, T], scanned: Sequence[str]) -> dict[str, list[T]]:
     """Returns path -> values of the parameters there: one, or as many as the stack has blocks, in their order.
 
     Args:
       values: path of a parameter -> its value, in any order; a path may be absent, of all blocks of a stack.
-      stacks: names of stacks.
+      scanned: names of stacks.
     """
-    places = {block: (name, place) for name in stacks for place, block in enumerate(blocks_of(name))}
+    places = {block: (name, place) for name in scanned for place, block in enumerate(blocks_of(name))}
     found: dict[str, dict[int, T]] = {}
     for path, value in values.items():
         block, slash, rest = path.partition("/")
@@ -53,50 +53,52 @@ def by_stack(values: Mapping[str, T], stacks: Sequence[str]) -> dict[str, list[T
     return {path: [ones[place] for place in sorted(ones)] for path, ones in found.items()}
 
 
-def factors_by_stack(factors: Mapping[str, float], stacks: Sequence[str]) -> dict[str, float | tuple[float, ...]]:
+def factors_by_scanned(factors: Mapping[str, float], scanned: Sequence[str]) -> dict[str, float | tuple[float, ...]]:
     """Returns path -> factor, or one for each block of a stack whose blocks differ: as `make_optimizer` takes them."""
-    found = by_stack(factors, stacks)
+    found = by_scanned(factors, scanned)
     return {path: ones[0] if len(set(ones)) == 1 else tuple(ones) for path, ones in found.items()}
 
 
-def first_by_stack(values: Mapping[str, T], stacks: Sequence[str]) -> dict[str, T]:
+def first_by_scanned(values: Mapping[str, T], scanned: Sequence[str]) -> dict[str, T]:
     """Returns path -> value, of what is the same for all blocks of a stack."""
-    return {path: found[0] for path, found in by_stack(values, stacks).items()}
+    return {path: found[0] for path, found in by_scanned(values, scanned).items()}
 
 
-def stacked_state(state: TrainState, stacks: Sequence[str]) -> TrainState:
+def scanned_state(state: TrainState, scanned: Sequence[str]) -> TrainState:
     """Returns a state whose parameters and averages are stacked, as its optimizer's arrays are already."""
-    return _changed(state, lambda params: stacked(params, stacks))
+    return _changed(state, lambda params: stack_layers(params, scanned))
 
 
-def with_stacks(placement: Placement, stacks: Sequence[str]) -> Placement:
-    """Returns a placement that keeps blocks stacked on the devices, and gives them back one by one.
+def with_scanned(partitioner: Partitioner, scanned: Sequence[str]) -> Partitioner:
+    """Returns a partitioner that keeps blocks stacked on the devices, and gives them back one by one.
 
     Args:
-      placement: what puts and gets whole trees: states, or dicts with "params".
-      stacks: names of stacks; without any, the placement stays as it is.
+      partitioner: what puts and gets whole trees: states, or dicts with "params".
+      scanned: names of stacks; without any, the partitioner stays as it is.
     """
-    if not stacks:
-        return placement
+    if not scanned:
+        return partitioner
 
-    def put_state(tree):
-        return placement.put_state(_changed(tree, lambda params: stacked(params, stacks)))
+    def shard_state(tree):
+        return partitioner.shard_state(_changed(tree, lambda params: stack_layers(params, scanned)))
 
-    def get(tree):
-        return _changed(placement.get(tree), unstacked)
+    def gather(tree):
+        return _changed(partitioner.gather(tree), unstack_layers)
 
     def check(tree):
-        placement.check(jax.eval_shape(lambda tree: _changed(tree, lambda params: stacked(params, stacks)), tree))
+        partitioner.check(
+            jax.eval_shape(lambda tree: _changed(tree, lambda params: stack_layers(params, scanned)), tree)
+        )
 
-    return dataclasses.replace(placement, check=check, put_state=put_state, get=get)
+    return dataclasses.replace(partitioner, check=check, shard_state=shard_state, gather=gather)
 
 
-def over_stacks(optimizer: optax.GradientTransformation, stacks: Sequence[str]) -> optax.GradientTransformation:
+def over_scanned(optimizer: optax.GradientTransformation, scanned: Sequence[str]) -> optax.GradientTransformation:
     """Returns an optimizer, made for stacked parameters, that can begin with those that are not stacked yet."""
-    if not stacks:
+    if not scanned:
         return optimizer
     return optax.GradientTransformationExtraArgs(
-        lambda params: optimizer.init(stacked(params, stacks)), optax.with_extra_args_support(optimizer).update
+        lambda params: optimizer.init(stack_layers(params, scanned)), optax.with_extra_args_support(optimizer).update
     )
 
 

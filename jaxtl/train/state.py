@@ -47,7 +47,7 @@ class TrainState:
         """Returns the state before the first step.
 
         Args:
-          variables: what `model.init` or `adopt` gave.
+          variables: what `model.init` or `load_pretrained` gave.
           optimizer: whose state to begin.
           rng: the key of the run.
           ema: what `ema.trained_leaves` gave, to keep a moving average of it; None for none.

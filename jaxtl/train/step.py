@@ -10,7 +10,7 @@ import optax
 
 from jaxtl.finetune.param_groups import flatten, partition, unflatten
 from jaxtl.train import ema, loss_scaling
-from jaxtl.train.gradients import Batch, Leaves, ascend, gradients
+from jaxtl.train.gradients import Batch, Leaves, gradients, sam_perturb
 from jaxtl.train.losses import softmax_cross_entropy
 from jaxtl.train.state import TrainState
 
@@ -84,7 +84,7 @@ def train_step(
     )
     grads, model_state, scalars = at(trainable)
     if sam_rho:
-        grads, _, _ = at(ascend(trainable, grads, sam_rho))
+        grads, _, _ = at(sam_perturb(trainable, grads, sam_rho))
 
     norm = optax.tree.norm(grads)
     if clip_norm:

@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Var
 
 from jaxtl.finetune.param_groups import flatten, unflatten
 from jaxtl.models import unrolled
-from jaxtl.parallel.partitioner import Placement
+from jaxtl.parallel.partitioner import Partitioner
 from jaxtl.train.state import with_params
 
 
@@ -63,17 +63,17 @@ def _only_rounded(jaxpr: Jaxpr, var: Var) -> bool:
     return True
 
 
-def narrowed(params: Mapping[str, Any], paths: set[str]) -> dict[str, Any]:
+def cast(params: Mapping[str, Any], paths: set[str]) -> dict[str, Any]:
     """Returns the parameters with those at `paths` in bfloat16."""
     leaves = flatten(params)
     return unflatten(leaves | {path: jnp.asarray(leaves[path]).astype(jnp.bfloat16) for path in paths})
 
 
-def with_narrow_frozen(placement: Placement, params: Mapping[str, Any], paths: set[str]) -> Placement:
-    """Returns a placement that puts frozen parameters on the devices in bfloat16, and gives back the originals.
+def with_cast_frozen(partitioner: Partitioner, params: Mapping[str, Any], paths: set[str]) -> Partitioner:
+    """Returns a partitioner that puts frozen parameters on the devices in bfloat16, and gives back the originals.
 
     Args:
-      placement: what puts and gets whole trees: states, or dicts with "params".
+      partitioner: what puts and gets whole trees: states, or dicts with "params".
       params: the originals; a copy of those at `paths` stays in the memory of the host.
       paths: of parameters that are frozen in every stage, and rounded (see `rounded_leaves`).
     """
@@ -81,7 +81,7 @@ def with_narrow_frozen(placement: Placement, params: Mapping[str, Any], paths: s
     originals = {path: np.asarray(jax.device_get(leaves[path])) for path in paths}
 
     return dataclasses.replace(
-        placement,
-        put_state=lambda tree: placement.put_state(with_params(tree, lambda found: narrowed(found, paths))),
-        get=lambda tree: with_params(placement.get(tree), lambda found: unflatten(flatten(found) | originals)),
+        partitioner,
+        shard_state=lambda tree: partitioner.shard_state(with_params(tree, lambda found: cast(found, paths))),
+        gather=lambda tree: with_params(partitioner.gather(tree), lambda found: unflatten(flatten(found) | originals)),
     )

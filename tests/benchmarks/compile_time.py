@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtl import models
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.train.optimizer import make_optimizer
-from jaxtl.train.scanned_state import find_stacks, first_by_stack, over_stacks, stacked_state
+from jaxtl.train.scanned_state import find_scanned, first_by_scanned, over_scanned, scanned_state
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
 
@@ -32,12 +32,12 @@ def measure(name: str, form: str, dtype: str) -> tuple[float, float, float]:
     image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
     labels = groups_lib.assign(variables["params"], model.groups())
-    stacks = find_stacks(model.alike(), dict.fromkeys(labels)) if form == "stacked" else ()
-    labels = first_by_stack(labels, stacks)
-    optimizer = over_stacks(make_optimizer(labels, name="adamw", learning_rate=1e-3, weight_decay=0.05), stacks)
+    stacks = find_scanned(model.alike(), dict.fromkeys(labels)) if form == "stacked" else ()
+    labels = first_by_scanned(labels, stacks)
+    optimizer = over_scanned(make_optimizer(labels, name="adamw", learning_rate=1e-3, weight_decay=0.05), stacks)
 
     def start(tree):
-        return stacked_state(TrainState.create(tree, optimizer, jax.random.key(0)), stacks)
+        return scanned_state(TrainState.create(tree, optimizer, jax.random.key(0)), stacks)
 
     state = jax.eval_shape(start, variables)
     step = jax.jit(partial(train_step, model=model, optimizer=optimizer, groups=labels, clip_norm=1.0))

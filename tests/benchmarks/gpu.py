@@ -67,7 +67,7 @@ def main() -> int:
                 arguments.steps or (2 if arguments.tiny else 20),
                 arguments.rounds or (2 if arguments.tiny else 5),
                 arguments.profile,
-                arguments.in_turn,
+                arguments.sequential,
                 arguments.together,
             )
             gpu_steps.run_part(report, deadline, [gpu_steps.parse_row(row, arguments.tiny) for row in rows], plan)

@@ -23,7 +23,7 @@ from gpu_common import CLASSES, WARMUP, Row, noise
 from jaxtl import models
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.parallel.backend import compiling_for
-from jaxtl.parallel.partitioner import as_taken, make_placement, tree_of
+from jaxtl.parallel.partitioner import as_taken, make_partitioner, tree_of
 from jaxtl.profiling.chips import peak_tflops
 from jaxtl.profiling.cost import model_gflop
 from jaxtl.train.optimizer import make_optimizer
@@ -181,9 +181,9 @@ def compile_step(row: Row, *, attention: str = "", learning_rate: float = 1e-4) 
     batch = {"image": images, "label": labels}
     step = partial(train_step, model=model, optimizer=optimizer, groups=chosen)
     gflop = model_gflop(step, state, batch)
-    placement = make_placement(devices=jax.devices()[:1])
-    state, batch = placement.put_state(state), placement.put_batch(batch)
-    compiled = placement.compile(step, state, batch, donate=True)
+    partitioner = make_partitioner(devices=jax.devices()[:1])
+    state, batch = partitioner.shard_state(state), partitioner.shard_batch(batch)
+    compiled = partitioner.compile(step, state, batch, donate=True)
     return compiled, as_taken(state, compiled), batch, gflop
 
 

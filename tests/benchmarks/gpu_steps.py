@@ -33,7 +33,7 @@ class Plan:
       steps: of a round.
       rounds: in which the contestants take turns.
       profile: whether the kernels of jaxtl's steps are listed.
-      in_turn: whether one compiles after the other, which takes longer: both may try forms of operations on the GPU.
+      sequential: whether one compiles after the other, which takes longer: both may try forms of operations on the GPU.
       together: whether the contestants of all rows compile at once, before the first is timed: all must find room.
     """
 
@@ -41,7 +41,7 @@ class Plan:
     steps: int
     rounds: int
     profile: bool
-    in_turn: bool
+    sequential: bool
     together: bool
 
 
@@ -76,7 +76,7 @@ def _compare(
     """Measures one row, with the workers that are begun already, if any; none is timed before all are ready."""
     patience = 10.0
     try:
-        for names in [] if workers else [[name] for name in plan.who] if plan.in_turn else [plan.who]:
+        for names in [] if workers else [[name] for name in plan.who] if plan.sequential else [plan.who]:
             workers |= {name: Worker(CONTESTANTS[name], row) for name in names}
             ready |= _receive_all(report, deadline, row, {name: workers[name] for name in names})
         if ready:

@@ -31,7 +31,7 @@ from torch_deit import DeiT
 
 from jaxtl import models
 from jaxtl.finetune import param_groups as groups_lib
-from jaxtl.parallel.cpu_runtime import compute_in_turn, keep_freed_memory
+from jaxtl.parallel.cpu_runtime import dispatch_synchronously, keep_freed_memory
 from jaxtl.profiling.cost import model_gflop
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
@@ -124,7 +124,7 @@ def serve(pipe: Connection, who: str, name: str, unfreeze: str, batch: int) -> N
     labels = generator.integers(0, CLASSES, batch).astype(np.int32)
     if who == "jaxtl":
         keep_freed_memory()
-        compute_in_turn()
+        dispatch_synchronously()
         run, gflop = jaxtl_steps(name, unfreeze, images, labels)
     else:
         run, gflop = torch_steps(name, unfreeze, images, labels), 0.0

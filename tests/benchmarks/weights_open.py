@@ -32,8 +32,8 @@ def write(path: Path) -> None:
     generator = np.random.default_rng(0)
     leaves = abstract_variables(models.build(NAME, num_classes=1000), 224)
     arrays = {path: generator.standard_normal(leaf.shape, dtype=np.float32) for path, leaf in leaves.items()}
-    timm = next(naming for naming in vit.NAMINGS if naming.name == "timm")
-    save_file(rename.to_theirs(arrays, timm), path)
+    timm = next(key_mapping for key_mapping in vit.KEY_MAPPINGS if key_mapping.name == "timm")
+    save_file(rename.to_source_keys(arrays, timm), path)
 
 
 def read_and_copy(path: Path) -> float:
@@ -54,17 +54,17 @@ def _peak() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def adopt(path: Path) -> dict[str, float]:
+def load_pretrained(path: Path) -> dict[str, float]:
     """Opens the file onto the device, sha256 included; gives seconds, and the growth of the peak of memory in bytes."""
     jax.block_until_ready(jax.device_put(np.zeros(1)))
     model = models.build(NAME, num_classes=1000)
     before = _peak()
     start = time.perf_counter()
     opened = pretrained.open_weights(str(path), model=NAME)
-    variables, passport = pretrained.adopt(opened, model, image_size=224, rng=jax.random.key(0))
+    variables, load_report = pretrained.load_pretrained(opened, model, image_size=224, rng=jax.random.key(0))
     jax.block_until_ready(variables)
     seconds = time.perf_counter() - start
-    assert passport.sha256
+    assert load_report.sha256
     return {"seconds": seconds, "bytes": _peak() - before}
 
 
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--adopt", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.adopt:
-        print(json.dumps(adopt(arguments.adopt)))
+        print(json.dumps(load_pretrained(arguments.adopt)))
         return
     path = Path(arguments.folder) / "jaxtl_vit_l16.safetensors"
     write(path)

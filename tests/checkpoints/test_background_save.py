@@ -119,7 +119,7 @@ def full(*_, **__):
 
 FULL = (
     "the checkpoint of step 2 cannot be written to {}: [Errno 28] No space left on device\n"
-    "Make room, or mend the permissions, and start again; the run goes on from step 1, the newest that is whole."
+    "Make room, or fix the permissions, and start again; the run goes on from step 1, the newest that is whole."
 )
 
 
@@ -173,7 +173,7 @@ def alone(monkeypatch):
 
 
 def joined(monkeypatch):
-    monkeypatch.setattr(processes, "several", lambda: True)
+    monkeypatch.setattr(processes, "is_multiprocess", lambda: True)
 
 
 @pytest.mark.parametrize("why", [alone, joined])

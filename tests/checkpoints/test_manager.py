@@ -145,14 +145,14 @@ def test_so_many_of_the_latest_and_of_the_best_are_kept(tmp_path):
 
 def test_a_read_that_stumbles_once_costs_nothing(tmp_path, monkeypatch):
     save(tmp_path, {1: 0.5, 2: 0.6})
-    read, failures = Checkpoints._read_host, iter([OSError(5, "Input/output error")])
+    read, failures = Checkpoints._read_metadata, iter([OSError(5, "Input/output error")])
 
     def stumble(self, step):
         for error in failures:
             raise error
         return read(self, step)
 
-    monkeypatch.setattr(Checkpoints, "_read_host", stumble)
+    monkeypatch.setattr(Checkpoints, "_read_metadata", stumble)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore_latest(lambda step: (VARIABLES, REST))[0] == 2
         assert not checkpoints.problems
@@ -216,9 +216,8 @@ def test_what_cannot_be_written_is_told_and_what_was_stays_good(trouble, again):
         with trouble(folder), pytest.raises(UserError) as told:
             save(folder, {2: 0.6})
         assert f"the checkpoint of step 2 cannot be written to {folder}" in str(told.value)
-        assert (
-            f"Make room, or mend the permissions, and start again; the run goes on from step {2 if again else 1}"
-            in (str(told.value))
+        assert f"Make room, or fix the permissions, and start again; the run goes on from step {2 if again else 1}" in (
+            str(told.value)
         )
         assert len(str(told.value).splitlines()) == 2
         with Checkpoints(folder) as checkpoints:
@@ -258,7 +257,7 @@ def test_a_save_that_a_lost_process_broke_is_not_called_a_full_disk(tmp_path, mo
             raise ValueError("save failed") from error
 
     with Checkpoints(tmp_path) as checkpoints:
-        monkeypatch.setattr(processes, "several", lambda: True)
+        monkeypatch.setattr(processes, "is_multiprocess", lambda: True)
         monkeypatch.setattr(orbax_io, "start_save", lost)
         with pytest.raises(
             UserError, match=r"since another process is gone: .*\nStart all again; the run begins anew"

@@ -51,7 +51,7 @@ def finish(started, timeout=300):
 
 
 def wait_for_line(workdir, started, lines=1):
-    """Waits until the run has written so many lines of figures."""
+    """Waits until the run has written so many lines of metrics."""
     log = workdir / "metrics.jsonl"
     while not (log.exists() and log.read_bytes().count(b"\n") >= lines):
         assert all(process.poll() is None for process in started), finish(started)
@@ -73,7 +73,7 @@ def lines(workdir):
 
 
 def same(ours, theirs):
-    """Compares two workdirs: losses within 1e-6, the rest of the figures identical."""
+    """Compares two workdirs: losses within 1e-6, the rest of the metrics identical."""
     one, two = lines(ours), lines(theirs)
     assert len(one) == len(two)
     for line, other in zip(one, two, strict=True):

@@ -110,8 +110,8 @@ def test_what_a_run_noted_counts_on_the_same_card(config, tmp_path, gpu, capsys,
     monkeypatch.setattr(attention.files, "has_checkpoints", lambda workdir: True)
     if noted:
         (tmp_path / "attention.json").write_text(json.dumps(noted))
-    model, placement = setup.make_model(config, None, ("a", "b")), setup.placement_for(config)
-    chosen = attention.with_fastest_attention(config, model, placement, workdir=tmp_path)
+    model, partitioner = setup.make_model(config, None, ("a", "b")), setup.partitioner_for(config)
+    chosen = attention.with_fastest_attention(config, model, partitioner, workdir=tmp_path)
     assert chosen.module.attention == form
     assert line in capsys.readouterr().out
     assert stored(tmp_path) == {"form": form, "device": "cpu"}
@@ -131,7 +131,7 @@ def test_what_the_config_says_counts_and_nothing_is_timed(config, tmp_path, gpu,
     config.model.attention = form
     model = setup.make_model(config, None, ("a", "b"))
     assert model.module.attention == form
-    chosen = attention.with_fastest_attention(config, model, setup.placement_for(config), workdir=tmp_path)
+    chosen = attention.with_fastest_attention(config, model, setup.partitioner_for(config), workdir=tmp_path)
     # Without cuDNN, as here, JAX refuses it: the run remembers what computes.
     assert chosen.module.attention == used
     assert (gpu, capsys.readouterr().out) == ([], "")
@@ -141,7 +141,7 @@ def test_what_the_config_says_counts_and_nothing_is_timed(config, tmp_path, gpu,
 def test_a_model_without_attention_is_left_alone(config, gpu, capsys):
     config.model.name, config.model.image_size = "resnet20_cifar", 32
     model = setup.make_model(config, None, ("a", "b"))
-    assert attention.with_fastest_attention(config, model, setup.placement_for(config)) is model
+    assert attention.with_fastest_attention(config, model, setup.partitioner_for(config)) is model
     assert (gpu, capsys.readouterr().out) == ([], "")
 
 

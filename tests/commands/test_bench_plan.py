@@ -28,7 +28,7 @@ def test_a_step_is_foretold_for_chips_that_are_not_here(jaxtl, config_file, tmp_
     assert found["assumed"]["share_of_peak"] == 0.4
     # 1,000 classes; the gradient of the class token is a position's. And loss, accuracy and the count of rows.
     numbers = 112_832 + 65_000 - 64 + 3
-    exchanged = found["per_chip"]["exchanged"]["all-reduce"]
+    exchanged = found["per_chip"]["collectives"]["all-reduce"]
     assert exchanged["mb"] == pytest.approx(4 * numbers / 1e6)
     assert exchanged["mb_sent"] == pytest.approx(exchanged["mb"] * 2 * 7 / 8)
     # Of 4 tokens and one that alone asks in the last block; the images have no gradient. Each chip has 4 rows.
@@ -56,7 +56,7 @@ def test_a_state_that_is_cut_is_foretold_too(jaxtl, config_file, tmp_path):
         {"data": 1, "fsdp": 4},
         {"data": 2, "fsdp": 4},
     ]
-    assert "all-gather" in found["per_chip"]["exchanged"]
+    assert "all-gather" in found["per_chip"]["collectives"]
     assert found["slices"][0]["weak"]["link_seconds"] == 0.0
     assert found["slices"][1]["weak"]["link_seconds"] > 0
 

@@ -34,7 +34,7 @@ def results(workdir):
 )
 def test_losses_are_those_of_an_uncached_run(train, tmp_path, parallel, flags):
     if "dropout" in flags[0] and parallel == "pmap":
-        pytest.skip("each device of pmap draws its own dropout, cached or not; one placement is enough for it")
+        pytest.skip("each device of pmap draws its own dropout, cached or not; one partitioner is enough for it")
     common = (*PLAIN, *flags, f"--config.train.parallel={parallel}", "--config.optimizer.name=sgd")
     status, out, err = train(*common, workdir="cached")
     assert (status, err) == (0, "")

@@ -1,4 +1,4 @@
-"""Frozen parameters in bfloat16: figures, checkpoints and exports are those of float32, to the bit."""
+"""Frozen parameters in bfloat16: metrics, checkpoints and exports are those of float32, to the bit."""
 
 import json
 

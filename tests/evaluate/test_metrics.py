@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from jaxtl.evaluate import accumulate
-from jaxtl.evaluate.accumulate import add_up
-from jaxtl.evaluate.metrics import figures, summary
+from jaxtl.evaluate.accumulate import accumulate_batches
+from jaxtl.evaluate.metrics import compute_metrics, summary
 from jaxtl.train.losses import binary_cross_entropy
 
-sums_of = jax.jit(accumulate.sums_of)
+batch_accumulators = jax.jit(accumulate.batch_accumulators)
 
 # Five examples of three classes; the fourth class occurs nowhere.
 LOGITS = jnp.array(
@@ -18,12 +18,12 @@ LABELS = jnp.array([0, 1, 1, 2, 2])
 CLASSES = ("a", "b", "c", "d")
 
 
-def host(sums):
-    return {key: np.asarray(value) for key, value in sums.items()}
+def host(accumulators):
+    return {key: np.asarray(value) for key, value in accumulators.items()}
 
 
 def test_literal_figures():
-    result = figures(host(sums_of(LOGITS, LABELS, jnp.ones(5))), CLASSES)
+    result = compute_metrics(host(batch_accumulators(LOGITS, LABELS, jnp.ones(5))), CLASSES)
     assert result["accuracy"] == 0.6
     assert result["top5"] == 1.0
     assert result["confusion_matrix"] == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
@@ -40,21 +40,25 @@ def test_literal_figures():
 
 def test_the_loss_is_the_one_that_is_asked_for():
     labels = jnp.array([0, 1])
-    result = accumulate.sums_of(jnp.log(jnp.array([[3.0, 1], [1, 1]])), labels, jnp.ones(2), binary_cross_entropy)
+    result = accumulate.batch_accumulators(
+        jnp.log(jnp.array([[3.0, 1], [1, 1]])), labels, jnp.ones(2), binary_cross_entropy
+    )
     # Sigmoids of 3/4 and 1/2, and of 1/2 twice: right, wrong; wrong, right.
     assert float(result["loss"]) == pytest.approx(-np.log([3 / 4, 1 / 2, 1 / 2, 1 / 2]).sum(), rel=1e-6)
 
 
 def test_rows_of_mask_0_count_nowhere():
-    padded = sums_of(jnp.pad(LOGITS, ((0, 3), (0, 0))), jnp.pad(LABELS, (0, 3)), jnp.pad(jnp.ones(5), (0, 3)))
-    plain = sums_of(LOGITS, LABELS, jnp.ones(5))
+    padded = batch_accumulators(
+        jnp.pad(LOGITS, ((0, 3), (0, 0))), jnp.pad(LABELS, (0, 3)), jnp.pad(jnp.ones(5), (0, 3))
+    )
+    plain = batch_accumulators(LOGITS, LABELS, jnp.ones(5))
     for key in plain:
         np.testing.assert_array_equal(padded[key], plain[key], err_msg=key)
 
 
 def test_top5_is_the_share_with_the_label_among_the_five_highest():
     logits = jnp.arange(10.0)[None].repeat(3, 0)
-    result = sums_of(logits, jnp.array([9, 5, 4]), jnp.ones(3))
+    result = batch_accumulators(logits, jnp.array([9, 5, 4]), jnp.ones(3))
     assert int(result["top5"]) == 2
     assert int(result["correct"]) == 1
 
@@ -62,14 +66,16 @@ def test_top5_is_the_share_with_the_label_among_the_five_highest():
 def test_any_cut_into_batches_gives_the_same_sums():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(60, 7)).astype(np.float32), rng.integers(0, 7, 60)
-    whole = add_up(lambda _, b: sums_of(*b, jnp.ones(len(b[1]))), None, [(jnp.asarray(logits), jnp.asarray(labels))])
+    whole = accumulate_batches(
+        lambda _, b: batch_accumulators(*b, jnp.ones(len(b[1]))), None, [(jnp.asarray(logits), jnp.asarray(labels))]
+    )
     for size in (7, 32):
         cut = [(jnp.asarray(logits[i : i + size]), jnp.asarray(labels[i : i + size])) for i in range(0, 60, size)]
-        parts = add_up(lambda _, b: sums_of(*b, jnp.ones(len(b[1]))), None, cut)
+        parts = accumulate_batches(lambda _, b: batch_accumulators(*b, jnp.ones(len(b[1]))), None, cut)
         for key in whole:
             np.testing.assert_allclose(parts[key], whole[key], rtol=1e-6, err_msg=key)
 
 
 def test_no_batch_is_an_error():
     with pytest.raises(ValueError, match="at least one batch"):
-        add_up(lambda *_: {}, None, [])
+        accumulate_batches(lambda *_: {}, None, [])

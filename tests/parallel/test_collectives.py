@@ -1,4 +1,4 @@
-"""Bytes counted in compiled steps on one to eight devices equal what the parameters say, and foretell larger meshes."""
+"""Bytes counted in compiled steps on one to eight devices equal what the parameters say, and estimate larger meshes."""
 
 import json
 from functools import partial
@@ -12,7 +12,7 @@ from jaxtl import models
 from jaxtl.finetune.param_groups import assign, flatten, select
 from jaxtl.parallel.backend import compiling_for
 from jaxtl.parallel.mesh import abstract_arguments, axes_of
-from jaxtl.parallel.partitioner import make_placement
+from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.profiling.hlo import KINDS, collectives
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
@@ -35,7 +35,7 @@ SCALARS = 8
 
 
 def measure(name, unfreeze, devices, fsdp, rows=BATCH):
-    """Compiles a step; returns the bytes of its exchanges, and what they are made of."""
+    """Compiles a step; returns the bytes of its collectives, and what they are made of."""
     model = models.build(MODELS[name], num_classes=8, image_size=16)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     groups = select(assign(variables["params"], model.groups()), unfreeze)
@@ -49,7 +49,7 @@ def measure(name, unfreeze, devices, fsdp, rows=BATCH):
     step = partial(train_step, model=model, optimizer=optimizer, groups=groups, clip_norm=1.0)
     # A CPU's own convolution sums sixteen transformed gradients of a 3 x 3 kernel, for nine.
     with compiling_for("none"):
-        compiled = make_placement(**where).compile(step, *abstract_arguments(state, batch, **where), donate=True)
+        compiled = make_partitioner(**where).compile(step, *abstract_arguments(state, batch, **where), donate=True)
     found = collectives(compiled.as_text(), devices)
     leaves = flatten(variables["params"])
     statistics = flatten(variables.get("batch_stats", {}))

@@ -43,9 +43,9 @@ def test_a_step_finds_its_memory_again():
 IN_TURN = """
 import sys
 import jax, jax.numpy as jnp
-from jaxtl.parallel.cpu_runtime import compute_in_turn
+from jaxtl.parallel.cpu_runtime import dispatch_synchronously
 if sys.argv[1] == "in turn":
-    compute_in_turn()
+    dispatch_synchronously()
 
 step = jax.jit(lambda x: jnp.sin(x @ x))
 x = step(jnp.ones((2048, 2048))).block_until_ready()

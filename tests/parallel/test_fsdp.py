@@ -14,10 +14,10 @@ from meshes import apart, bytes_of_parts, in_eight_devices, train
 
 from jaxtl import models
 from jaxtl.finetune.param_groups import assign, select
-from jaxtl.parallel.partitioner import make_placement
+from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.profiling.hlo import collectives
-from jaxtl.train.scanned_state import find_stacks, with_stacks
-from jaxtl.train.storage_dtype import rounded_leaves, with_narrow_frozen
+from jaxtl.train.scanned_state import find_scanned, with_scanned
+from jaxtl.train.storage_dtype import rounded_leaves, with_cast_frozen
 
 VIT, RESNET = "vit_petals:depth=3,width=64,heads=2,patch=8", "resnet18:stages=1-1,width=32"
 MESHES = {"data 4 x fsdp 2": {"fsdp": 2}, "fsdp 8": {"data": 1, "fsdp": 8}}
@@ -41,12 +41,12 @@ def build(name, dtype=jnp.float32, scan=False, remat=False, **step):
     return models.build(name, dtype=dtype, scan=scan, remat=remat, **options), variables, step
 
 
-def narrowed(placement, model, variables, unfreeze):
-    """Returns the placement that holds frozen parameters in bfloat16, as finetune.frozen_dtype does."""
+def cast(partitioner, model, variables, unfreeze):
+    """Returns the partitioner that holds frozen parameters in bfloat16, as finetune.frozen_dtype does."""
     labels = select(assign(variables["params"], model.groups()), unfreeze)
     paths = {path for path in rounded_leaves(model, variables, IMAGE) if labels[path] == "frozen"}
     assert len(paths) > 10
-    return with_narrow_frozen(placement, variables["params"], paths)
+    return with_cast_frozen(partitioner, variables["params"], paths)
 
 
 def far(one, two):
@@ -60,29 +60,29 @@ def measure(case):
     model, variables, step = build(name, **options)
     labels = select(assign(variables["params"], model.groups()), unfreeze)
     frozen = {path: label == "frozen" for path, label in labels.items()}
-    stacks = find_stacks(model.alike(), frozen) if "scan" in options else ()
-    one = with_stacks(make_placement(devices=jax.devices()[:1]), stacks)
-    first, losses, alone = train(model, variables, unfreeze, one, stacks=stacks, **step)
+    scanned = find_scanned(model.alike(), frozen) if "scan" in options else ()
+    one = with_scanned(make_partitioner(devices=jax.devices()[:1]), scanned)
+    first, losses, alone = train(model, variables, unfreeze, one, scanned=scanned, **step)
     found = {
         "one": {
-            "moved": far(one.get(first).params, variables["params"]),
+            "moved": far(one.gather(first).params, variables["params"]),
             "bytes": bytes_of_parts(first),
             "temporary": alone.memory_analysis().temp_size_in_bytes,
         }
     }
     for mesh, shape in MESHES.items():
-        placement = with_stacks(make_placement(mesh=shape), stacks)
+        partitioner = with_scanned(make_partitioner(mesh=shape), scanned)
         if case == "bfloat16":
-            placement = narrowed(placement, model, variables, unfreeze)
-        state, others, compiled = train(model, variables, unfreeze, placement, stacks=stacks, **step)
-        last = placement.get(state)
-        exchanges = collectives(compiled.as_text(), 8)
+            partitioner = cast(partitioner, model, variables, unfreeze)
+        state, others, compiled = train(model, variables, unfreeze, partitioner, scanned=scanned, **step)
+        last = partitioner.gather(state)
+        exchanged = collectives(compiled.as_text(), 8)
         found[mesh] = {
-            "apart": apart(one.get(first), last),
-            "params apart": far(one.get(first).params, last.params),
+            "apart": apart(one.gather(first), last),
+            "params apart": far(one.gather(first).params, last.params),
             "losses apart": max(abs(a - b) for a, b in zip(losses, others, strict=True)),
             "bytes": bytes_of_parts(state),
-            "fetched at once": max(each.payload for each in exchanges if each.kind == "all-gather"),
+            "fetched at once": max(each.payload for each in exchanged if each.kind == "all-gather"),
             "temporary": compiled.memory_analysis().temp_size_in_bytes,
         }
     return found

@@ -7,7 +7,7 @@ import pytest
 
 from jaxtl.errors import UserError
 from jaxtl.parallel.mesh import axes_of, mesh_shape
-from jaxtl.parallel.partitioner import make_placement
+from jaxtl.parallel.partitioner import make_partitioner
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_mesh_that_does_not_fit_the_devices_is_an_error(mesh):
 
 def test_what_cannot_be_cut_is_an_error_that_names_it():
     variables = {"params": {"head": {"kernel": np.zeros((7, 4)), "bias": np.zeros(4)}}}
-    placed = partial(make_placement, mesh={"data": 1, "fsdp": 2})
+    placed = partial(make_partitioner, mesh={"data": 1, "fsdp": 2})
     with pytest.raises(UserError, match=r"params/head/kernel \(7, 4\) along \('fsdp',\)"):
         placed(rules={"kernel": ("fsdp",)}).check(variables)
     with pytest.raises(UserError, match="params/head/bias"):
@@ -61,4 +61,4 @@ def test_what_cannot_be_cut_is_an_error_that_names_it():
     with pytest.raises(UserError, match="'tail' fits no parameter"):
         placed(rules={"tail": ()}).check(variables)
     with pytest.raises(UserError, match="pmap"):
-        make_placement("pmap", mesh={"data": 1, "fsdp": 2})
+        make_partitioner("pmap", mesh={"data": 1, "fsdp": 2})

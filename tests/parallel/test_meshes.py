@@ -9,7 +9,7 @@ from meshes import apart, bytes_of_parts, in_eight_devices, train
 
 from jaxtl import models
 from jaxtl.finetune.param_groups import flatten
-from jaxtl.parallel.partitioner import make_placement
+from jaxtl.parallel.partitioner import make_partitioner
 
 MODELS = {"vit": "vit_petals:depth=2,width=64,heads=2,patch=8", "resnet": "resnet18:stages=1-1,width=32"}
 UNFREEZE = ("head", "1", "all")
@@ -38,18 +38,18 @@ def measure(name, unfreeze):
     """Returns mesh -> how far it ends from one device, and the bytes of each device."""
     model = models.build(MODELS[name], num_classes=8, image_size=16)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
-    first, losses, _ = train(model, variables, unfreeze, make_placement(devices=jax.devices()[:1]), ema_decay=0.9)
-    placements = {mesh: make_placement(mesh=shape) for mesh, shape in MESHES.items()}
-    placements["fsdp 8 by rules"] = make_placement(mesh=MESHES["fsdp 8"], rules=RULES)
-    placements["pmap"] = make_placement("pmap")
+    first, losses, _ = train(model, variables, unfreeze, make_partitioner(devices=jax.devices()[:1]), ema_decay=0.9)
+    partitioners = {mesh: make_partitioner(mesh=shape) for mesh, shape in MESHES.items()}
+    partitioners["fsdp 8 by rules"] = make_partitioner(mesh=MESHES["fsdp 8"], rules=RULES)
+    partitioners["pmap"] = make_partitioner("pmap")
     found = {}
-    for mesh, placement in placements.items():
-        state, others, _ = train(model, variables, unfreeze, placement, ema_decay=0.9)
+    for mesh, partitioner in partitioners.items():
+        state, others, _ = train(model, variables, unfreeze, partitioner, ema_decay=0.9)
         found[mesh] = {
-            "apart": apart(first, placement.get(state)),
+            "apart": apart(first, partitioner.gather(state)),
             "losses apart": max(abs(a - b) for a, b in zip(losses, others, strict=True)),
             "bytes": bytes_of_parts(state),
-            "moved": moved(variables["params"], placement.get(state).params),
+            "moved": moved(variables["params"], partitioner.gather(state).params),
         }
     return found
 

@@ -6,47 +6,47 @@ import numpy as np
 import pytest
 
 from jaxtl.errors import UserError
-from jaxtl.parallel.partitioner import Leaves, as_taken, make_placement, tree_of
+from jaxtl.parallel.partitioner import Leaves, as_taken, make_partitioner, tree_of
 
 
 @pytest.mark.parametrize("name", ["jit", "pmap"])
 def test_put_and_get(name):
-    placement = make_placement(name)
+    partitioner = make_partitioner(name)
     state = {"a": jnp.arange(3.0), "key": jax.random.key(0)}
-    placed = placement.put_state(state)
-    np.testing.assert_array_equal(placement.get(placed)["a"], [0, 1, 2])
-    assert placement.devices == jax.device_count() == 2
+    placed = partitioner.shard_state(state)
+    np.testing.assert_array_equal(partitioner.gather(placed)["a"], [0, 1, 2])
+    assert partitioner.devices == jax.device_count() == 2
 
 
 @pytest.mark.parametrize("name", ["jit", "pmap"])
 def test_each_device_holds_half_of_the_rows(name):
-    placement = make_placement(name)
-    batch = placement.put_batch({"image": np.arange(8.0).reshape(4, 2)})
+    partitioner = make_partitioner(name)
+    batch = partitioner.shard_batch({"image": np.arange(8.0).reshape(4, 2)})
 
     def step(weights, batch, axis_name=None):
         total = (batch["image"] * weights[None]).sum()
         return total if axis_name is None else jax.lax.psum(total, axis_name)
 
-    weights = placement.put_state(jnp.ones(2))
-    assert float(placement.get(placement.compile(step, weights, batch)(weights, batch))) == 28
+    weights = partitioner.shard_state(jnp.ones(2))
+    assert float(partitioner.gather(partitioner.compile(step, weights, batch)(weights, batch))) == 28
 
 
 @pytest.mark.parametrize("name", ["jit", "pmap"])
 def test_donation_reuses_the_buffers_and_spares_the_original(name):
-    placement = make_placement(name)
+    partitioner = make_partitioner(name)
     original = jnp.zeros((256, 256))
-    placed = placement.put_state(original)
-    batch = placement.put_batch({"x": np.ones((2, 256), np.float32)})
-    compiled = placement.compile(lambda w, b, axis_name=None: (w + 1.0, {}), placed, batch, donate=True)
+    placed = partitioner.shard_state(original)
+    batch = partitioner.shard_batch({"x": np.ones((2, 256), np.float32)})
+    compiled = partitioner.compile(lambda w, b, axis_name=None: (w + 1.0, {}), placed, batch, donate=True)
     after, _ = compiled(placed, batch)
     assert placed.is_deleted()
-    np.testing.assert_array_equal(placement.get(after), 1.0)
+    np.testing.assert_array_equal(partitioner.gather(after), 1.0)
     np.testing.assert_array_equal(original, 0.0)
 
 
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(UserError, match="jit, pmap"):
-        make_placement("tpu")
+        make_partitioner("tpu")
 
 
 class Pair(NamedTuple):
@@ -75,10 +75,10 @@ def test_a_state_as_leaves_becomes_the_tree_again():
 
 
 def test_a_step_gives_leaves_for_leaves_and_a_tree_for_a_tree_with_the_same_numbers():
-    placement = make_placement()
-    batch = placement.put_batch({"image": np.ones((4, 2), np.float32)})
-    step = placement.compile(add, placement.put_state(state()), batch, donate=True)
-    tree, leaves = placement.put_state(state()), as_taken(placement.put_state(state()), step)
+    partitioner = make_partitioner()
+    batch = partitioner.shard_batch({"image": np.ones((4, 2), np.float32)})
+    step = partitioner.compile(add, partitioner.shard_state(state()), batch, donate=True)
+    tree, leaves = partitioner.shard_state(state()), as_taken(partitioner.shard_state(state()), step)
     assert isinstance(leaves, Leaves)
     for _ in range(3):
         (tree, scalars), (leaves, _) = step(tree, batch), step(leaves, batch)
@@ -94,21 +94,21 @@ def test_a_step_gives_leaves_for_leaves_and_a_tree_for_a_tree_with_the_same_numb
 
 
 def test_the_buffers_of_leaves_are_given_away():
-    placement = make_placement()
-    batch = placement.put_batch({"image": np.ones((4, 2), np.float32)})
-    step = placement.compile(add, placement.put_state(state()), batch, donate=True)
-    leaves = Leaves.of(placement.put_state(state()))
+    partitioner = make_partitioner()
+    batch = partitioner.shard_batch({"image": np.ones((4, 2), np.float32)})
+    step = partitioner.compile(add, partitioner.shard_state(state()), batch, donate=True)
+    leaves = Leaves.of(partitioner.shard_state(state()))
     step(leaves, batch)
     assert all(x.is_deleted() for x in leaves.arrays)
 
 
 def test_a_step_that_changes_the_structure_of_its_state_is_refused():
-    placement = make_placement()
+    partitioner = make_partitioner()
     with pytest.raises(ValueError, match="another structure"):
-        placement.compile(
+        partitioner.compile(
             lambda state, batch: ({**state, "more": jnp.ones(())}, {}),
-            placement.put_state(state()),
-            placement.put_batch({"image": np.ones((4, 2), np.float32)}),
+            partitioner.shard_state(state()),
+            partitioner.shard_batch({"image": np.ones((4, 2), np.float32)}),
             donate=True,
         )
 

@@ -1,4 +1,4 @@
-"""Blocks in stacks: names, and the way there and back."""
+"""Scanned layers: names, and the way there and back."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from jaxtl.errors import UserError
 from jaxtl.parallel import mesh as mesh_lib
-from jaxtl.parallel.scanned_layers import blocks_of, name_of, stacked, unstacked
+from jaxtl.parallel.scanned_layers import blocks_of, name_of, stack_layers, unstack_layers
 
 BLOCKS = {
     "block0": {"fc": {"kernel": np.full((2, 3), 0.0), "bias": np.zeros(3)}},
@@ -32,24 +32,24 @@ def test_other_names_are_none_of_stacks(name):
 
 
 def test_blocks_lie_one_after_the_other_and_come_back_as_they_were():
-    tree = stacked(BLOCKS, ["block1-2"])
+    tree = stack_layers(BLOCKS, ["block1-2"])
     assert jax.tree.map(jnp.shape, tree) == {
         "block0": {"fc": {"kernel": (2, 3), "bias": (3,)}},
         "block1-2": {"fc": {"kernel": (2, 2, 3), "bias": (2, 3)}},
         "head": {"kernel": (3, 2)},
     }
     np.testing.assert_array_equal(tree["block1-2"]["fc"]["bias"], [[1, 1, 1], [2, 2, 2]])
-    assert stacked(tree, ["block1-2"]) == tree  # The very same arrays.
-    back = unstacked(tree)
+    assert stack_layers(tree, ["block1-2"]) == tree  # The very same arrays.
+    back = unstack_layers(tree)
     assert jax.tree.structure(back) == jax.tree.structure(BLOCKS)
     jax.tree.map(np.testing.assert_array_equal, back, BLOCKS)
 
 
 def test_what_is_differentiated_block_by_block_takes_no_sums():
-    tree = stacked(BLOCKS, ["block0-2"])
+    tree = stack_layers(BLOCKS, ["block0-2"])
 
     def loss(tree):
-        blocks = unstacked(tree)
+        blocks = unstack_layers(tree)
         return sum((i + 1) * blocks[f"block{i}"]["fc"]["kernel"].sum() for i in range(3))
 
     slopes = jax.grad(loss)(tree)["block0-2"]["fc"]["kernel"]

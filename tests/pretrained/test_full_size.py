@@ -120,13 +120,13 @@ CASES = {
 def test_full_size_key_sets(case):
     name, count, make = CASES[case]
     theirs = make()
-    family, naming = rename.recognise(theirs)
-    plan = rename.plan(theirs, naming)
+    family, key_mapping = rename.recognise(theirs)
+    plan = rename.plan(theirs, key_mapping)
     assert not plan.unknown
     model = models.build(name, num_classes=1000)
     leaves = abstract_variables(model, model.image_size)
     assert plan.shapes(theirs) == {path: leaf.shape for path, leaf in leaves.items()}
     assert sum(leaf.size for path, leaf in leaves.items() if path.startswith("params/")) == count
     # The names tell what shapes do not: that the shortcuts of a ResNet-D are averaged.
-    inferred = {**family.infer(plan.shapes(theirs)), **naming.fields}
+    inferred = {**family.infer(plan.shapes(theirs)), **key_mapping.fields}
     assert models.spec(family.MODEL, inferred).partition(":")[0] == name

@@ -33,7 +33,9 @@ def source(tmp_path):
 def _adopt(source, *, num_classes=5, name=NAME, image_size=32, channels=3, **options):
     model = models.build(name, num_classes=num_classes, image_size=image_size)
     opened = pretrained.open_weights(str(source))
-    return pretrained.adopt(opened, model, image_size=image_size, rng=jax.random.key(0), channels=channels, **options)
+    return pretrained.load_pretrained(
+        opened, model, image_size=image_size, rng=jax.random.key(0), channels=channels, **options
+    )
 
 
 def test_opening_reads_the_facts_and_no_array(source, monkeypatch):
@@ -42,19 +44,24 @@ def test_opening_reads_the_facts_and_no_array(source, monkeypatch):
     assert opened.classes == CLASSES
     assert opened.pixels == Pixels(32, 40, (0.5,) * 3, (0.5,) * 3, "bicubic")
     assert opened.pixels_from == "config.json"
-    assert (opened.format, opened.naming.name, opened.num_classes, opened.epsilon) == ("safetensors", "timm", 5, 1e-6)
+    assert (opened.format, opened.key_mapping.name, opened.num_classes, opened.epsilon) == (
+        "safetensors",
+        "timm",
+        5,
+        1e-6,
+    )
 
 
 def test_the_passport_accounts_for_every_array(source):
-    variables, passport = _adopt(source, classes=CLASSES)
-    facts = passport.to_json()
+    variables, load_report = _adopt(source, classes=CLASSES)
+    facts = load_report.to_json()
     assert json.loads(json.dumps(facts)) == facts
     assert facts["head"] == "kept: 5 classes"
     assert facts["loaded"]["params/head/kernel"] == {"from": ["head.weight"], "shape": [192, 5]}
     assert len(facts["loaded"]) == len(jax.tree.leaves(variables)) == len(pretrained.open_weights(str(source)).arrays)
     assert facts["dropped"] == facts["initialised"] == facts["resized"] == {}
     assert len(facts["sha256"]["model.safetensors"]) == 64
-    table = passport.table()
+    table = load_report.table()
     for text in ("timm names", "40 -> 32 bicubic", "from config.json", "5, ash ... elm", "kept: 5 classes"):
         assert text in table
 
@@ -85,18 +92,18 @@ def test_the_passport_is_known_without_reading_an_array(source):
     ],
 )
 def test_the_head_is_kept_where_the_classes_are_the_same(source, num_classes, head, classes, decision):
-    variables, passport = _adopt(source, num_classes=num_classes, head=head, classes=classes)
-    assert passport.head == decision
+    variables, load_report = _adopt(source, num_classes=num_classes, head=head, classes=classes)
+    assert load_report.head == decision
     if decision.startswith("kept"):
         assert np.any(variables["params"]["head"]["kernel"])
     elif num_classes:
         assert variables["params"]["head"]["kernel"].shape == (192, num_classes)
         assert not np.any(variables["params"]["head"]["kernel"])
-        assert passport.initialised == {"params/head/bias": [num_classes], "params/head/kernel": [192, num_classes]}
-        assert passport.dropped == {"head.bias": [5], "head.weight": [5, 192]}
+        assert load_report.initialised == {"params/head/bias": [num_classes], "params/head/kernel": [192, num_classes]}
+        assert load_report.dropped == {"head.bias": [5], "head.weight": [5, 192]}
     else:
         assert "head" not in variables["params"]
-        assert passport.dropped == {"head.bias": [5], "head.weight": [5, 192]}
+        assert load_report.dropped == {"head.bias": [5], "head.weight": [5, 192]}
 
 
 @pytest.mark.parametrize(
@@ -151,20 +158,20 @@ def test_arrays_of_no_family_are_refused(tmp_path):
 
 
 def test_positions_are_fitted_to_another_image_size(source):
-    variables, passport = _adopt(source, image_size=48)
+    variables, load_report = _adopt(source, image_size=48)
     assert variables["params"]["pos_embed"].shape == (1, 37, 192)
-    assert passport.resized == {"params/pos_embed": "[1, 17, 192] -> [1, 37, 192]"}
-    assert "[1, 17, 192] -> [1, 37, 192]" in passport.table()
+    assert load_report.resized == {"params/pos_embed": "[1, 17, 192] -> [1, 37, 192]"}
+    assert "[1, 17, 192] -> [1, 37, 192]" in load_report.table()
 
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_the_first_layer_is_fitted_to_other_channels(source, channels):
     before, _ = _adopt(source)
-    variables, passport = _adopt(source, channels=channels)
+    variables, load_report = _adopt(source, channels=channels)
     kernel = np.asarray(before["params"]["patch_embed"]["kernel"])
     remapped = np.asarray(variables["params"]["patch_embed"]["kernel"])
     assert remapped.shape == (8, 8, channels, 192)
-    assert list(passport.resized) == ["params/patch_embed/kernel"]
+    assert list(load_report.resized) == ["params/patch_embed/kernel"]
     if channels == 1:
         np.testing.assert_allclose(remapped[:, :, 0], kernel.sum(axis=2), rtol=1e-5, atol=1e-6)
     else:
@@ -172,9 +179,9 @@ def test_the_first_layer_is_fitted_to_other_channels(source, channels):
 
 
 def test_a_model_that_differs_from_what_its_weights_imply_is_said(source):
-    _, passport = _adopt(source, name=NAME + ",gelu=tanh,epsilon=1e-3")
-    assert passport.contradicted == {"epsilon": "the weights imply 1e-06, the model has 0.001"}
-    assert "contradicted" in passport.table()
+    _, load_report = _adopt(source, name=NAME + ",gelu=tanh,epsilon=1e-3")
+    assert load_report.contradicted == {"epsilon": "the weights imply 1e-06, the model has 0.001"}
+    assert "contradicted" in load_report.table()
 
 
 def test_half_precision_files_become_float32(source):

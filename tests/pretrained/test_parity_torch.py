@@ -93,4 +93,4 @@ def test_bottlenecks_are_not_taken_for_basic_blocks(tmp_path):
     path = tmp_path / "resnet.pth"
     torch.save(TorchResNet(stages=(3, 4, 6, 3), width=64, classes=7).state_dict(), path)
     opened = pretrained.open_weights(str(path))
-    assert (opened.model, opened.num_classes, opened.naming.name) == ("resnet50", 7, "torchvision")
+    assert (opened.model, opened.num_classes, opened.key_mapping.name) == ("resnet50", 7, "torchvision")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from jaxtl.models import families
-from jaxtl.models.key_mapping import Naming
+from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.pretrained import rename
 
-TABLE = Naming(
+TABLE = KeyMapping(
     "sample",
     "torch",
     (
@@ -67,23 +67,25 @@ def test_statistics_go_to_their_collection():
     ]
 
 
-NAMINGS = [
-    pytest.param(family, naming, id=f"{family.__name__.rpartition('.')[2]}-{naming.name}-{naming.prefixes[0]}{i}")
+KEY_MAPPINGS = [
+    pytest.param(
+        family, key_mapping, id=f"{family.__name__.rpartition('.')[2]}-{key_mapping.name}-{key_mapping.prefixes[0]}{i}"
+    )
     for family in families()
-    for i, naming in enumerate(family.NAMINGS)
-    if naming.layout == "torch"
+    for i, key_mapping in enumerate(family.KEY_MAPPINGS)
+    if key_mapping.layout == "torch"
 ]
 
 
-@pytest.mark.parametrize(("family", "naming"), NAMINGS)
-def test_every_table_read_backwards_and_forwards_gives_the_same_leaves(family, naming):
+@pytest.mark.parametrize(("family", "key_mapping"), KEY_MAPPINGS)
+def test_every_table_read_backwards_and_forwards_gives_the_same_leaves(family, key_mapping):
     del family
     generator = np.random.default_rng(0)
     leaves = {}
-    for _, ours, kind in naming.rows:
+    for _, target, kind in key_mapping.rows:
         for suffix, path, transform in rename.LEAVES["torch"][kind.partition(" ")[0]]:
             del suffix, transform
-            path = path.format(ours)
+            path = path.format(target)
             for name in "isbk":
                 for offset in ("", "+1"):
                     path = path.replace("{" + name + offset + "}", str(3))
@@ -91,17 +93,17 @@ def test_every_table_read_backwards_and_forwards_gives_the_same_leaves(family, n
             if path.endswith("/kernel"):
                 rank = 4 if kind == "conv" else 2
             leaves[path] = generator.normal(size=(2, 3, 4, 6)[-rank:])
-    theirs = rename.to_theirs(leaves, naming)
-    plan = rename.plan(theirs, naming)
+    source = rename.to_source_keys(leaves, key_mapping)
+    plan = rename.plan(source, key_mapping)
     assert not plan.unknown
     assert set(plan.parts) == set(leaves)
     for path, parts in plan.parts.items():
-        np.testing.assert_array_equal(rename.fill(parts, theirs), leaves[path])
+        np.testing.assert_array_equal(rename.fill(parts, source), leaves[path])
 
 
 def test_a_leaf_without_a_name_is_an_error_that_lists_it():
     with pytest.raises(ValueError, match="no name for params/other/kernel"):
-        rename.to_theirs({"params/other/kernel": np.ones((2, 2))}, TABLE)
+        rename.to_source_keys({"params/other/kernel": np.ones((2, 2))}, TABLE)
 
 
 def test_arrays_of_nobody_are_of_no_family():

@@ -25,11 +25,11 @@ def _square(path: Path, pixels: Pixels) -> np.ndarray:
 def test_deit_tiny_gives_the_logits_that_torch_gave(shared):
     folder = shared / "weights" / "deit_tiny_imagenet1k"
     opened = pretrained.open_weights(str(folder / "deit_tiny_patch16_224.safetensors"))
-    assert (opened.naming.name, opened.num_classes, opened.epsilon) == ("timm", 1000, 1e-6)
+    assert (opened.key_mapping.name, opened.num_classes, opened.epsilon) == ("timm", 1000, 1e-6)
     model = models.build("vit_ti16", num_classes=1000, epsilon=opened.epsilon)
-    variables, passport = pretrained.adopt(opened, model, image_size=224, rng=jax.random.key(0))
+    variables, load_report = pretrained.load_pretrained(opened, model, image_size=224, rng=jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == 5_717_416
-    assert passport.dropped == passport.initialised == {}
+    assert load_report.dropped == load_report.initialised == {}
 
     reference = np.load(folder / "reference_logits.npz")
     photographs = shared / "datasets" / "imagenet_sample_1000"
@@ -45,7 +45,7 @@ def test_deit_tiny_gives_the_logits_that_torch_gave(shared):
 def test_cifar_resnets_reach_their_accuracy(shared, depth, file, accuracy):
     opened = pretrained.open_weights(str(shared / "weights" / "cifar10_resnet" / file))
     model = models.build(f"resnet{depth}_cifar", num_classes=10)
-    variables, _ = pretrained.adopt(opened, model, image_size=32, rng=jax.random.key(0))
+    variables, _ = pretrained.load_pretrained(opened, model, image_size=32, rng=jax.random.key(0))
     data = np.load(shared / "datasets" / "cifar10_subset" / "cifar10_subset.npz")
     images = (data["x_test"] / np.float32(255) - np.float32(opened.pixels.mean)) / np.float32(opened.pixels.std)
     predicted = jnp.argmax(jax.jit(model.apply)(variables, images), axis=-1)

@@ -86,7 +86,7 @@ def test_what_goes_on_beside_other_work_counts_once_and_a_fused_scatter_as_one()
     calls = [f"  %f{i} = f32[] fusion(%y), kind=kCustom, calls=%async_collective_fusion.{i}" for i in range(3)]
     calls.append("  %s = f32[] fusion(%y), kind=kCustom, calls=%all-reduce-scatter.1")
     found = collectives(module(*calls, body=body), 8)
-    assert [(one.kind, one.payload, one.waits) for one in found] == [
+    assert [(one.kind, one.payload, one.blocking) for one in found] == [
         ("all-gather", 256.0, False),
         ("reduce-scatter", 1024.0, True),
     ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxtl.profiling.hlo import Collective
-from jaxtl.profiling.scaling_model import Program, Step, delay_seconds, forecast, link_seconds, shrunk
+from jaxtl.profiling.scaling_model import Program, Step, delay_seconds, estimate, link_seconds, shrunk
 from jaxtl.profiling.slices import find_slice
 
 EVERY = tuple(range(256))
@@ -39,13 +39,20 @@ def test_a_gigabyte_takes_as_long_as_its_links(kind, name, members, links, delay
 
 def program(**changes):
     mesh = {"data": 256, "fsdp": 1}
-    gradients = Collective("all-reduce", 200e6, EVERY, 1, waits=False)
-    values = {"flop": 1.97e12, "moved": 0.0, "kept": 0.0, "held": 0.0, "mesh": mesh, "collectives": [gradients]}
+    gradients = Collective("all-reduce", 200e6, EVERY, 1, blocking=False)
+    values = {
+        "flop": 1.97e12,
+        "hbm_bytes": 0.0,
+        "state_bytes": 0.0,
+        "peak_bytes": 0.0,
+        "mesh": mesh,
+        "collectives": [gradients],
+    }
     return Program(**{**values, **changes})
 
 
 def test_bounds_and_estimate():
-    step = Step(compute=0.03, links=0.05, waits=0.01, delays=0.001)
+    step = Step(compute=0.03, links=0.05, blocking=0.01, delays=0.001)
     assert step.hidden == pytest.approx(0.051)
     assert step.exposed == pytest.approx(0.081)
     # Two thirds of computing are there to hide what is not waited for.
@@ -53,7 +60,7 @@ def test_bounds_and_estimate():
 
 
 def test_scaling_of_a_step():
-    rows = forecast(program(), find_slice("v5e-256"), share=0.5)
+    rows = estimate(program(), find_slice("v5e-256"), share=0.5)
     assert [row["chips"] for row in rows] == [1, 4, 8, 16, 32, 64, 128, 256]
     first, last = rows[0], rows[-1]
     # 1.97 TFLOP at half of 197 TFLOP/s; 200 MB twice over four links of 50 GB/s.
@@ -69,20 +76,20 @@ def test_scaling_of_a_step():
 
 def test_what_the_program_waits_for_hides_behind_nothing():
     waiting = program(collectives=[Collective("all-reduce", 200e6, EVERY, 1)])
-    last = forecast(waiting, find_slice("v5e-256"), share=0.5)[-1]["weak"]
+    last = estimate(waiting, find_slice("v5e-256"), share=0.5)[-1]["weak"]
     assert last["waiting_seconds"] == last["link_seconds"]
     assert last["efficiency"] == last["efficiency_if_exposed"]
 
 
 def test_memory_bounds_what_computes_little_and_the_state_is_moved_once_however_many_rows():
-    slow = program(moved=81.9e9, kept=40.95e9)
-    rows = forecast(slow, find_slice("v5e-256"), share=0.5)
+    slow = program(hbm_bytes=81.9e9, state_bytes=40.95e9)
+    rows = estimate(slow, find_slice("v5e-256"), share=0.5)
     assert rows[-1]["weak"]["compute_seconds"] == pytest.approx(0.1)
     assert rows[0]["strong"]["compute_seconds"] == pytest.approx(0.05 + 256 * 0.05)
 
 
 def test_16_bits_on_the_links_take_half_as_long():
-    whole, half = (forecast(program(scale=scale), find_slice("v5e-256"), share=0.5)[-1] for scale in (1.0, 0.5))
+    whole, half = (estimate(program(scale=scale), find_slice("v5e-256"), share=0.5)[-1] for scale in (1.0, 0.5))
     assert half["weak"]["link_seconds"] == pytest.approx(whole["weak"]["link_seconds"] / 2)
 
 
@@ -93,13 +100,13 @@ def test_groups_along_an_axis_of_the_mesh_stay_along_it():
         Collective("all-reduce", 1e9, tuple(range(0, 256, 8)), 1),
     ]
     gather = program(mesh=mesh, collectives=parts[:1])
-    rows = {row["chips"]: row for row in forecast(gather, find_slice("v5e-256"), share=0.5)}
+    rows = {row["chips"]: row for row in estimate(gather, find_slice("v5e-256"), share=0.5)}
     # Eight chips of two hosts, whatever the slice; on four, sharding ends at four.
     assert rows[8]["weak"]["link_seconds"] == pytest.approx(7 / 8 / 100)
     assert rows[256]["weak"]["link_seconds"] == pytest.approx(7 / 8 / 100)
     assert rows[4]["mesh"] == {"data": 1, "fsdp": 4}
     reduce = program(mesh=mesh, collectives=parts[1:])
-    rows = {row["chips"]: row for row in forecast(reduce, find_slice("v5e-256"), share=0.5)}
+    rows = {row["chips"]: row for row in estimate(reduce, find_slice("v5e-256"), share=0.5)}
     assert rows[8]["weak"]["link_seconds"] == 0.0
     assert rows[256]["weak"]["link_seconds"] > 0.0
 
@@ -108,7 +115,7 @@ def test_groups_along_an_axis_of_the_mesh_stay_along_it():
 def test_of_an_exchange_between_chips_that_a_smaller_slice_lacks_nothing_is_left(members):
     kind = "collective-permute" if len(members) == 2 else "all-gather"
     some = program(mesh={"data": 32, "fsdp": 8}, collectives=[Collective(kind, 1e9, members, 1)])
-    rows = {row["chips"]: row for row in forecast(some, find_slice("v5e-256"), share=0.5)}
+    rows = {row["chips"]: row for row in estimate(some, find_slice("v5e-256"), share=0.5)}
     assert rows[1]["weak"]["link_seconds"] == 0.0
     assert rows[256]["weak"]["link_seconds"] > 0.0
 

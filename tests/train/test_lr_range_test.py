@@ -22,12 +22,12 @@ def test_suggestions_by_hand():
     rates = np.logspace(-6, 1, 71)
     # Flat, a descent whose steepest place is 1e-3, the lowest point at 1e-1, and then up.
     losses = 2 - 1 / (1 + (rates / 1e-3) ** -1.0) + np.where(rates > 1e-1, 20 * np.log10(rates / 1e-1), 0)
-    marks = lr_range_test.suggest(rates, losses)
+    suggestions = lr_range_test.suggest(rates, losses)
     # The moving average lags by about ten steps of a tenth of a decade.
-    assert 1e-3 < marks["steepest"] < 3e-2
-    assert 1e-2 < 10 * marks["minimum/10"] < 3e-1
-    assert marks["valley"] < 1e-1
-    assert 1e-1 < marks["diverges"] < 1
+    assert 1e-3 < suggestions["steepest"] < 3e-2
+    assert 1e-2 < 10 * suggestions["minimum/10"] < 3e-1
+    assert suggestions["valley"] < 1e-1
+    assert 1e-1 < suggestions["diverges"] < 1
     assert "diverges" not in lr_range_test.suggest(rates[:40], losses[:40])
 
 
@@ -42,8 +42,8 @@ def setup(unfreeze="all"):
     labels = groups_lib.select(owners, unfreeze)
     optimizer = make_optimizer(labels, name="sgd", momentum=0.0, learning_rate=lr_range_test.exponential(1e-3, 1e3, 25))
 
-    def make_step(gates):
-        return partial(train_step, model=Net(), optimizer=lr_range_test.gated(optimizer, owners, gates), groups=labels)
+    def make_step(masks):
+        return partial(train_step, model=Net(), optimizer=lr_range_test.masked(optimizer, owners, masks), groups=labels)
 
     return TrainState.create(variables, optimizer, jax.random.key(2)), owners, labels, optimizer, make_step
 
@@ -55,8 +55,8 @@ def batches():
 def test_a_sweep_is_training_with_that_rate_and_leaves_the_state_alone():
     state, owners, labels, optimizer, make_step = setup()
     before = jax.tree.map(np.asarray, state.variables)
-    gates = lr_range_test.gates_for(owners, labels, per_group=False)
-    found = lr_range_test.sweep(make_step, state, batches, steps=12, gates=gates)["all"]
+    masks = lr_range_test.masks_for(owners, labels, per_group=False)
+    found = lr_range_test.sweep(make_step, state, batches, steps=12, masks=masks)["all"]
     step = jax.jit(partial(train_step, model=Net(), optimizer=optimizer, groups=labels))
     now, losses = state, []
     for _, rows in zip(range(12), batches(), strict=False):
@@ -69,8 +69,8 @@ def test_a_sweep_is_training_with_that_rate_and_leaves_the_state_alone():
 @pytest.mark.slow
 def test_a_group_alone_moves_alone():
     state, owners, _, _, make_step = setup()
-    gates = {name: jnp.float32(name == "layer") for name, _ in TABLE}
-    after, _ = make_step(gates)(state, batch())
+    masks = {name: jnp.float32(name == "layer") for name, _ in TABLE}
+    after, _ = make_step(masks)(state, batch())
     old, new = groups_lib.flatten(state.params), groups_lib.flatten(after.params)
     moved = {owners[path] for path in old if not np.array_equal(old[path], new[path])}
     assert moved == {"layer"}
@@ -79,4 +79,4 @@ def test_a_group_alone_moves_alone():
 @pytest.mark.parametrize(("unfreeze", "names"), [("all", ["stem", "layer", "head"]), ("head", ["head"])])
 def test_each_group_that_trains_has_a_sweep(unfreeze, names):
     _, owners, labels, _, _ = setup(unfreeze)
-    assert list(lr_range_test.gates_for(owners, labels, per_group=True)) == names
+    assert list(lr_range_test.masks_for(owners, labels, per_group=True)) == names

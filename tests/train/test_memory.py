@@ -8,7 +8,7 @@ import pytest
 from test_storage_dtype import BATCH, VIT, build
 
 from jaxtl.finetune import param_groups as groups_lib
-from jaxtl.parallel.partitioner import make_placement
+from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.profiling.cost import memory_cost, model_gflop, step_cost
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
@@ -20,20 +20,20 @@ def prepare(unfreeze="all", accumulate=1, **options):
     assignment = groups_lib.assign(variables["params"], model.groups())
     labels = groups_lib.select(assignment, unfreeze)
     optimizer = make_optimizer(labels, name="adamw", learning_rate=1e-2)
-    placement = make_placement("jit", devices=jax.devices()[:1])
-    state = placement.put_state(TrainState.create(variables, optimizer, jax.random.key(1)))
+    partitioner = make_partitioner("jit", devices=jax.devices()[:1])
+    state = partitioner.shard_state(TrainState.create(variables, optimizer, jax.random.key(1)))
     step = partial(train_step, model=model, optimizer=optimizer, groups=labels, accumulate=accumulate)
-    return state, step, placement
+    return state, step, partitioner
 
 
 @pytest.mark.parametrize("unfreeze", ["all", "1"])
 def test_the_state_is_given_away_and_its_buffers_are_taken_over(unfreeze):
-    state, step, placement = prepare(unfreeze)
+    state, step, partitioner = prepare(unfreeze)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
     # Read before the step: on a CPU an address is all that tells one buffer from another.
     places = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state.params)}
-    batch = placement.put_batch(BATCH)
-    compiled = placement.compile(step, state, batch, donate=True)
+    batch = partitioner.shard_batch(BATCH)
+    compiled = partitioner.compile(step, state, batch, donate=True)
     memory = compiled.memory_analysis()
     assert memory.alias_size_in_bytes >= held
     after, _ = compiled(state, batch)

@@ -10,7 +10,7 @@ from nets import TABLE, Net, batch
 from jaxtl import models
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.finetune.freezing import frozen_modules
-from jaxtl.parallel.partitioner import make_placement
+from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.profiling.flops import count_flops
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
@@ -134,13 +134,13 @@ def test_jit_and_pmap_over_two_devices_equal_one(unfreeze, accumulate):
     state, step = setup(Net(), batch()["image"], TABLE, unfreeze, accumulate=accumulate)
     results = {}
     for name, devices in (("jit", jax.devices()[:1]), ("jit", jax.devices()), ("pmap", jax.devices())):
-        placement = make_placement(name, devices=devices)
-        now = placement.put_state(state)
-        compiled = placement.compile(step, now, placement.put_batch(_host(batch())), donate=True)
+        partitioner = make_partitioner(name, devices=devices)
+        now = partitioner.shard_state(state)
+        compiled = partitioner.compile(step, now, partitioner.shard_batch(_host(batch())), donate=True)
         for seed in range(5):
-            now, scalars = compiled(now, placement.put_batch(_host(batch(8, seed))))
-        results[name, len(devices)] = jax.device_get((placement.get(now).variables, placement.get(scalars)))
-    assert int(placement.get(now).step) == 5
+            now, scalars = compiled(now, partitioner.shard_batch(_host(batch(8, seed))))
+        results[name, len(devices)] = jax.device_get((partitioner.gather(now).variables, partitioner.gather(scalars)))
+    assert int(partitioner.gather(now).step) == 5
     if accumulate == 2:
         # BatchNorm sees the rows of one part at a time, and parts are cut per device under pmap.
         results.pop(("pmap", 2))

@@ -13,7 +13,7 @@ from nets import TABLE, Net, batch
 from jaxtl import models
 from jaxtl.data.normalize import normalize
 from jaxtl.finetune import param_groups as groups_lib
-from jaxtl.parallel.partitioner import make_placement
+from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.preprocessing import Pixels
 from jaxtl.profiling.flops import count_flops
 from jaxtl.train import ema, mixing
@@ -210,17 +210,17 @@ def test_everything_at_once_on_two_devices(name, parallel):
         data = {**data, "image": normalize(data["image"], pixels)}
         return mixing.mix(data, key, mixup_alpha=0.5, cutmix_alpha=0.5, num_classes=3)
 
-    placement = make_placement(parallel)
+    partitioner = make_partitioner(parallel)
     data = {
         "image": np.random.default_rng(0).integers(0, 255, (8, 16, 16, 3)).astype(np.uint8),
         "label": np.arange(8, dtype=np.int32) % 3,
         "mask": np.ones(8, np.float32),
     }
-    now = placement.put_state(state)
-    compiled = placement.compile(partial(step, prepare=prepare), now, placement.put_batch(data), donate=True)
+    now = partitioner.shard_state(state)
+    compiled = partitioner.compile(partial(step, prepare=prepare), now, partitioner.shard_batch(data), donate=True)
     for _ in range(3):
-        now, scalars = compiled(now, placement.put_batch(data))
-    after, scalars = placement.get(now), placement.get(scalars)
+        now, scalars = compiled(now, partitioner.shard_batch(data))
+    after, scalars = partitioner.gather(now), partitioner.gather(scalars)
     assert (int(after.step), float(scalars["skipped"])) == (3, 0.0)
     trainable, frozen = groups_lib.partition(after.params, step.keywords["groups"])
     before = groups_lib.flatten(state.params)

@@ -7,11 +7,11 @@ import pytest
 
 from jaxtl import models
 from jaxtl.finetune import param_groups as groups_lib
-from jaxtl.parallel.partitioner import make_placement
+from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
-from jaxtl.train.storage_dtype import rounded_leaves, with_narrow_frozen
+from jaxtl.train.storage_dtype import rounded_leaves, with_cast_frozen
 
 VIT = "vit_s16:patch=8,width=32,depth=3,heads=2"
 RESNET = "resnet18:stages=1-1,width=8"
@@ -49,20 +49,20 @@ def test_training_is_the_same_to_the_bit_and_the_originals_come_back(name, unfre
     assignment = groups_lib.assign(variables["params"], model.groups())
     labels = groups_lib.select(assignment, unfreeze)
     optimizer = make_optimizer(labels, name="adamw", learning_rate=1e-2)
-    plain = make_placement("jit")
+    plain = make_partitioner("jit")
     frozen = rounded(model, variables) & {path for path, label in labels.items() if label == "frozen"}
-    narrow = with_narrow_frozen(plain, variables["params"], frozen)
+    to_cast = with_cast_frozen(plain, variables["params"], frozen)
     step = partial(train_step, model=model, optimizer=optimizer, groups=labels)
     ends, sizes = [], []
-    for placement in (plain, narrow):
-        state = placement.put_state(TrainState.create(variables, optimizer, jax.random.key(1)))
+    for partitioner in (plain, to_cast):
+        state = partitioner.shard_state(TrainState.create(variables, optimizer, jax.random.key(1)))
         sizes.append({path: leaf.nbytes for path, leaf in groups_lib.flatten(state.params).items()})
-        compiled = placement.compile(step, state, placement.put_batch(BATCH), donate=True)
+        compiled = partitioner.compile(step, state, partitioner.shard_batch(BATCH), donate=True)
         losses = []
         for _ in range(3):
-            state, scalars = compiled(state, placement.put_batch(BATCH))
-            losses.append(float(placement.get(scalars)["loss"]))
-        ends.append((losses, placement.get(state).variables))
+            state, scalars = compiled(state, partitioner.shard_batch(BATCH))
+            losses.append(float(partitioner.gather(scalars)["loss"]))
+        ends.append((losses, partitioner.gather(state).variables))
     jax.tree.map(np.testing.assert_array_equal, *ends)
     halved = {path for path in sizes[0] if sizes[1][path] < sizes[0][path]}
     assert halved == frozen

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxtl.errors import UserError
 from jaxtl.models import build, families
-from jaxtl.models.key_mapping import Naming
+from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import Pixels
 from jaxtl.pretrained import rename
 from jaxtl.pretrained.native import write_safetensors
@@ -49,8 +49,10 @@ def save_huggingface(
         config = family.to_config(module, channels=channels) if hasattr(family, "to_config") else None
         if config is None:
             continue
-        namings = [naming for naming in family.NAMINGS if naming.prefixes[0] == f"{config['model_type']}."]
-        arrays = _first_complete(leaves, namings)
+        key_mappings = [
+            key_mapping for key_mapping in family.KEY_MAPPINGS if key_mapping.prefixes[0] == f"{config['model_type']}."
+        ]
+        arrays = _first_complete(leaves, key_mappings)
         arrays |= family.extras(module) if hasattr(family, "extras") else {}
         labels = classes or [f"LABEL_{i}" for i in range(module.num_classes)]
         config |= {
@@ -82,11 +84,13 @@ def save_timm(
     leaves = flatten(variables)
     module = _module(leaves, model, pixels, epsilon)
     for family in _families_of(module):
-        namings = [naming for naming in family.NAMINGS if naming.name in ("timm", "torchvision")]
-        if not namings:
+        key_mappings = [
+            key_mapping for key_mapping in family.KEY_MAPPINGS if key_mapping.name in ("timm", "torchvision")
+        ]
+        if not key_mappings:
             continue
         architecture, arguments = family.to_timm(module)
-        arrays = _first_complete(leaves, namings)
+        arrays = _first_complete(leaves, key_mappings)
         count: int = module.num_classes
         facts = {
             "input_size": [_channels(leaves), pixels.size, pixels.size],
@@ -119,12 +123,12 @@ def _channels(leaves: Mapping[str, np.ndarray]) -> int:
     return min(leaf.shape[2] for leaf in leaves.values() if leaf.ndim == 4)
 
 
-def _first_complete(leaves: Mapping[str, np.ndarray], namings: Sequence[Naming]) -> dict[str, np.ndarray]:
-    """Writes the leaves in the first of some namings that has a name for each of them."""
+def _first_complete(leaves: Mapping[str, np.ndarray], key_mappings: Sequence[KeyMapping]) -> dict[str, np.ndarray]:
+    """Writes the leaves in the first of some key_mappings that has a name for each of them."""
     problems = []
-    for naming in namings:
+    for key_mapping in key_mappings:
         try:
-            arrays = rename.to_theirs(leaves, naming)
+            arrays = rename.to_source_keys(leaves, key_mapping)
         except ValueError as error:
             problems.append(str(error))
             continue

@@ -69,7 +69,7 @@ def test_transformers_opens_the_export_to_the_same_logits(name, tmp_path):
     assert (opened.pixels, opened.classes, opened.num_classes) == (PIXELS, CLASSES, 5)
     again = models.build(pretrained.resolve_model(opened, "auto"), num_classes=5, image_size=32)
     assert again == model
-    back, _ = pretrained.adopt(opened, again, image_size=32, head="keep", rng=jax.random.key(0))
+    back, _ = pretrained.load_pretrained(opened, again, image_size=32, head="keep", rng=jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, variables, back)
 
 
@@ -111,7 +111,7 @@ def test_timm_names_open_in_a_model_of_timm(kind, tmp_path):
     with torch.no_grad():
         same(jax.jit(model.apply)(variables, batch), module.eval()(nchw(batch))[1])
     assert (opened.pixels, opened.classes) == (PIXELS, CLASSES)
-    back, _ = pretrained.adopt(opened, model, image_size=32, head="keep", rng=jax.random.key(0))
+    back, _ = pretrained.load_pretrained(opened, model, image_size=32, head="keep", rng=jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, variables, back)
 
 
@@ -151,7 +151,7 @@ def test_native_files_come_back_bit_for_bit(tmp_path):
     (tmp_path / "other").touch()
     assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
     opened = pretrained.open_weights(str(path))
-    assert (opened.model, opened.naming.name, opened.pixels, opened.classes) == (name, "jaxtl", PIXELS, CLASSES)
-    back, passport = pretrained.adopt(opened, model, image_size=32, rng=jax.random.key(1))
-    assert set(passport.loaded) == set(flatten(variables))
+    assert (opened.model, opened.key_mapping.name, opened.pixels, opened.classes) == (name, "jaxtl", PIXELS, CLASSES)
+    back, load_report = pretrained.load_pretrained(opened, model, image_size=32, rng=jax.random.key(1))
+    assert set(load_report.loaded) == set(flatten(variables))
     jax.tree.map(np.testing.assert_array_equal, variables, back)
