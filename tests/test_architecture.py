@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "jaxtl"
 ORDER = ("models", "weights", "data", "evaluate", "train", "deploy")
-LEAVES = ("allocator", "errors", "gpu_flags", "stacks", "sharding", "parallel", "distributed")
+LEAVES = ("allocator", "errors", "gpu_flags", "preprocessing", "stacks", "sharding", "parallel", "distributed")
 # These see a config: they come after all folders.
 LAST = ("validation", "config", "commands", "main")
 FILES = sorted(ROOT.rglob("*.py"))

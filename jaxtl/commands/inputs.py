@@ -175,6 +175,7 @@ def _images(config: ConfigDict, model: setup.Model, splits: data.Splits, placeme
             start_step=start_step,
             shard=shard(),
             workers=config.data.workers,
+            reader=config.data.reader,
             min_side=min_side(config, model),
         )
 
@@ -185,7 +186,9 @@ def _images(config: ConfigDict, model: setup.Model, splits: data.Splits, placeme
         cached=False,
         blank=setup.blank_batch(model.pixels.size, config.train.batch_size),
         batches=batches,
-        compile_evaluation=lambda variables: setup.compile_evaluation(model, variables, placement, size, loss),
+        compile_evaluation=lambda variables: setup.compile_evaluation(
+            model, variables, placement, size, loss, config.data.workers, config.data.reader
+        ),
     )
 
 

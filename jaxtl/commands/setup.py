@@ -187,7 +187,13 @@ def evaluation_loss(config: ConfigDict, num_classes: int) -> Loss:
 
 
 def compile_evaluation(
-    model: Model, variables: Any, placement: Placement, batch_size: int, loss: Loss
+    model: Model,
+    variables: Any,
+    placement: Placement,
+    batch_size: int,
+    loss: Loss,
+    workers: int = 0,
+    reader: data.Reader = "auto",
 ) -> Callable[..., dict[str, np.ndarray]]:
     """Compiles the evaluation; returns (variables on the devices, data set, stop=never) -> sums."""
     step = functools.partial(
@@ -201,7 +207,9 @@ def compile_evaluation(
 
     def evaluate(variables, dataset, stop=lambda: False):
         shard = (jax.process_index(), jax.process_count())
-        batches = data.eval_batches(dataset, batch_size=batch_size, view=view, shard=shard)
+        batches = data.eval_batches(
+            dataset, batch_size=batch_size, view=view, shard=shard, workers=workers, reader=reader
+        )
         return add_up(
             lambda *arguments: placement.get(compiled(*arguments)),
             variables,

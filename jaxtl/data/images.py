@@ -11,7 +11,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from jaxtl.data.dataset import Encoded
 from jaxtl.errors import UserError
-from jaxtl.weights.pixels import Pixels
+from jaxtl.preprocessing import Pixels
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxtl.weights.pixels import Pixels
+from jaxtl.preprocessing import Pixels
 
 
 def normalize(images: jax.Array, pixels: Pixels) -> jax.Array:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from jaxtl import data
 from jaxtl.errors import UserError
-from jaxtl.weights.pixels import Pixels
+from jaxtl.preprocessing import Pixels
 
 
 def find_images(paths: Iterable[Path]) -> Iterator[Path]:

@@ -7,9 +7,10 @@ import numpy as np
 
 from jaxtl.errors import UserError
 from jaxtl.models import vit
-from jaxtl.models.naming import IMAGENET, Naming, PixelDefaults
+from jaxtl.models.naming import Naming, PixelDefaults
 from jaxtl.models.transformer import ViT
 from jaxtl.models.vit import B, L, S, sizes
+from jaxtl.preprocessing import IMAGENET
 
 _DINO = {"layer_scale": True, "pool": "cls+mean"}
 

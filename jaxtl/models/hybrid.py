@@ -10,12 +10,13 @@ import jax.numpy as jnp
 
 from jaxtl.models import vit
 from jaxtl.models.groups import Groups
-from jaxtl.models.naming import HALF, Naming, PixelDefaults
+from jaxtl.models.naming import Naming, PixelDefaults
 from jaxtl.models.resnet import count_blocks
 from jaxtl.models.standardized import StandardizedConv
 from jaxtl.models.transformer import ViT
 from jaxtl.models.vit import B, L, S, sizes
 from jaxtl.models.windows import max_pool
+from jaxtl.preprocessing import HALF
 
 
 class Unit(nn.Module):

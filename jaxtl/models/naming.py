@@ -4,11 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Triple = tuple[float, float, float]
-IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of ImageNet's pixels per channel, for images in [0, 1]."""
-HALF: tuple[Triple, Triple] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""What brings [0, 1] to [-1, 1], as Google's models expect it."""
+from jaxtl.preprocessing import Triple
 
 Rows = tuple[tuple[str, str, str], ...]
 """Rows (theirs, ours, kind): the path of a layer in their files, its path in our variables, and what it is.

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtl.errors import UserError
-from jaxtl.models.naming import IMAGENET, Naming, PixelDefaults
+from jaxtl.models.naming import Naming, PixelDefaults
 from jaxtl.models.residual import ResNet
+from jaxtl.preprocessing import IMAGENET
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "resnet18": {"stages": (2, 2, 2, 2), "bottleneck": False},

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from jaxtl.models.batchnorm import BatchNorm
 from jaxtl.models.groups import Groups, span
-from jaxtl.models.naming import IMAGENET, Naming, PixelDefaults
+from jaxtl.models.naming import Naming, PixelDefaults
 from jaxtl.models.residual import conv
 from jaxtl.models.resnet import count_blocks
+from jaxtl.preprocessing import IMAGENET
 
 
 class Block(nn.Module):

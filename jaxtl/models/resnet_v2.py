@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from jaxtl.errors import UserError
 from jaxtl.models.batchnorm import BatchNorm
 from jaxtl.models.groups import Groups, span
-from jaxtl.models.naming import HALF, Naming, PixelDefaults
+from jaxtl.models.naming import Naming, PixelDefaults
 from jaxtl.models.residual import conv
 from jaxtl.models.resnet import count_blocks
 from jaxtl.models.standardized import StandardizedConv
 from jaxtl.models.windows import max_pool
+from jaxtl.preprocessing import HALF
 
 
 @dataclass(frozen=True)

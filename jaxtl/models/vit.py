@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtl.errors import UserError
-from jaxtl.models.naming import HALF, IMAGENET, Naming, PixelDefaults
+from jaxtl.models.naming import Naming, PixelDefaults
 from jaxtl.models.transformer import ViT
+from jaxtl.preprocessing import HALF, IMAGENET
 
 
 def sizes(patch: int, width: int, depth: int, heads: int, image_size: int = 224) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtl.errors import UserError
 from jaxtl.models import build, families
 from jaxtl.models.naming import Naming
+from jaxtl.preprocessing import Pixels
 from jaxtl.weights import rename
 from jaxtl.weights.native import write_safetensors
-from jaxtl.weights.pixels import Pixels
 from jaxtl.weights.tree import flatten
 
 _RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}

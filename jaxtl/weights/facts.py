@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxtl.errors import UserError
 from jaxtl.models import families, spec
-from jaxtl.weights.pixels import Pixels
+from jaxtl.preprocessing import Pixels
 
 
 @dataclass(frozen=True)

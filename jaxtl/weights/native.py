@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxtl.weights.pixels import Pixels
+from jaxtl.preprocessing import Pixels
 from jaxtl.weights.tree import flatten
 
 

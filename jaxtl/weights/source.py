@@ -15,11 +15,11 @@ import numpy as np
 
 from jaxtl.errors import UserError
 from jaxtl.models import fields_of, find_family, spec
-from jaxtl.models.naming import HALF, IMAGENET, Naming, PixelDefaults
+from jaxtl.models.naming import Naming, PixelDefaults
+from jaxtl.preprocessing import HALF, IMAGENET, Pixels
 from jaxtl.weights import rename
 from jaxtl.weights.facts import Facts, facts_from_config
 from jaxtl.weights.locate import Found, locate
-from jaxtl.weights.pixels import Pixels
 from jaxtl.weights.read import Arrays, Loader, read
 from jaxtl.weights.tree import flatten
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch_deit import pretrained, to_tensor
 
 from jaxtl import data
-from jaxtl.weights import Pixels
+from jaxtl.preprocessing import Pixels
 
 PIXELS = Pixels(224, 256, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
 

@@ -5,7 +5,7 @@ from PIL import Image
 from jaxtl.data.augment import CROPS, random_box, train_view
 from jaxtl.data.images import decode, eval_view
 from jaxtl.errors import UserError
-from jaxtl.weights.pixels import Pixels
+from jaxtl.preprocessing import Pixels
 
 PIXELS = Pixels(32, 40, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)

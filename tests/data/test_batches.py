@@ -14,7 +14,7 @@ from jaxtl.data.dataset import Dataset
 from jaxtl.data.images import ImageError, eval_view
 from jaxtl.data.preloading import preload
 from jaxtl.data.source import open_source
-from jaxtl.weights.pixels import Pixels
+from jaxtl.preprocessing import Pixels
 
 PIXELS = Pixels(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
 

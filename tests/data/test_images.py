@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from jaxtl.data.images import ImageError, decode, eval_view, formats, identify, size
-from jaxtl.weights.pixels import Pixels
+from jaxtl.preprocessing import Pixels
 
 
 def encode(image: Image.Image, format: str, **options) -> bytes:

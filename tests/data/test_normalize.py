@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.data.normalize import normalize
-from jaxtl.weights.pixels import Pixels
+from jaxtl.preprocessing import Pixels
 
 
 def test_every_value_of_every_channel():

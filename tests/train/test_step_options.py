@@ -13,6 +13,7 @@ from nets import TABLE, Net, batch
 from jaxtl import models
 from jaxtl.data.normalize import normalize
 from jaxtl.parallel import make_placement
+from jaxtl.preprocessing import Pixels
 from jaxtl.train import ema, mixing
 from jaxtl.train import groups as groups_lib
 from jaxtl.train.flops import count_flops
@@ -20,7 +21,6 @@ from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.penalties import make_penalty
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
-from jaxtl.weights import Pixels
 
 FAMILIES = {"vit_petals:depth=3,width=16,heads=2,patch=8": 16, "resnet20_cifar": 16}
 ALL_ON = {"clip_norm": 1.0, "accumulate": 2, "skip_nonfinite": True, "ema_decay": 0.9}

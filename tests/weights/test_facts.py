@@ -3,8 +3,8 @@
 import pytest
 
 from jaxtl.errors import UserError
+from jaxtl.preprocessing import Pixels
 from jaxtl.weights.facts import facts_from_config
-from jaxtl.weights.pixels import Pixels
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

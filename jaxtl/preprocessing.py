@@ -5,7 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jaxtl.errors import UserError
-from jaxtl.models.naming import HALF, IMAGENET
+
+Triple = tuple[float, float, float]
+IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet's pixels per channel, for images in [0, 1]."""
+HALF: tuple[Triple, Triple] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""What brings [0, 1] to [-1, 1], as Google's models expect it."""
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from jaxtl.errors import UserError
-from jaxtl.weights import Pixels, resolve_pixels
+from jaxtl.preprocessing import Pixels, resolve_pixels
 
 KNOWN = Pixels(224, 256, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "bilinear")
 
