@@ -44,7 +44,10 @@ def default() -> ConfigDict:
     c.data.train = ""  # Split language of TFDS, "train[:90%]"; "": the source's own train split.
     c.data.val = ""  # "": the source's own validation split, else 10 % of train.
     c.data.test = ""  # "": the source's own test split.
-    c.data.workers = 0  # Decoding threads; 0: one a core.
+    c.data.workers = 0  # How many decode and augment at a time; 0: one a core.
+    # "threads" | "processes", which do not wait for each other at Python's lock; the batches are the same. "auto":
+    # processes, on Linux, where more than four workers have a core each.
+    c.data.reader = "auto"
     c.data.cache_gib = 2.0  # Decoded images are kept in memory up to this size, so that later epochs decode nothing.
 
     c.augment = ConfigDict(type_safe=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxtl import models
+from jaxtl.data import READERS
 from jaxtl.errors import UserError
 from jaxtl.feature_cache import features
 from jaxtl.finetune import param_groups
@@ -115,6 +116,7 @@ def _data_problems(values: Mapping[str, Any]) -> list[str]:
         lambda value: value.split(":")[0] in ("tfds", "folder", "csv", "npz") and ":" in value,
         "one of: tfds:NAME, folder:DIR, csv:FILE, npz:FILE",
     )
+    found.choice("data.reader", READERS)
     found.not_negative("data.workers", "data.cache_gib", "augment.resize", "augment.pad")
     found.not_negative("augment.mixup", "augment.cutmix", "eval.batch_size")
     found.choice("augment.crop", ("random_resized", "resize_crop", "pad_crop", "none"))

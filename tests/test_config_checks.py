@@ -69,6 +69,7 @@ def test_a_file_may_give_whole_numbers_for_k_and_for_rates(load):
         ("c.finetune.lr_multipliers = {3: 0.5}", "{regex: factor} with factors of 0 or more"),
         ("c.model.std = (0.5, 0.0, 0.5)", "model.std is (0.5, 0.0, 0.5), but it must be positive"),
         ("c.model.attention = 'flash'", "'flash', but it must be one of: 'auto', 'cudnn', 'xla', 'plain'"),
+        ("c.data.reader = 'thread'", "'thread', but it must be one of: 'auto', 'threads', 'processes'"),
         ("del c.train.seed", "train.seed is missing"),
     ],
 )

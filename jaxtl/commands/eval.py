@@ -63,7 +63,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     # A run knows with which loss it trained.
     trained = files.run_config(Path(location.removeprefix("run:"))) if location.startswith("run:") else config
     loss = setup.evaluation_loss(trained, len(classes))
-    evaluate = setup.compile_evaluation(model, variables, partitioner, batch_size, loss)
+    evaluate = setup.compile_evaluation(
+        model, variables, partitioner, batch_size, loss, config.data.workers, config.data.reader
+    )
     compiled = time.perf_counter()
     result = compute_metrics(evaluate(variables, dataset), classes)
     ended = time.perf_counter()

@@ -13,7 +13,7 @@ from jaxtl.errors import UserError
 from jaxtl.parallel import processes
 
 # Keys that may differ between the hosts of a run.
-_OF_ONE_HOST = ("data.workers", "data.data_dir")
+_OF_ONE_HOST = ("data.workers", "data.reader", "data.data_dir")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -59,7 +59,8 @@ def run(config: ConfigDict, workdir: Path, *, per_group: bool = False) -> dict[s
     # The compiler works on the linear probe while the images are decoded and pass through the model.
     compiling = _begin_compiling(forward, variables, model, len(splits.train) + len(splits.val), len(source.classes))
     begun = time.perf_counter()
-    parts = _features(forward, model, variables, (splits.train, splits.val, splits.test), batch_size)
+    readers = (config.data.workers, config.data.reader)
+    parts = _features(forward, model, variables, (splits.train, splits.val, splits.test), batch_size, *readers)
     ended = time.perf_counter()
     compiling.result()
     scores = {
@@ -128,6 +129,8 @@ def _features(
     variables: Mapping[str, Any],
     datasets: tuple[data.Dataset, ...],
     batch_size: int,
+    workers: int,
+    reader: data.Reader,
 ) -> dict[str, tuple[Split, ...]]:
     """Passes over all images once; returns group -> a split for each data set."""
     # jit whatever the config says: each host needs all rows.
@@ -140,7 +143,10 @@ def _features(
     for dataset in datasets:
         shard = (jax.process_index(), jax.process_count())
         found = []
-        for batch in data.eval_batches(dataset, batch_size=batch_size, view=view, shard=shard):
+        batches = data.eval_batches(
+            dataset, batch_size=batch_size, view=view, shard=shard, workers=workers, reader=reader
+        )
+        for batch in batches:
             found.append(compiled(on_devices, partitioner.shard_batch(batch)["image"]))
             if len(found) > 1:
                 found[-2] = jax.device_get(found[-2])  # A batch late, so that the devices never wait for the host.

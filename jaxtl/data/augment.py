@@ -1,6 +1,8 @@
 """Random views of an image for training; each is a pure function of the image and a random generator."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -70,6 +72,37 @@ def train_view(
     if color_jitter:
         view = _jitter(view, rng, color_jitter)
     return np.asarray(view)
+
+
+@dataclass(frozen=True)
+class RandomView:
+    """A `train_view` with its options, as `train_batches` calls it; unlike a lambda, a process can take it over.
+
+    Attributes:
+      view: (RGB image, rng=random generator) -> uint8 [S, S, 3], as `functools.partial(train_view, pixels=pixels)` is.
+    """
+
+    view: Callable[..., np.ndarray]
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+        """Returns the view that `rng` draws of an RGB image: uint8 [S, S, 3]."""
+        return self.view(image, rng=rng)
+
+
+@dataclass(frozen=True)
+class FixedView:
+    """A view of evaluation where one for training is expected: it draws nothing.
+
+    Attributes:
+      view: RGB image -> uint8 [S, S, 3].
+    """
+
+    view: Callable[[Image.Image], np.ndarray]
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+        """Returns the view of an RGB image: uint8 [S, S, 3]."""
+        del rng
+        return self.view(image)
 
 
 def random_box(

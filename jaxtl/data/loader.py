@@ -1,7 +1,7 @@
-"""Batches of views, made by threads ahead of time.
+"""Batches of views, made by threads or processes ahead of time.
 
 The order of the examples is a pure function of (seed, position) and a view one of (seed, epoch, example), so the whole
-state of the input is one integer: neither workers, hosts nor restarts change a batch.
+state of the input is one integer: neither workers nor their kind, hosts nor restarts change a batch.
 """
 
 from collections import deque
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from jaxtl.data.dataset import Dataset
+from jaxtl.data.dataset import Dataset, Encoded
 from jaxtl.data.decode import decode
 from jaxtl.data.preloading import cores
+from jaxtl.data.reader_processes import Example, Reader, Recipe, choose_reader, open_stream
 
 Batch = dict[str, np.ndarray]
 TrainView = Callable[[Image.Image, np.random.Generator], np.ndarray]
@@ -22,6 +23,8 @@ EvalView = Callable[[Image.Image], np.ndarray]
 
 # Examples that one thread does in one go: enough to hide the cost of a task, few enough to share out a small batch.
 _CHUNK = 8
+# At most so many for a process, which has nothing to do while it waits for its next task.
+_CHUNK_OF_A_PROCESS = 32
 # Kinds of random streams that are drawn from one seed.
 _ORDER, _VIEW = 0, 1
 
@@ -89,6 +92,7 @@ def train_batches(
     start_step: int = 0,
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
+    reader: Reader = "auto",
     min_side: int = 0,
     prefetch: int = 2,
 ) -> Generator[Batch, None, None]:
@@ -101,10 +105,13 @@ def train_batches(
       dataset: at least one example.
       batch_size: examples of a batch over all hosts; a multiple of the number of hosts.
       seed: of the order and of the views.
-      view: maps an RGB image and a random generator to uint8 [S, S, 3].
+      view: maps an RGB image and a random generator to uint8 [S, S, 3], and depends on nothing else.
       start_step: number of batches to leave out at the beginning; costs nothing.
       shard: (this host, number of hosts); a host yields its contiguous rows of each global batch.
-      workers: threads that read, decode and augment; 0 is one for each core that the process may use.
+      workers: threads or processes that decode and augment; 0 is one for each core that this process may use.
+      reader: "processes" do not wait for each other at Python's lock; "auto" takes them, on Linux, where more than four
+        workers have a core each. They import `view` by its name: threads make one that cannot be pickled, such as a
+        lambda, or that lies in the program's main file.
       min_side: large JPEG files may be decoded down to this shorter side, see `decode`; 0 decodes in full.
       prefetch: batches that are made ahead of the one in use.
 
@@ -113,9 +120,10 @@ def train_batches(
 
     Raises:
       ImageError: an image is broken; raised when its batch is due.
+      UserError: a process has died, as of too little memory, or this system cannot have such processes.
     """
     plans = train_rows(len(dataset), batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
-    return _stream(dataset, plans, _drawn(dataset, seed, view, min_side), workers, prefetch)
+    return _stream(dataset, plans, _Drawn(view, seed, min_side), _Readers.make(workers, reader), prefetch)
 
 
 def view_batches(
@@ -127,6 +135,7 @@ def view_batches(
     view: TrainView,
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
+    reader: Reader = "auto",
     min_side: int = 0,
     prefetch: int = 2,
 ) -> Generator[Batch, None, None]:
@@ -135,15 +144,27 @@ def view_batches(
     The arguments are those of `train_batches`, and the batches are filled up as those of `eval_batches`.
     """
     plans = rows_in_order(len(dataset), batch_size=batch_size, epoch=epoch, shard=shard)
-    return _stream(dataset, plans, _drawn(dataset, seed, view, min_side), workers, prefetch)
+    return _stream(dataset, plans, _Drawn(view, seed, min_side), _Readers.make(workers, reader), prefetch)
 
 
-def _drawn(dataset: Dataset, seed: int, view: TrainView, min_side: int) -> Callable[[int, int], np.ndarray]:
-    def example(index: int, epoch: int) -> np.ndarray:
-        image = decode(dataset.read(index), dataset.names[index], min_side=min_side)
-        return view(image, np.random.default_rng([seed, _VIEW, epoch, index]))
+@dataclass(frozen=True)
+class _Drawn:
+    view: TrainView
+    seed: int
+    min_side: int
 
-    return example
+    def __call__(self, encoded: Encoded, name: str, index: int, epoch: int) -> np.ndarray:
+        image = decode(encoded, name, min_side=self.min_side)
+        return self.view(image, np.random.default_rng([self.seed, _VIEW, epoch, index]))
+
+
+@dataclass(frozen=True)
+class _Plain:
+    view: EvalView
+
+    def __call__(self, encoded: Encoded, name: str, index: int, epoch: int) -> np.ndarray:
+        del index, epoch
+        return self.view(decode(encoded, name))
 
 
 def eval_batches(
@@ -153,6 +174,7 @@ def eval_batches(
     view: EvalView,
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
+    reader: Reader = "auto",
     prefetch: int = 2,
 ) -> Generator[Batch, None, None]:
     """Yields every example once, in order; the last batch is filled up with rows of mask 0.
@@ -160,9 +182,10 @@ def eval_batches(
     Args:
       dataset: at least one example.
       batch_size: rows of a batch over all hosts; a multiple of the number of hosts.
-      view: maps an RGB image to uint8 [S, S, 3].
+      view: maps an RGB image to uint8 [S, S, 3], and depends on nothing else.
       shard: (this host, number of hosts); a host yields its contiguous rows of each global batch.
-      workers: threads that read and decode; 0 is one for each core that the process may use.
+      workers: threads or processes that decode; 0 is one for each core that this process may use.
+      reader: as for `train_batches`.
       prefetch: batches that are made ahead of the one in use.
 
     Yields:
@@ -170,14 +193,10 @@ def eval_batches(
 
     Raises:
       ImageError: an image is broken; raised when its batch is due.
+      UserError: as for `train_batches`.
     """
     plans = rows_in_order(len(dataset), batch_size=batch_size, shard=shard)
-
-    def example(index: int, epoch: int) -> np.ndarray:
-        del epoch
-        return view(decode(dataset.read(index), dataset.names[index]))
-
-    return _stream(dataset, plans, example, workers, prefetch)
+    return _stream(dataset, plans, _Plain(view), _Readers.make(workers, reader), prefetch)
 
 
 def _check_shard(count: int, batch_size: int, shard: tuple[int, int]) -> tuple[int, int]:
@@ -195,34 +214,56 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
 
 
+@dataclass(frozen=True)
+class _Readers:
+    count: int
+    processes: bool
+
+    @classmethod
+    def make(cls, workers: int, reader: Reader) -> "_Readers":
+        return cls(workers or cores(), choose_reader(reader, workers, cores()) == "processes")
+
+    def chunk(self, rows: int) -> int:
+        """Returns how many examples make a task, of so many that are asked for at a time: two for each process."""
+        return min(max(_CHUNK, rows // (2 * self.count)), _CHUNK_OF_A_PROCESS) if self.processes else _CHUNK
+
+
 def _stream(
-    dataset: Dataset,
-    plans: Iterator[Rows],
-    example: Callable[[int, int], np.ndarray],
-    workers: int,
-    prefetch: int,
+    dataset: Dataset, plans: Iterator[Rows], recipe: Recipe, readers: _Readers, prefetch: int
 ) -> Generator[Batch, None, None]:
-    """Makes the planned batches in threads, at most `prefetch` ahead of the one that is asked for."""
-    executor = ThreadPoolExecutor(workers or cores(), thread_name_prefix="jaxtl-data")
+    """Makes the planned batches, at most `prefetch` ahead of the one that is asked for.
+
+    Threads read what is encoded, since `dataset.read` may be any function; the rest they do, or let a process do.
+    """
+    processes = open_stream(recipe, readers.count) if readers.processes else None
+    executor = ThreadPoolExecutor(readers.count, thread_name_prefix="jaxtl-data")
     pending: deque[tuple[Batch, list[Future]]] = deque()
     shape = None
 
-    def fill(images: np.ndarray, rows: Rows, places: np.ndarray) -> None:
-        for place in places:
-            images[place] = example(int(rows.index[place]), int(rows.epoch[place]))
+    def encoded(index: int, epoch: int) -> Example:
+        return dataset.read(index), dataset.names[index], index, epoch
+
+    def fill(images: np.ndarray, index: np.ndarray, epoch: np.ndarray) -> None:
+        places = zip(index.tolist(), epoch.tolist(), strict=True)
+        if processes is not None:
+            processes.fill(images, [encoded(*place) for place in places])
+            return
+        for row, place in enumerate(places):
+            images[row] = recipe(*encoded(*place))
 
     def start(rows: Rows) -> None:
         nonlocal shape
-        real = np.flatnonzero(rows.index >= 0)
         if shape is None:
             # Padding comes last; a host that has nothing else learns the shape from any example.
-            shape = example(max(int(rows.index[0]), 0), int(rows.epoch[0])).shape
+            shape = recipe(*encoded(max(int(rows.index[0]), 0), int(rows.epoch[0]))).shape
         # A consumer may still hold, or share memory with, the batches before: each gets memory of its own.
         images = np.zeros((len(rows.index), *shape), np.uint8)
         mask = (rows.index >= 0).astype(np.float32)
         labels = np.where(rows.index >= 0, dataset.labels[rows.index], 0).astype(np.int32)
-        chunks = [real[i : i + _CHUNK] for i in range(0, len(real), _CHUNK)]
-        tasks = [executor.submit(fill, images, rows, chunk) for chunk in chunks]
+        real = int(mask.sum())
+        size = readers.chunk((prefetch + 1) * len(rows.index))
+        chunks = [slice(start, min(start + size, real)) for start in range(0, real, size)]
+        tasks = [executor.submit(fill, images[chunk], rows.index[chunk], rows.epoch[chunk]) for chunk in chunks]
         pending.append(({"image": images, "label": labels, "mask": mask}, tasks))
 
     def finish() -> Batch:
@@ -240,3 +281,5 @@ def _stream(
             yield finish()
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+        if processes is not None:
+            processes.close()

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.decode import decode, identify, size
+from jaxtl.data.shared_memory import PixelStore
 from jaxtl.errors import UserError
 
 T = TypeVar("T")
@@ -26,6 +27,8 @@ def preload(
     dataset: Dataset, *, budget_bytes: int, min_side: int = 0, workers: int = 0, own: np.ndarray | None = None
 ) -> Dataset:
     """Decodes all images into memory, if they fit, so that they are decoded once and broken ones are found at once.
+
+    The pixels lie in memory that reader processes see too, where the system has it: see `train_batches`.
 
     Args:
       dataset: images to keep.
@@ -55,14 +58,14 @@ def preload(
             check(dataset, workers=workers, own=own)
         return dataset
     kept: dict[int, np.ndarray] = {}
-    room = budget_bytes
+    store, room = PixelStore(budget_bytes), budget_bytes
 
     def pixels(i: int) -> np.ndarray:
         return np.asarray(decode(dataset.read(i), dataset.names[i], min_side=min_side))
 
     for start in range(0, len(mine), _BLOCK):
         block = mine[start : start + _BLOCK]
-        kept |= zip(block, for_all(block, pixels, workers), strict=True)
+        kept |= zip(block, for_all(block, lambda i: store.keep(pixels(i)), workers), strict=True)
         room -= sum(kept[i].nbytes for i in block)
         if room < 0:
             return dataset
@@ -73,7 +76,8 @@ def preload(
             return kept[i]
         image = pixels(i)
         if image.nbytes <= room:  # Threads that look at the same time may overdraw it by an image or two.
-            kept[i], room = image, room - image.nbytes
+            image, room = store.keep(image), room - image.nbytes
+            kept[i] = image
         return image
 
     return replace(dataset, read=read)

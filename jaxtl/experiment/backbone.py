@@ -31,6 +31,8 @@ class Prefix:
     shape: tuple[int, ...]
     dtype: Any
     view: EvalView
+    workers: int = 0
+    reader: data.Reader = "auto"
 
     @property
     def bytes_per_image(self) -> int:
@@ -67,11 +69,20 @@ class Prefix:
             shape=out.shape[1:],
             dtype=out.dtype,
             view=functools.partial(data.eval_view, pixels=model.pixels),
+            workers=config.data.workers,
+            reader=config.data.reader,
         )
 
     def image_batches(self, dataset: data.Dataset) -> Iterator[Batch]:
         """Yields the images as evaluation sees them, in batches of the prefix's size."""
-        return data.eval_batches(dataset, batch_size=self.batch_size, view=self.view, shard=shard())
+        return data.eval_batches(
+            dataset,
+            batch_size=self.batch_size,
+            view=self.view,
+            shard=shard(),
+            workers=self.workers,
+            reader=self.reader,
+        )
 
     def batches(self, dataset: data.Dataset) -> Iterator[Batch]:
         """Yields what the part after the prefix evaluates on, without keeping it."""
@@ -98,9 +109,10 @@ def stored_features(
                 seed=config.train.seed,
                 epoch=epoch,
                 # One view is the plain one: a single random crop would show less of each image, for ever.
-                view=train_view(config, model) if views > 1 else lambda image, rng: prefix.view(image),
+                view=train_view(config, model) if views > 1 else data.FixedView(prefix.view),
                 shard=shard(),
                 workers=config.data.workers,
+                reader=config.data.reader,
                 min_side=min_side(config, model),
             )
             row = features.compute(prefix.forward, drawn, write, count=len(splits.train), put=prefix.put, first=row)
@@ -167,4 +179,4 @@ def train_view(config: ConfigDict, model: setup.Model) -> TrainView:
         flip=augment.flip,
         color_jitter=augment.color_jitter,
     )
-    return lambda image, rng: view(image, rng=rng)
+    return data.RandomView(view)

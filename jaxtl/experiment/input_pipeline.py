@@ -176,6 +176,7 @@ def _images(config: ConfigDict, model: setup.Model, splits: data.Splits, partiti
             start_step=start_step,
             shard=shard(),
             workers=config.data.workers,
+            reader=config.data.reader,
             min_side=min_side(config, model),
         )
 
@@ -186,7 +187,9 @@ def _images(config: ConfigDict, model: setup.Model, splits: data.Splits, partiti
         cached=False,
         dummy=setup.dummy_batch(model.pixels.size, config.train.batch_size),
         batches=batches,
-        compile_evaluation=lambda variables: setup.compile_evaluation(model, variables, partitioner, size, loss),
+        compile_evaluation=lambda variables: setup.compile_evaluation(
+            model, variables, partitioner, size, loss, config.data.workers, config.data.reader
+        ),
     )
 
 

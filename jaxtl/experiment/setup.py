@@ -188,7 +188,13 @@ def evaluation_loss(config: ConfigDict, num_classes: int) -> Loss:
 
 
 def compile_evaluation(
-    model: Model, variables: Any, partitioner: Partitioner, batch_size: int, loss: Loss
+    model: Model,
+    variables: Any,
+    partitioner: Partitioner,
+    batch_size: int,
+    loss: Loss,
+    workers: int = 0,
+    reader: data.Reader = "auto",
 ) -> Callable[..., dict[str, np.ndarray]]:
     """Compiles the evaluation; returns (variables on the devices, data set, stop=never) -> accumulators."""
     step = functools.partial(
@@ -202,7 +208,9 @@ def compile_evaluation(
 
     def evaluate(variables, dataset, stop=lambda: False):
         shard = (jax.process_index(), jax.process_count())
-        batches = data.eval_batches(dataset, batch_size=batch_size, view=view, shard=shard)
+        batches = data.eval_batches(
+            dataset, batch_size=batch_size, view=view, shard=shard, workers=workers, reader=reader
+        )
         return accumulate_batches(
             lambda *arguments: partitioner.gather(compiled(*arguments)),
             variables,

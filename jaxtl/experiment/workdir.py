@@ -22,6 +22,7 @@ from jaxtl.parallel import processes
 # and model.attention the masks of dropout.
 _HARMLESS = (
     "data.workers:",
+    "data.reader:",
     "data.cache_gib:",
     "finetune.cache_dir:",
     "model.attention:",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxtl.checkpoints.manager import Checkpoints, read_best
+from jaxtl.data.reader_processes import ReaderStream
 from jaxtl.finetune.param_groups import flatten
 from jaxtl.train import loop
 
@@ -64,6 +65,19 @@ def test_started_again_a_finished_run_says_so_and_changes_nothing(train, tmp_pat
         (tmp_path / "run" / "metrics.jsonl").read_bytes(),
         (tmp_path / "run" / "results.json").read_bytes(),
     )
+
+
+@pytest.mark.slow
+def test_reader_processes_give_the_run_that_threads_give(train, tmp_path, monkeypatch):
+    filled, fill = [], ReaderStream.fill
+    monkeypatch.setattr(ReaderStream, "fill", lambda self, *arguments: filled.append(fill(self, *arguments)))
+    flags = ("--config.data.workers=2", "--config.augment.crop=random_resized", "--config.finetune.cache_features=off")
+    assert train(*flags, "--config.data.reader=threads", workdir="a")[0] == 0
+    assert not filled
+    assert train(*flags, "--config.data.reader=processes", workdir="b")[0] == 0
+    assert filled
+    a, b = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in "ab")
+    assert a == b
 
 
 @pytest.mark.slow
@@ -167,7 +181,8 @@ def test_steps_that_are_left_out_have_lines_too(train, tmp_path):
 @pytest.mark.slow
 def test_changed_config_on_the_same_workdir_is_refused(train):
     train()
-    status, _, err = train("--config.train.seed=1", "--config.data.workers=1")
+    status, _, err = train("--config.train.seed=1", "--config.data.workers=1", "--config.data.reader=processes")
     assert status == 1
     assert "train.seed: 0 -> 1" in err
     assert "workers" not in err
+    assert "reader" not in err

@@ -81,7 +81,7 @@ def test_a_source_without_splits_can_be_cut_by_hand():
 def test_without_a_test_split_there_is_a_note():
     splits = choose_splits(source(train=100, validation=20))
     assert splits.test is None
-    assert splits.notes == ("folder:x has no test split: there will be no test figures",)
+    assert splits.notes == ("folder:x has no test split: there will be no test metrics",)
 
 
 def test_train_must_be_there():
