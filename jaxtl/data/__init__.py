@@ -1,9 +1,9 @@
 """Where images come from: source, split, decode, augment, batch."""
 
-from jaxtl.data.augment import CROPS, FixedView, RandomView, train_view
+from jaxtl.data.augment import CROPS, Augmentation, FixedView, RandomView, train_view
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.decode import ImageError, decode, eval_view
-from jaxtl.data.loader import eval_batches, own_rows, train_batches, view_batches
+from jaxtl.data.loader import Reading, eval_batches, own_rows, train_batches, view_batches
 from jaxtl.data.preloading import check, preload
 from jaxtl.data.reader_processes import READERS, Reader
 from jaxtl.data.source import Source, Splits, choose_splits, open_source
@@ -12,11 +12,13 @@ from jaxtl.data.sources.tfds import prepare
 __all__ = [
     "CROPS",
     "READERS",
+    "Augmentation",
     "Dataset",
     "FixedView",
     "ImageError",
     "RandomView",
     "Reader",
+    "Reading",
     "Source",
     "Splits",
     "check",

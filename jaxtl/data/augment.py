@@ -1,7 +1,6 @@
 """Random views of an image for training; each is a pure function of the image and a random generator."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,25 +15,11 @@ Crop = Literal["random_resized", "resize_crop", "pad_crop", "none"]
 CROPS = ("random_resized", "resize_crop", "pad_crop", "none")
 
 
-def train_view(
-    image: Image.Image,
-    pixels: Pixels,
-    rng: np.random.Generator,
-    *,
-    crop: Crop = "random_resized",
-    scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    resize: int = 0,
-    pad: int = 4,
-    flip: float = 0.5,
-    color_jitter: float = 0.0,
-) -> np.ndarray:
-    """Draws one random view of an image.
+@dataclass(frozen=True)
+class Augmentation:
+    """What random views of an image may differ in.
 
-    Args:
-      image: RGB.
-      pixels: the size and the interpolation that the weights were trained with.
-      rng: source of all randomness; the same state gives the same view.
+    Attributes:
       crop: "random_resized" takes a random box of a random area and aspect and resizes it (Szegedy et al., 2015,
         arXiv:1409.4842); "resize_crop" resizes the shorter side and takes a random square; "pad_crop" takes the view
         of evaluation, pads it with black and takes a random square (He et al., 2015, arXiv:1512.03385); "none" is the
@@ -45,6 +30,45 @@ def train_view(
       pad: pixels added on each side ("pad_crop").
       flip: probability of a mirror image.
       color_jitter: j; brightness, contrast and saturation are scaled by factors in [1 - j, 1 + j], in random order.
+    """
+
+    crop: Crop = "random_resized"
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    resize: int = 0
+    pad: int = 4
+    flip: float = 0.5
+    color_jitter: float = 0.0
+
+    def __post_init__(self):
+        if self.crop not in CROPS:
+            raise ValueError(f"crop={self.crop!r} is none of {', '.join(CROPS)}")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every view of an image is that of evaluation."""
+        return self.crop == "none" and not self.flip and not self.color_jitter
+
+    def min_side(self, pixels: Pixels) -> int:
+        """Returns the shorter side in pixels down to which images may be decoded before views of them are drawn.
+
+        A large photograph is decoded in a third of the time if it need not be whole. The smallest box that a view may
+        take still has a pixel for each of the view's.
+        """
+        smallest = self.scale[0] if self.crop == "random_resized" else 1.0
+        return max(2 * pixels.resize, 2 * self.resize, math.ceil(pixels.size / math.sqrt(smallest)))
+
+
+def train_view(
+    image: Image.Image, pixels: Pixels, rng: np.random.Generator, augmentation: Augmentation | None = None
+) -> np.ndarray:
+    """Draws one random view of an image.
+
+    Args:
+      image: RGB.
+      pixels: the size and the interpolation that the weights were trained with.
+      rng: source of all randomness; the same state gives the same view.
+      augmentation: what is random; the defaults of `Augmentation` if None.
 
     Returns:
       uint8 [S, S, 3] with S = `pixels.size`.
@@ -52,57 +76,49 @@ def train_view(
     Raises:
       UserError: `resize` is below the size of the crop.
     """
+    a = augmentation or Augmentation()
     resampling = RESAMPLING[pixels.interpolation]
-    if crop == "random_resized":
-        box = random_box(image.width, image.height, rng, scale=scale, ratio=ratio)
+    if a.crop == "random_resized":
+        box = random_box(image.width, image.height, rng, scale=a.scale, ratio=a.ratio)
         view = image.resize((pixels.size, pixels.size), resampling, box=box)
-    elif crop == "resize_crop":
-        shorter = resize or round(pixels.size * 8 / 7)
+    elif a.crop == "resize_crop":
+        shorter = a.resize or round(pixels.size * 8 / 7)
         if shorter < pixels.size:
-            raise UserError(f"augment.resize is {resize} pixels, below the crop's {pixels.size}; raise it, or give 0")
+            raise UserError(f"resize is {a.resize} pixels, below the crop's {pixels.size}; raise it, or give 0")
         view = _random_square(resize_shorter(image, shorter, resampling), pixels.size, rng)
-    elif crop == "pad_crop":
-        view = _random_square(ImageOps.expand(Image.fromarray(eval_view(image, pixels)), pad), pixels.size, rng)
-    elif crop == "none":
-        view = Image.fromarray(eval_view(image, pixels))
+    elif a.crop == "pad_crop":
+        view = _random_square(ImageOps.expand(Image.fromarray(eval_view(image, pixels)), a.pad), pixels.size, rng)
     else:
-        raise ValueError(f"crop={crop!r} is none of {', '.join(CROPS)}")
-    if rng.random() < flip:
+        view = Image.fromarray(eval_view(image, pixels))
+    if rng.random() < a.flip:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if color_jitter:
-        view = _jitter(view, rng, color_jitter)
+    if a.color_jitter:
+        view = _jitter(view, rng, a.color_jitter)
     return np.asarray(view)
 
 
 @dataclass(frozen=True)
 class RandomView:
-    """A `train_view` with its options, as `train_batches` calls it; unlike a lambda, a process can take it over.
+    """A `train_view` as `train_batches` calls it; unlike a lambda, a process can take it over."""
 
-    Attributes:
-      view: (RGB image, rng=random generator) -> uint8 [S, S, 3], as `functools.partial(train_view, pixels=pixels)` is.
-    """
-
-    view: Callable[..., np.ndarray]
+    pixels: Pixels
+    augmentation: Augmentation
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
         """Returns the view that `rng` draws of an RGB image: uint8 [S, S, 3]."""
-        return self.view(image, rng=rng)
+        return train_view(image, self.pixels, rng, self.augmentation)
 
 
 @dataclass(frozen=True)
 class FixedView:
-    """A view of evaluation where one for training is expected: it draws nothing.
+    """The view of evaluation where one for training is expected: it draws nothing."""
 
-    Attributes:
-      view: RGB image -> uint8 [S, S, 3].
-    """
-
-    view: Callable[[Image.Image], np.ndarray]
+    pixels: Pixels
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
         """Returns the view of an RGB image: uint8 [S, S, 3]."""
         del rng
-        return self.view(image)
+        return eval_view(image, self.pixels)
 
 
 def random_box(

@@ -30,6 +30,33 @@ _ORDER, _VIEW = 0, 1
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Who reads, decodes and augments, and how far ahead.
+
+    Attributes:
+      workers: threads or processes; 0 is one for each core that this process may use.
+      reader: "processes" do not wait for each other at Python's lock; "auto" takes them, on Linux, where more than four
+        workers have a core each. They import the view by its name: threads make one that cannot be pickled, such as a
+        lambda, or that lies in the program's main file.
+      prefetch: batches that are made ahead of the one in use.
+    """
+
+    workers: int = 0
+    reader: Reader = "auto"
+    prefetch: int = 2
+
+    @property
+    def count(self) -> int:
+        """The number of threads or processes."""
+        return self.workers or cores()
+
+    @property
+    def by_processes(self) -> bool:
+        """Whether processes read, where they can know the view."""
+        return choose_reader(self.reader, self.workers, cores()) == "processes"
+
+
+@dataclass(frozen=True)
 class Rows:
     """The rows of one batch on this host: which example each row shows, in which epoch; index -1 is padding."""
 
@@ -91,10 +118,8 @@ def train_batches(
     view: TrainView,
     start_step: int = 0,
     shard: tuple[int, int] = (0, 1),
-    workers: int = 0,
-    reader: Reader = "auto",
     min_side: int = 0,
-    prefetch: int = 2,
+    reading: Reading = Reading(),
 ) -> Generator[Batch, None, None]:
     """Yields training batches without end: one random order of all examples after the other, none dropped.
 
@@ -108,12 +133,8 @@ def train_batches(
       view: maps an RGB image and a random generator to uint8 [S, S, 3], and depends on nothing else.
       start_step: number of batches to leave out at the beginning; costs nothing.
       shard: (this host, number of hosts); a host yields its contiguous rows of each global batch.
-      workers: threads or processes that decode and augment; 0 is one for each core that this process may use.
-      reader: "processes" do not wait for each other at Python's lock; "auto" takes them, on Linux, where more than four
-        workers have a core each. They import `view` by its name: threads make one that cannot be pickled, such as a
-        lambda, or that lies in the program's main file.
       min_side: large JPEG files may be decoded down to this shorter side, see `decode`; 0 decodes in full.
-      prefetch: batches that are made ahead of the one in use.
+      reading: by whom; it changes no batch.
 
     Yields:
       {"image": uint8 [B, S, S, 3], "label": int32 [B], "mask": float32 [B], all ones}, B the rows of this host.
@@ -123,7 +144,7 @@ def train_batches(
       UserError: a process has died, as of too little memory, or this system cannot have such processes.
     """
     plans = train_rows(len(dataset), batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
-    return _stream(dataset, plans, _Drawn(view, seed, min_side), _Readers.make(workers, reader), prefetch)
+    return _stream(dataset, plans, _Drawn(view, seed, min_side), reading, reading.by_processes)
 
 
 def view_batches(
@@ -134,17 +155,15 @@ def view_batches(
     epoch: int,
     view: TrainView,
     shard: tuple[int, int] = (0, 1),
-    workers: int = 0,
-    reader: Reader = "auto",
     min_side: int = 0,
-    prefetch: int = 2,
+    reading: Reading = Reading(),
 ) -> Generator[Batch, None, None]:
     """Yields every example once, in order, in the view that `train_batches` draws of it in that epoch.
 
     The arguments are those of `train_batches`, and the batches are filled up as those of `eval_batches`.
     """
     plans = rows_in_order(len(dataset), batch_size=batch_size, epoch=epoch, shard=shard)
-    return _stream(dataset, plans, _Drawn(view, seed, min_side), _Readers.make(workers, reader), prefetch)
+    return _stream(dataset, plans, _Drawn(view, seed, min_side), reading, reading.by_processes)
 
 
 @dataclass(frozen=True)
@@ -173,9 +192,7 @@ def eval_batches(
     batch_size: int,
     view: EvalView,
     shard: tuple[int, int] = (0, 1),
-    workers: int = 0,
-    reader: Reader = "auto",
-    prefetch: int = 2,
+    reading: Reading = Reading(),
 ) -> Generator[Batch, None, None]:
     """Yields every example once, in order; the last batch is filled up with rows of mask 0.
 
@@ -184,9 +201,7 @@ def eval_batches(
       batch_size: rows of a batch over all hosts; a multiple of the number of hosts.
       view: maps an RGB image to uint8 [S, S, 3], and depends on nothing else.
       shard: (this host, number of hosts); a host yields its contiguous rows of each global batch.
-      workers: threads or processes that decode; 0 is one for each core that this process may use.
-      reader: as for `train_batches`.
-      prefetch: batches that are made ahead of the one in use.
+      reading: by whom; it changes no batch.
 
     Yields:
       {"image": uint8 [B, S, S, 3], "label": int32 [B], "mask": float32 [B]}; a padded row is all zeros.
@@ -196,7 +211,7 @@ def eval_batches(
       UserError: as for `train_batches`.
     """
     plans = rows_in_order(len(dataset), batch_size=batch_size, shard=shard)
-    return _stream(dataset, plans, _Plain(view), _Readers.make(workers, reader), prefetch)
+    return _stream(dataset, plans, _Plain(view), reading, reading.by_processes)
 
 
 def _check_shard(count: int, batch_size: int, shard: tuple[int, int]) -> tuple[int, int]:
@@ -214,29 +229,15 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
 
 
-@dataclass(frozen=True)
-class _Readers:
-    count: int
-    processes: bool
-
-    @classmethod
-    def make(cls, workers: int, reader: Reader) -> "_Readers":
-        return cls(workers or cores(), choose_reader(reader, workers, cores()) == "processes")
-
-    def chunk(self, rows: int) -> int:
-        """Returns how many examples make a task, of so many that are asked for at a time: two for each process."""
-        return min(max(_CHUNK, rows // (2 * self.count)), _CHUNK_OF_A_PROCESS) if self.processes else _CHUNK
-
-
 def _stream(
-    dataset: Dataset, plans: Iterator[Rows], recipe: Recipe, readers: _Readers, prefetch: int
+    dataset: Dataset, plans: Iterator[Rows], recipe: Recipe, reading: Reading, by_processes: bool
 ) -> Generator[Batch, None, None]:
-    """Makes the planned batches, at most `prefetch` ahead of the one that is asked for.
+    """Makes the planned batches, at most `reading.prefetch` ahead of the one that is asked for.
 
     Threads read what is encoded, since `dataset.read` may be any function; the rest they do, or let a process do.
     """
-    processes = open_stream(recipe, readers.count) if readers.processes else None
-    executor = ThreadPoolExecutor(readers.count, thread_name_prefix="jaxtl-data")
+    processes = open_stream(recipe, reading.count) if by_processes else None
+    executor = ThreadPoolExecutor(reading.count, thread_name_prefix="jaxtl-data")
     pending: deque[tuple[Batch, list[Future]]] = deque()
     shape = None
 
@@ -261,7 +262,9 @@ def _stream(
         mask = (rows.index >= 0).astype(np.float32)
         labels = np.where(rows.index >= 0, dataset.labels[rows.index], 0).astype(np.int32)
         real = int(mask.sum())
-        size = readers.chunk((prefetch + 1) * len(rows.index))
+        size = _CHUNK
+        if processes is not None:  # Two tasks for each of them in the batches that are asked for at a time.
+            size = min(max(size, (reading.prefetch + 1) * len(rows.index) // (2 * reading.count)), _CHUNK_OF_A_PROCESS)
         chunks = [slice(start, min(start + size, real)) for start in range(0, real, size)]
         tasks = [executor.submit(fill, images[chunk], rows.index[chunk], rows.epoch[chunk]) for chunk in chunks]
         pending.append(({"image": images, "label": labels, "mask": mask}, tasks))
@@ -275,7 +278,7 @@ def _stream(
     try:
         for rows in plans:
             start(rows)
-            if len(pending) > prefetch:
+            if len(pending) > reading.prefetch:
                 yield finish()
         while pending:
             yield finish()

@@ -18,7 +18,6 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -51,16 +50,13 @@ def pillow_loop(files: list[bytes], size: int) -> None:
 
 
 def batches(dataset: data.Dataset, pixels: Pixels, *, workers: int, min_side: int = 0) -> None:
-    view = partial(data.train_view, pixels=pixels)
     stream = data.train_batches(
         dataset,
         batch_size=BATCH,
         seed=0,
-        view=data.RandomView(view),
-        workers=workers,
-        reader="threads",
+        view=data.RandomView(pixels, data.Augmentation()),
         min_side=min_side,
-        prefetch=0,
+        reading=data.Reading(workers, "threads", prefetch=0),
     )
     for _ in islice(stream, len(dataset) // BATCH):
         pass
@@ -96,10 +92,10 @@ def race(title: str, count: int, contestants: dict[str, Callable[[], None]]) -> 
 
 def time_readers(kept: data.Dataset, pixels: Pixels, workers: int) -> None:
     """Steady streams of batches, each timed alone, in turns."""
-    view = data.RandomView(partial(data.train_view, pixels=pixels))
+    view = data.RandomView(pixels, data.Augmentation())
 
     def stream(reader: data.Reader) -> Iterable[object]:
-        return data.train_batches(kept, batch_size=BATCH, seed=0, view=view, workers=workers, reader=reader)
+        return data.train_batches(kept, batch_size=BATCH, seed=0, view=view, reading=data.Reading(workers, reader))
 
     contestants: dict[str, Callable[[], Iterable[object]]] = {
         "train_batches, threads": lambda: stream("threads"),

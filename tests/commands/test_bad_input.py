@@ -62,7 +62,7 @@ def test_all_problems_of_a_config_at_once(train):
         ),
         ("--config.train.mesh={'fsdp':4}", "must be the number of devices, 2"),
         ("--config.train.mesh={'model':2}", "a dict with 'data' and 'fsdp'"),
-        ("--config.train.parallel=pmap --config.train.mesh={'fsdp':2}", '"pmap" cannot cut the state: give "jit"'),
+        ("--config.train.parallel=pmap --config.train.mesh={'fsdp':2}", '"pmap" cannot shard the state: give "jit"'),
         ("--config.train.parallel=tpu", "one of: 'jit', 'pmap'"),
         ("--config.train.parallel=pmap --config.train.accumulate=8", "give a multiple of 16"),
         ("--config.train.precision=float8", "'float32', 'bfloat16', 'float16'"),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxtl.data.augment import CROPS, random_box, train_view
+from jaxtl.data.augment import CROPS, Augmentation, random_box, train_view
 from jaxtl.data.decode import decode, eval_view
 from jaxtl.errors import UserError
 from jaxtl.preprocessing import Pixels
@@ -16,7 +16,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def view(image: Image.Image, seed: int = 0, **options) -> np.ndarray:
-    return train_view(image, PIXELS, np.random.default_rng(seed), **options)
+    return train_view(image, PIXELS, np.random.default_rng(seed), Augmentation(**options))
 
 
 @pytest.mark.parametrize("crop", CROPS)
@@ -96,7 +96,7 @@ def test_resize_crop_is_a_square_of_the_resized_image():
     resized = np.asarray(image.resize((74, 37), Image.Resampling.BILINEAR))
     squares = np.lib.stride_tricks.sliding_window_view(resized, (32, 32, 3))
     assert (squares == view(image, crop="resize_crop", flip=0.0)).all(axis=(-1, -2, -3)).sum() == 1
-    with pytest.raises(UserError, match=r"augment.resize is 20 pixels, below the crop's 32"):
+    with pytest.raises(UserError, match=r"resize is 20 pixels, below the crop's 32"):
         view(image, crop="resize_crop", resize=20)
 
 
@@ -106,7 +106,7 @@ def test_pad_crop_shifts_the_view_of_evaluation_into_black():
     padded = np.pad(np.asarray(image), ((4, 4), (4, 4), (0, 0)))
     seen = set()
     for seed in range(300):
-        crop = train_view(image, pixels, np.random.default_rng(seed), crop="pad_crop", flip=0.0)
+        crop = train_view(image, pixels, np.random.default_rng(seed), Augmentation(crop="pad_crop", flip=0.0))
         ((top, left, _),) = np.argwhere(
             (np.lib.stride_tricks.sliding_window_view(padded, (32, 32, 3)) == crop).all(axis=(-1, -2, -3))
         )

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxtl.data.augment import train_view
+from jaxtl.data.augment import Augmentation, train_view
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.decode import ImageError, eval_view
-from jaxtl.data.loader import eval_batches, own_rows, train_batches, train_rows, view_batches
+from jaxtl.data.loader import Reading, eval_batches, own_rows, train_batches, train_rows, view_batches
 from jaxtl.data.preloading import preload
 from jaxtl.data.source import open_source
 from jaxtl.preprocessing import Pixels
@@ -44,7 +44,7 @@ def still(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
 
 
 def augmented(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    return train_view(image, PIXELS, rng, color_jitter=0.3)
+    return train_view(image, PIXELS, rng, Augmentation(color_jitter=0.3))
 
 
 def take(batches, count: int) -> list[dict[str, np.ndarray]]:
@@ -54,8 +54,9 @@ def take(batches, count: int) -> list[dict[str, np.ndarray]]:
 
 
 def train(dataset: Dataset, count: int, **options) -> list[dict[str, np.ndarray]]:
-    settings = {"batch_size": 8, "seed": 5, "view": augmented, "workers": 2, **options}
-    return take(train_batches(dataset, **settings), count)
+    who = {key: options.pop(key) for key in ("workers", "prefetch") if key in options}
+    settings = {"batch_size": 8, "seed": 5, "view": augmented, **options}
+    return take(train_batches(dataset, **settings, reading=Reading(**{"workers": 2, **who})), count)
 
 
 def shown(batches: list[dict[str, np.ndarray]]) -> list[int]:
@@ -202,7 +203,7 @@ def data_threads() -> list[str]:
 
 
 def test_closing_ends_the_threads():
-    batches = train_batches(noisy(23), batch_size=8, seed=0, view=augmented, workers=3)
+    batches = train_batches(noisy(23), batch_size=8, seed=0, view=augmented, reading=Reading(workers=3))
     assert not data_threads()
     next(batches)
     assert data_threads()
@@ -221,7 +222,11 @@ def test_work_ahead_is_bounded():
         return good.read(i)
 
     batches = train_batches(
-        Dataset(good.classes, good.labels, good.names, read), batch_size=4, seed=0, view=still, prefetch=2
+        Dataset(good.classes, good.labels, good.names, read),
+        batch_size=4,
+        seed=0,
+        view=still,
+        reading=Reading(prefetch=2),
     )
     next(batches)
     time.sleep(0.2)

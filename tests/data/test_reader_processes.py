@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,10 @@ from test_preloading import dataset as dataset_of
 from test_preloading import jpegs
 
 from jaxtl.data import reader_processes, shared_memory
-from jaxtl.data.augment import FixedView, RandomView, train_view
+from jaxtl.data.augment import Augmentation, FixedView, RandomView
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.decode import ImageError
-from jaxtl.data.loader import eval_batches, train_batches, view_batches
+from jaxtl.data.loader import Reading, eval_batches, train_batches, view_batches
 from jaxtl.data.preloading import preload
 from jaxtl.data.reader_processes import choose_reader
 from jaxtl.errors import UserError
@@ -30,7 +30,8 @@ from jaxtl.preprocessing import Pixels
 pytestmark = pytest.mark.skipif(not shared_memory.available(), reason="this system has no memfd_create")
 
 PIXELS = Pixels(16, 20, (0.0,) * 3, (1.0,) * 3, "bicubic")
-VIEW = RandomView(functools.partial(train_view, pixels=PIXELS, color_jitter=0.2))
+VIEW = RandomView(PIXELS, Augmentation(color_jitter=0.2))
+PROCESSES = Reading(workers=2, reader="processes")
 
 
 def photos(kind: str) -> Dataset:
@@ -44,8 +45,9 @@ def photos(kind: str) -> Dataset:
 
 
 def train(dataset: Dataset, count: int, **options) -> list[dict[str, np.ndarray]]:
-    settings = {"batch_size": 10, "seed": 5, "view": VIEW, "workers": 2, "reader": "processes", **options}
-    return take(train_batches(dataset, **settings), count)
+    who = {key: options.pop(key) for key in ("workers", "reader", "prefetch") if key in options}
+    settings = {"batch_size": 10, "seed": 5, "view": VIEW, **options}
+    return take(train_batches(dataset, **settings, reading=replace(PROCESSES, **who)), count)
 
 
 def pids() -> set[int]:
@@ -64,10 +66,10 @@ def test_batches_in_order_equal_those_of_threads(kind):
     data = photos(kind)
     for make in (
         functools.partial(view_batches, data, batch_size=8, seed=5, epoch=3, view=VIEW, min_side=12),
-        functools.partial(view_batches, data, batch_size=8, seed=5, epoch=0, view=FixedView(plain)),
+        functools.partial(view_batches, data, batch_size=8, seed=5, epoch=0, view=FixedView(PIXELS)),
         functools.partial(eval_batches, data, batch_size=8, view=plain, shard=(1, 2)),
     ):
-        assert_equal(list(make(workers=2, reader="processes")), list(make(workers=2, reader="threads")))
+        assert_equal(list(make(reading=PROCESSES)), list(make(reading=Reading(workers=2, reader="threads"))))
 
 
 def test_restarts_and_workers_change_nothing():
@@ -122,7 +124,7 @@ def test_the_store_goes_with_its_data_set():
 
 
 def test_a_broken_image_is_told_when_its_batch_is_due():
-    batches = eval_batches(broken_at(19), batch_size=8, view=plain, workers=2, reader="processes")
+    batches = eval_batches(broken_at(19), batch_size=8, view=plain, reading=PROCESSES)
     assert shown([next(batches), next(batches)]) == list(range(16))
     with pytest.raises(ImageError, match=r"^19 is no image") as error:
         next(batches)
@@ -222,7 +224,7 @@ def test_streams_share_the_processes_and_leave_nothing_open():
     before, open_files = pids(), len(os.listdir("/proc/self/fd"))
     for _ in range(50):
         train(data, 1)
-    list(eval_batches(data, batch_size=8, view=plain, workers=2, reader="processes"))
+    list(eval_batches(data, batch_size=8, view=plain, reading=PROCESSES))
     assert pids() == before
     assert len(os.listdir("/proc/self/fd")) == open_files
     assert not reader_processes._pool._open
@@ -231,9 +233,7 @@ def test_streams_share_the_processes_and_leave_nothing_open():
 
 def test_streams_side_by_side():
     data = photos("preloaded")
-    streams = [
-        train_batches(data, batch_size=8, seed=seed, view=VIEW, workers=2, reader="processes") for seed in range(3)
-    ]
+    streams = [train_batches(data, batch_size=8, seed=seed, view=VIEW, reading=PROCESSES) for seed in range(3)]
     taken = [[next(stream) for stream in streams] for _ in range(4)]
     for seed, stream in enumerate(streams):
         stream.close()
@@ -273,7 +273,7 @@ def test_the_choice_without_shared_memory(monkeypatch):
     monkeypatch.setattr(shared_memory, "available", lambda: False)
     assert choose_reader("auto", 16, 16) == "threads"
     with pytest.raises(UserError, match="give reader='threads'"):
-        train_batches(noisy(9), batch_size=3, seed=0, view=VIEW, reader="processes")
+        train_batches(noisy(9), batch_size=3, seed=0, view=VIEW, reading=Reading(reader="processes"))
     with pytest.raises(ValueError, match="reader='thread' is none of auto, threads, processes"):
         choose_reader("thread", 1, 1)
 
@@ -293,12 +293,13 @@ class Looks:
 PROGRAM = """
 import functools, sys, time
 import numpy as np
-from jaxtl.data import Dataset, RandomView, reader_processes, train_batches, train_view
+from jaxtl.data import Augmentation, Dataset, RandomView, Reading, reader_processes, train_batches
 from jaxtl.preprocessing import Pixels
 
-view = RandomView(functools.partial(train_view, pixels=Pixels(8, 8, (0.0,), (1.0,), "bilinear")))
+view = RandomView(Pixels(8, 8, (0.0,), (1.0,), "bilinear"), Augmentation())
+PROCESSES = Reading(workers=2, reader="processes")
 data = Dataset(("a",), np.zeros(9, np.int32), tuple("123456789"), lambda i: np.full((9, 9, 3), i, np.uint8))
-stream = train_batches(data, batch_size=9, seed=0, view=view, workers=2, reader="processes")
+stream = train_batches(data, batch_size=9, seed=0, view=view, reading=PROCESSES)
 next(stream)
 while len(reader_processes._pool._idle) < reader_processes._pool._started:
     time.sleep(0.01)
@@ -339,9 +340,7 @@ def alive(pid: int) -> bool:
 
 
 def test_a_process_has_one_thread_and_no_jax():
-    (batch,) = take(
-        train_batches(noisy(20), batch_size=9, seed=0, view=Looks(os.getpid()), workers=2, reader="processes"), 1
-    )
+    (batch,) = take(train_batches(noisy(20), batch_size=9, seed=0, view=Looks(os.getpid()), reading=PROCESSES), 1)
     assert not batch["image"].any()
 
 
