@@ -11,10 +11,10 @@ import numpy as np
 
 from jaxtl.finetune.param_groups import assign, select
 from jaxtl.train import ema
-from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.scanned_state import first_by_scanned, over_scanned
 from jaxtl.train.state import TrainState
-from jaxtl.train.step import train_step
+from jaxtl.train.step import StepOptions, train_step
 
 
 def in_eight_devices(file):
@@ -26,18 +26,20 @@ def in_eight_devices(file):
     return json.loads(out.stdout.splitlines()[-1])
 
 
-def train(model, variables, unfreeze, partitioner, ema_decay=0.0, stacks=(), **options):
+def train(model, variables, unfreeze, partitioner, ema_decay=0.0, scanned=(), **options):
     """Takes five steps of SGD on 16 rows; returns the last state, the losses and the compiled step.
 
-    The partitioner keeps blocks in `stacks`.
+    The partitioner keeps blocks in `scanned`.
     """
     groups = select(assign(variables["params"], model.groups()), unfreeze)
     average = ema.trained_leaves(variables, groups) if ema_decay else None
-    groups = first_by_scanned(groups, stacks)
-    optimizer = over_scanned(make_optimizer(groups, name="sgd", learning_rate=0.05, momentum=0.9), stacks)
+    groups = first_by_scanned(groups, scanned)
+    optimizer = over_scanned(
+        make_optimizer(groups, OptimizerOptions(name="sgd", learning_rate=0.05, momentum=0.9)), scanned
+    )
     state = partitioner.shard_state(TrainState.create(variables, optimizer, jax.random.key(1), ema=average))
-    fixed = {"model": model, "optimizer": optimizer, "groups": groups, "clip_norm": 1.0, "ema_decay": ema_decay}
-    step = partial(train_step, **fixed, **options)
+    fixed = {"model": model, "optimizer": optimizer, "groups": groups}
+    step = partial(train_step, **fixed, options=StepOptions(clip_norm=1.0, ema_decay=ema_decay, **options))
 
     def batch(seed):
         rng = np.random.default_rng(seed)

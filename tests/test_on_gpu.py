@@ -20,7 +20,7 @@ from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.models.layers.attention import FORMS
 from jaxtl.parallel.backend import compiling_for
 from jaxtl.profiling.flops import count_flops
-from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
 
@@ -39,7 +39,7 @@ def prepare(name, **options):
     model = models.build(name, num_classes=3, image_size=SIZE, **options)
     variables = filled(model, BATCH["image"])
     labels = groups_lib.select(groups_lib.assign(variables["params"], model.groups()), "all")
-    optimizer = make_optimizer(labels, name="sgd", learning_rate=1e-3)
+    optimizer = make_optimizer(labels, OptimizerOptions(name="sgd", learning_rate=1e-3))
     state = TrainState.create(jax.tree.map(jnp.asarray, variables), optimizer, jax.random.key(2))
     return model, state, partial(train_step, model=model, optimizer=optimizer, groups=labels)
 

@@ -215,25 +215,25 @@ def _fit(
     )
     return loop.fit(
         state,
+        progress=progress,
         step=step,
         batches=batches,
         evaluate=lambda variables: summary(
             compute_metrics(evaluate(variables, run.splits.val, stop), run.model.classes)
         ),
-        total_steps=run.plan.total_steps,
-        stop_at=stage.stop,
-        # Each border has a checkpoint, so that a state between two stages need never be made twice.
-        eval_at=sorted({*evaluation_steps, *(stage.stop for stage in stages)}),
-        batch_size=train.batch_size,
         partitioner=run.partitioner,
-        checkpoints=checkpoints,
-        log=log,
-        screen=screen,
-        progress=progress,
-        learning_rate=lambda step: float(run.plan.schedule(step)),
-        log_every=train.log_every,
-        monitor=train.monitor,
-        # An earlier stage that stands still is no reason never to begin the next.
-        patience=train.patience if stage is stages[-1] else 0,
+        options=loop.LoopOptions(
+            total_steps=run.plan.total_steps,
+            stop_at=stage.stop,
+            # Each border has a checkpoint, so that a state between two stages need never be made twice.
+            eval_at=sorted({*evaluation_steps, *(stage.stop for stage in stages)}),
+            batch_size=train.batch_size,
+            learning_rate=lambda step: float(run.plan.schedule(step)),
+            log_every=train.log_every,
+            monitor=train.monitor,
+            # An earlier stage that stands still is no reason never to begin the next.
+            patience=train.patience if stage is stages[-1] else 0,
+        ),
+        outputs=loop.Outputs(checkpoints, log, screen),
         stop=stop,
     )

@@ -1,7 +1,7 @@
 """The learning-rate range test of a run: the sweep of `lr_find`, and a cheap check before training."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxtl.experiment.input_pipeline import Inputs
 from jaxtl.experiment.training_plan import Plan
 from jaxtl.train import lr_range_test
 from jaxtl.train.losses import Loss
+from jaxtl.train.optimizer import OptimizerOptions
 from jaxtl.train.scanned_state import first_by_scanned, with_scanned
 
 # Steps of the cheap check before training, and how far above the point of divergence is worth a warning.
@@ -76,15 +77,18 @@ def warn(config: ConfigDict, *parts: Any) -> None:
 
 def _swept(plan: Plan, rate: Any, base: float, *, per_group: bool) -> Plan:
     """Returns the plan with the sweep as its schedule; rules with a rate of their own keep their proportion to it."""
-    replaced: dict[int, dict[str, Any]] = {}
+    replaced: dict[OptimizerOptions, OptimizerOptions] = {}
     overrides = {}
     for path, given in plan.overrides.items():
         factor = plan.peaks[path] / base
-        # Paths of one rule go on sharing one mapping, and so one transformation.
-        own = replaced.setdefault(
-            id(given), {**given, "learning_rate": lambda step, factor=factor: factor * rate(step)}
-        )
-        overrides[path] = own
+        # Paths of one rule go on sharing one schedule, and so one transformation.
+        if given not in replaced:
+            replaced[given] = dataclasses.replace(given, learning_rate=_times(factor, rate))
+        overrides[path] = replaced[given]
     # The groups within a stack could not be swept one by one.
     scanned = () if per_group else plan.scanned
     return dataclasses.replace(plan, schedule=rate, overrides=overrides, scanned=scanned)
+
+
+def _times(factor: float, rate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda step: factor * rate(step)

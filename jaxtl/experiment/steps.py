@@ -26,7 +26,7 @@ from jaxtl.train.mixing import mix
 from jaxtl.train.penalties import make_penalty
 from jaxtl.train.scanned_state import first_by_scanned, scanned_state, with_scanned
 from jaxtl.train.state import TrainState, with_params
-from jaxtl.train.step import train_step
+from jaxtl.train.step import StepOptions, train_step
 from jaxtl.train.storage_dtype import cast, rounded_leaves, with_cast_frozen
 
 T = TypeVar("T")
@@ -70,12 +70,14 @@ def make_step(
         loss_fn=loss,
         prepare=None if cached else prepare,
         penalty=penalty and (lambda leaves: penalty(flatten(unstack_layers(unflatten(leaves))))),
-        clip_norm=config.optimizer.clip_norm,
-        accumulate=config.train.accumulate,
-        sam_rho=config.optimizer.sam_rho,
-        skip_nonfinite=config.train.skip_nonfinite,
-        ema_decay=config.train.ema_decay,
-        ema_since=first_by_scanned(stage.since, plan.scanned),
+        options=StepOptions(
+            clip_norm=config.optimizer.clip_norm,
+            accumulate=config.train.accumulate,
+            sam_rho=config.optimizer.sam_rho,
+            skip_nonfinite=config.train.skip_nonfinite,
+            ema_decay=config.train.ema_decay,
+            ema_since=first_by_scanned(stage.since, plan.scanned),
+        ),
     )
 
 

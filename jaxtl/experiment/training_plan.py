@@ -1,5 +1,6 @@
 """The plan of a run: what trains, at which rate, and when."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from jaxtl.errors import UserError
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.finetune.param_groups import FROZEN
 from jaxtl.finetune.stages import Schedule, Stage, make_stages, staged_schedule
-from jaxtl.train import optimizer as optimizer_lib
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.scanned_state import factors_by_scanned, find_scanned, first_by_scanned, over_scanned
 from jaxtl.train.schedules import make_schedule
 
-_OPTIONS = ("name", "weight_decay", "momentum", "b1", "b2", "eps")
+_OPTIONS = [field.name for field in dataclasses.fields(OptimizerOptions) if field.name != "learning_rate"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Plan:
       multipliers: path -> factor on the rate.
       shapes: path -> shape.
       schedule: step of the run -> rate of the head.
-      options: what `make_optimizer` takes besides.
-      overrides: path -> what a rule of finetune.groups replaces there.
+      options: of the optimizer; their rate is the schedule.
+      overrides: path -> the options there, by a rule of finetune.groups.
       peaks: path -> the highest rate that such a rule gives, before the factor.
       notes: what the user should know, one line each.
       scanned: of blocks, that its steps keep on the devices (see `jaxtl.parallel.scanned_layers`).
@@ -43,8 +44,8 @@ class Plan:
     multipliers: Mapping[str, float]
     shapes: Mapping[str, tuple[int, ...]]
     schedule: Callable[[Any], jax.Array]
-    options: Mapping[str, Any]
-    overrides: Mapping[str, Mapping[str, Any]]
+    options: OptimizerOptions
+    overrides: Mapping[str, OptimizerOptions]
     peaks: Mapping[str, float]
     notes: tuple[str, ...]
     scanned: tuple[str, ...] = ()
@@ -80,12 +81,11 @@ class Plan:
 
     def make_optimizer(self, stage: Stage) -> optax.GradientTransformation:
         """Makes the optimizer of a stage, for parameters in the plan's stacks."""
-        optimizer = optimizer_lib.make_optimizer(
+        optimizer = make_optimizer(
             first_by_scanned(stage.labels, self.scanned),
-            learning_rate=self.schedule,
+            dataclasses.replace(self.options, learning_rate=self.schedule),
             multipliers=factors_by_scanned(self.multipliers, self.scanned),
             overrides=first_by_scanned(self.overrides, self.scanned),
-            **self.options,
         )
         return over_scanned(optimizer, self.scanned)
 
@@ -116,9 +116,8 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
     rules = {}
     for rule, given in f.groups.items():
         merged = {**base, **given}
-        rules[rule] = {key: merged[key] for key in _OPTIONS} | {
-            "learning_rate": _run_schedule(merged, stages, restart=f.restart_schedule, key=f"finetune.groups[{rule!r}]")
-        }
+        rate = _run_schedule(merged, stages, restart=f.restart_schedule, key=f"finetune.groups[{rule!r}]")
+        rules[rule] = OptimizerOptions(**{key: merged[key] for key in _OPTIONS}, learning_rate=rate)
     overrides, peaks = {}, {}
     for path, group in assignment.items():
         fitting = [rule for rule in rules if groups_lib.matches(rule, path, group)]
@@ -126,14 +125,14 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
             overrides[path] = rules[fitting[0]]
             peaks[path] = f.groups[fitting[0]].get("learning_rate", base["learning_rate"])
     # Of what the checkpoint's arrays depend on, nothing may change while a run stands still.
-    facts = {path: (id(overrides.get(path)), *(stage.since.get(path) for stage in stages)) for path in assignment}
+    facts = {path: (overrides.get(path), *(stage.since.get(path) for stage in stages)) for path in assignment}
     return Plan(
         assignment=assignment,
         stages=stages,
         multipliers=groups_lib.multipliers(assignment, layer_decay=f.layer_decay, rules=f.lr_multipliers),
         shapes={path: tuple(leaf.shape) for path, leaf in groups_lib.flatten(params).items()},
         schedule=schedule,
-        options={key: base[key] for key in _OPTIONS},
+        options=OptimizerOptions(**{key: base[key] for key in _OPTIONS}, learning_rate=schedule),
         overrides=overrides,
         peaks=peaks,
         notes=tuple(notes),

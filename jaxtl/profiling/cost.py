@@ -1,5 +1,6 @@
 """What a step costs, in arithmetic and in memory: the proof that freezing saves."""
 
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from jaxtl.models import unrolled
 from jaxtl.profiling.flops import count_flops
 from jaxtl.train.optimizer import make_optimizer
 from jaxtl.train.state import TrainState
-from jaxtl.train.step import train_step
+from jaxtl.train.step import StepOptions, train_step
 
 Cost = dict[str, float]
 
@@ -64,7 +65,8 @@ def model_gflop(step: partial[Any], state: TrainState, batch: Any) -> float:
     """
     model = step.keywords["model"]
     plain: Any = Suffix(unrolled(model.module), model.start) if isinstance(model, Suffix) else unrolled(model)
-    return computed_gflop(partial(step, model=plain, accumulate=1), state, batch)
+    options = dataclasses.replace(step.keywords.get("options", StepOptions()), accumulate=1)
+    return computed_gflop(partial(step, model=plain, options=options), state, batch)
 
 
 def computed_gflop(step: partial[Any], state: TrainState, batch: Any) -> float:

@@ -1,6 +1,7 @@
 """Gradients of a batch with respect to the trainable leaves alone: in parts, over devices, scaled, with penalties."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +16,27 @@ Batch = Mapping[str, jax.Array]
 Leaves = dict[str, jax.Array]
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised: the loss of a model as a function of those of its parameters that train.
+
+    Attributes:
+      model: as in `train_step`.
+      groups: as in `train_step`.
+      loss_fn: as in `train_step`.
+      penalty: leaves -> scalar, added to the mean loss of the batch.
+      axis_name: the pmap axis to sum over, or None.
+      auxiliary_weight: weight of the loss of each auxiliary output.
+    """
+
+    model: nn.Module
+    groups: Mapping[str, str]
+    loss_fn: Callable[[jax.Array, jax.Array], jax.Array]
+    penalty: Callable[[Leaves], jax.Array] | None = None
+    axis_name: str | None = None
+    auxiliary_weight: float = 0.3
+
+
 def gradients(
     trainable: Leaves,
     frozen: Leaves,
@@ -22,13 +44,9 @@ def gradients(
     batch: Batch,
     key: jax.Array,
     *,
-    model: nn.Module,
-    groups: Mapping[str, str],
-    loss_fn: Callable[[jax.Array, jax.Array], jax.Array],
-    penalty: Callable[[Leaves], jax.Array] | None = None,
+    objective: Objective,
     accumulate: int = 1,
     scale: jax.Array | None = None,
-    axis_name: str | None = None,
 ) -> tuple[Leaves, dict[str, Any], dict[str, jax.Array]]:
     """Returns the gradients by path, the next model state, and the scalars of the global batch.
 
@@ -38,30 +56,34 @@ def gradients(
       model_state: the collections other than params.
       batch: "image", "label" and "mask", ready for the model.
       key: of dropout.
-      model: as in `train_step`.
-      groups: as in `train_step`.
-      loss_fn: as in `train_step`.
-      penalty: leaves -> scalar, added to the mean loss of the batch.
+      objective: the loss and its model.
       accumulate: number of parts the batch is computed in.
       scale: factor on the loss while it is differentiated; the gradients are divided by it again.
-      axis_name: the pmap axis to sum over, or None.
     """
+    axis_name, penalty = objective.axis_name, objective.penalty
     count = _sum(batch["mask"].sum(), axis_name)
+
+    def mean(values, part):
+        # Divided by the global count here, sums over parts and devices are the mean over the global batch.
+        return (values * part["mask"]).sum() / count
 
     def loss_of(leaves, model_state, part, part_key):
         params = unflatten({**leaves, **frozen})
-        with frozen_modules(groups, axis_name):
-            logits, model_state = model.apply(
+        with frozen_modules(objective.groups, axis_name):
+            outputs, model_state = objective.model.apply(
                 {"params": params, **model_state},
                 part["image"],
                 train=True,
                 mutable=list(model_state),
                 rngs={"dropout": part_key},
             )
-        # Divided by the global count here, sums over parts and devices are the mean over the global batch.
-        loss = (loss_fn(logits, part["label"]) * part["mask"]).sum() / count
-        hits = (_hits(logits, part["label"]) * part["mask"]).sum() / count
-        return loss if scale is None else loss * scale, (model_state, {"loss": loss, "accuracy": hits})
+        logits, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, ())
+        loss = mean(objective.loss_fn(logits, part["label"]), part)
+        total = loss
+        for extra in auxiliary:
+            total += objective.auxiliary_weight * mean(objective.loss_fn(extra, part["label"]), part)
+        scalars = {"loss": loss, "accuracy": mean(_hits(logits, part["label"]), part)}
+        return total if scale is None else total * scale, (model_state, scalars)
 
     gradient = jax.grad(loss_of, has_aux=True)
     if accumulate == 1:

@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import jax
@@ -32,47 +33,69 @@ def eval_steps(total_steps: int, *, every: int = 0, steps_per_epoch: float = 0.0
     return sorted({mark for mark in evaluation_steps if mark <= total_steps} | {total_steps})
 
 
-def fit(
-    state: TrainState,
-    *,
-    step: Callable[[TrainState, Any], tuple[TrainState, Mapping[str, jax.Array]]],
-    batches: Iterator[Mapping[str, Any]],
-    evaluate: Callable[[Any], Mapping[str, float]],
-    total_steps: int,
-    stop_at: int = 0,
-    eval_at: list[int],
-    batch_size: int,
-    partitioner: Partitioner,
-    checkpoints: Checkpoints,
-    log: MetricsLog,
-    screen: Screen,
-    progress: Progress,
-    learning_rate: Callable[[int], float],
-    log_every: int = 50,
-    monitor: str = "accuracy",
-    patience: int = 0,
-    stop: Callable[[], bool] = lambda: False,
-) -> tuple[TrainState, Progress]:
-    """Trains from the state's step to `stop_at`, or until `patience` evaluations brought nothing better.
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """How long a run trains, and what it looks at on the way.
 
-    Args:
-      state: on the devices; its buffers are given away.
-      step: compiled train step.
-      batches: this host's rows of the global batches, from the one after the state's step on.
-      evaluate: variables -> metrics of the validation split; called for the averages too, where the state has some.
+    Attributes:
       total_steps: the last step of the run.
       stop_at: the step to stop at, for a run in stages; 0 for the last.
       eval_at: steps after which to evaluate and write a checkpoint.
       batch_size: rows of the global batch.
-      partitioner: how batches get to the devices.
+      learning_rate: step -> rate of the head, for the log.
+      log_every: steps between training lines.
+      monitor: the validation metric that decides what is best: higher is better, but for "loss".
+      patience: evaluations without a better one after which to stop; 0 for never.
+    """
+
+    total_steps: int
+    stop_at: int = 0
+    eval_at: Sequence[int]
+    batch_size: int
+    learning_rate: Callable[[int], float]
+    log_every: int = 50
+    monitor: str = "accuracy"
+    patience: int = 0
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a run writes.
+
+    Attributes:
       checkpoints: where checkpoints go.
       log: where metrics go.
       screen: what a person sees.
+    """
+
+    checkpoints: Checkpoints
+    log: MetricsLog
+    screen: Screen
+
+
+def fit(
+    state: TrainState,
+    *,
+    progress: Progress,
+    step: Callable[[TrainState, Any], tuple[TrainState, Mapping[str, jax.Array]]],
+    batches: Iterator[Mapping[str, Any]],
+    evaluate: Callable[[Any], Mapping[str, float]],
+    partitioner: Partitioner,
+    options: LoopOptions,
+    outputs: Outputs,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[TrainState, Progress]:
+    """Trains from the state's step to `options.stop_at`, or until `patience` evaluations brought nothing better.
+
+    Args:
+      state: on the devices; its buffers are given away.
       progress: from the restored checkpoint, or new; it is changed in place.
-      learning_rate: step -> rate of the head, for the log.
-      log_every: steps between training lines.
-      monitor: the validation figure that decides what is best: higher is better, but for "loss".
-      patience: evaluations without a better one after which to stop; 0 for never.
+      step: compiled train step.
+      batches: this host's rows of the global batches, from the one after the state's step on.
+      evaluate: variables -> metrics of the validation split; called for the averages too, where the state has some.
+      partitioner: how batches get to the devices.
+      options: of the loop.
+      outputs: checkpoints, log and screen.
       stop: asked after each step whether the run is to be left; in all processes alike.
 
     Returns:
@@ -82,6 +105,7 @@ def fit(
       UserError: the loss is not finite; the last good checkpoint stays.
       Stopped: `stop` said so, or an evaluation was left; the state is saved.
     """
+    checkpoints, log, screen = outputs.checkpoints, outputs.log, outputs.screen
     done = int(partitioner.gather(state.step))
     pending: list[tuple[int, Mapping[str, jax.Array]]] = []
     started, counted = time.perf_counter(), 0
@@ -97,7 +121,7 @@ def fit(
         log.sync()
         if checkpoints.steps()[-1:] != [done]:
             save(checkpoints, done, partitioner.gather(tree_of(state)), progress, None)
-        raise Stopped(f"stopped after step {done} of {total_steps}")
+        raise Stopped(f"stopped after step {done} of {options.total_steps}")
 
     while True:
         if progress.due:
@@ -105,12 +129,12 @@ def fit(
                 metrics = _evaluate(progress, evaluate, tree_of(state))
             except Stopped:
                 leave()
-            score = _note(progress, done, metrics, checkpoints, log, screen, monitor, patience)
-            progress.due, progress.finished = False, progress.finished or done == total_steps
+            score = _note(progress, done, metrics, options, outputs)
+            progress.due, progress.finished = False, progress.finished or done == options.total_steps
             log.sync()
             save(checkpoints, done, partitioner.gather(tree_of(state)), progress, score)
             started, counted = time.perf_counter(), 0
-        if done >= (stop_at or total_steps) or progress.finished:
+        if done >= (options.stop_at or options.total_steps) or progress.finished:
             return tree_of(state), progress
         asked = time.perf_counter()
         batch = partitioner.shard_batch(next(batches))
@@ -119,15 +143,15 @@ def fit(
             progress.seconds["data"] = progress.seconds.get("data", 0.0) + time.perf_counter() - asked
         state, scalars = step(as_taken(state, step), batch)
         done += 1
-        counted += batch_size
+        counted += options.batch_size
         pending.append((done, scalars))
         settle(keep=1)
         screen.advance()
-        if done % log_every == 0 or done in eval_at:
+        if done % options.log_every == 0 or done in options.eval_at:
             settle(keep=0)
             elapsed = time.perf_counter() - started
-            _train_line(progress, done, learning_rate(done - 1), counted / elapsed, log, screen)
-        progress.due = done in eval_at
+            _train_line(progress, done, options.learning_rate(done - 1), counted / elapsed, outputs)
+        progress.due = done in options.eval_at
         stopping = stop()
         if progress.due or stopping:
             progress.seconds["train"] += time.perf_counter() - started
@@ -224,7 +248,7 @@ def _skip(progress: Progress, step: int) -> None:
         )
 
 
-def _train_line(progress, step, rate, speed, log: MetricsLog, screen: Screen) -> None:
+def _train_line(progress: Progress, step: int, rate: float, speed: float, outputs: Outputs) -> None:
     window, progress.window = progress.window, {}
     steps, skipped = window.pop("steps", 0), window.pop("skipped", None)
     if not steps and skipped is None:
@@ -234,8 +258,8 @@ def _train_line(progress, step, rate, speed, log: MetricsLog, screen: Screen) ->
         values["skipped"] = skipped
     if steps:  # Where all steps were left out there is no loss: results keep the last one.
         progress.train = values
-    log.write(step, "train", values, {"images_per_second": speed})
-    screen.line(step, "train", values | {"images_per_second": speed})
+    outputs.log.write(step, "train", values, {"images_per_second": speed})
+    outputs.screen.line(step, "train", values | {"images_per_second": speed})
 
 
 def _evaluate(progress: Progress, evaluate, state: TrainState) -> dict[str, dict[str, float]]:
@@ -247,15 +271,17 @@ def _evaluate(progress: Progress, evaluate, state: TrainState) -> dict[str, dict
     return metrics
 
 
-def _note(progress, step, metrics, checkpoints, log: MetricsLog, screen: Screen, monitor: str, patience: int) -> float:
+def _note(
+    progress: Progress, step: int, metrics: dict[str, dict[str, float]], options: LoopOptions, outputs: Outputs
+) -> float:
     """Writes the metrics of an evaluation down, and returns their score."""
     if not math.isfinite(metrics["raw"]["loss"]):
-        raise _diverged(f"the loss on val is {metrics['raw']['loss']} at step {step}", checkpoints)
+        raise _diverged(f"the loss on val is {metrics['raw']['loss']} at step {step}", outputs.checkpoints)
     for kind, values in metrics.items():
         split = "val" if kind == "raw" else f"val_{kind}"
-        log.write(step, split, values)
-        screen.line(step, split, values)
-    return _judge(progress, step, metrics, monitor, patience)
+        outputs.log.write(step, split, values)
+        outputs.screen.line(step, split, values)
+    return _judge(progress, step, metrics, options.monitor, options.patience)
 
 
 def _judge(progress: Progress, step: int, metrics: dict[str, dict[str, float]], monitor: str, patience: int) -> float:

@@ -1,6 +1,7 @@
 """One step of training: a pure function from (state, batch) to (state, scalars)."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import flax.linen as nn
@@ -10,9 +11,33 @@ import optax
 
 from jaxtl.finetune.param_groups import flatten, partition, unflatten
 from jaxtl.train import ema, loss_scaling
-from jaxtl.train.gradients import Batch, Leaves, gradients, sam_perturb
+from jaxtl.train.gradients import Batch, Leaves, Objective, gradients, sam_perturb
 from jaxtl.train.losses import softmax_cross_entropy
 from jaxtl.train.state import TrainState
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """How a step is taken, beyond plain descent; every default is "off".
+
+    Attributes:
+      clip_norm: the largest global norm of the trainable gradients; 0 for no clipping.
+      accumulate: number of equal parts the batch is split into, one after another, to save memory.
+      sam_rho: radius of sharpness-aware minimisation (https://arxiv.org/abs/2010.01412), at twice the cost; 0 for none.
+      skip_nonfinite: whether a gradient that is not finite leaves all but the step count and the scaling as they were;
+        with loss scaling it always does.
+      ema_decay: of the moving average in state.ema.
+      ema_since: path -> the step at which a parameter began to train; 0 where absent.
+      auxiliary_weight: weight of the loss of each auxiliary output, where the model has some.
+    """
+
+    clip_norm: float = 0.0
+    accumulate: int = 1
+    sam_rho: float = 0.0
+    skip_nonfinite: bool = False
+    ema_decay: float = 0.0
+    ema_since: Mapping[str, int] | None = None
+    auxiliary_weight: float = 0.3
 
 
 def train_step(
@@ -25,12 +50,7 @@ def train_step(
     loss_fn: Callable[[jax.Array, jax.Array], jax.Array] = softmax_cross_entropy,
     prepare: Callable[[Batch, jax.Array], Batch] | None = None,
     penalty: Callable[[Leaves], jax.Array] | None = None,
-    clip_norm: float = 0.0,
-    accumulate: int = 1,
-    sam_rho: float = 0.0,
-    skip_nonfinite: bool = False,
-    ema_decay: float = 0.0,
-    ema_since: Mapping[str, int] | None = None,
+    options: StepOptions = StepOptions(),
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Takes one optimizer step on one batch.
@@ -41,24 +61,20 @@ def train_step(
     Args:
       state: the state; safe to donate. Its `ema` and `scaling` are kept up where they are not empty.
       batch: "image" [B, H, W, C], "label" [B] or [B, C], and optionally "mask" [B] with 0 for rows that do not count.
-      model: a Linen module called as model.apply(variables, images, train=True).
+      model: a Linen module called as model.apply(variables, images, train=True); it returns logits, or (logits,
+        (auxiliary logits, ...)), whose losses then count `options.auxiliary_weight` each in what is differentiated.
       optimizer: from `make_optimizer`, or any optax transformation over the whole tree of parameters.
       groups: path of each parameter -> its group, or "frozen".
       loss_fn: (logits [B, C], labels) -> loss of each example [B].
       prepare: (batch, key) -> batch, run on the device before the model (normalisation, mixup).
       penalty: trainable leaves by path -> scalar, added to the mean loss (see `penalties`).
-      clip_norm: the largest global norm of the trainable gradients; 0 for no clipping.
-      accumulate: number of equal parts the batch is split into, one after another, to save memory.
-      sam_rho: radius of sharpness-aware minimisation (https://arxiv.org/abs/2010.01412), at twice the cost; 0 for none.
-      skip_nonfinite: whether a gradient that is not finite leaves all but the step count and the scaling as they were;
-        with loss scaling it always does.
-      ema_decay: of the moving average in state.ema.
-      ema_since: path -> the step at which a parameter began to train; 0 where absent.
+      options: clipping, accumulation, averages and the like (see `StepOptions`).
       axis_name: the pmap axis to sum over; None under jit, where the batch is already global.
 
     Returns:
-      The next state, and float32 scalars of the global batch: "loss" and "accuracy" (means), "grad_norm" (before
-      clipping), and where they apply "penalty", "skipped" (1 or 0) and "loss_scale".
+      The next state, and float32 scalars of the global batch: "loss" and "accuracy" (means of the main
+      logits, with no part of auxiliary ones), "grad_norm" (before clipping), and where they apply "penalty", "skipped"
+      (1 or 0) and "loss_scale".
     """
     key = jax.random.fold_in(state.rng, state.step)
     if axis_name is not None:
@@ -74,26 +90,22 @@ def train_step(
         model_state=state.model_state,
         batch=batch,
         key=dropout_key,
-        model=model,
-        groups=groups,
-        loss_fn=loss_fn,
-        penalty=penalty,
-        accumulate=accumulate,
+        objective=Objective(model, groups, loss_fn, penalty, axis_name, options.auxiliary_weight),
+        accumulate=options.accumulate,
         scale=state.scaling.get("scale"),
-        axis_name=axis_name,
     )
     grads, model_state, scalars = at(trainable)
-    if sam_rho:
-        grads, _, _ = at(sam_perturb(trainable, grads, sam_rho))
+    if options.sam_rho:
+        grads, _, _ = at(sam_perturb(trainable, grads, options.sam_rho))
 
     norm = optax.tree.norm(grads)
-    if clip_norm:
-        factor = jnp.minimum(1.0, clip_norm / jnp.maximum(norm, 1e-16))
+    if options.clip_norm:
+        factor = jnp.minimum(1.0, options.clip_norm / jnp.maximum(norm, 1e-16))
         grads = jax.tree.map(lambda g: g * factor.astype(g.dtype), grads)
     moved, opt_state = _update(optimizer, state, grads, trainable, frozen)
     scalars["grad_norm"] = norm
     next_scaling = state.scaling
-    if skip_nonfinite or state.scaling:
+    if options.skip_nonfinite or state.scaling:
         # The norm is finite only if every gradient is.
         finite = jnp.isfinite(norm)
         moved, opt_state, model_state = jax.tree.map(
@@ -111,7 +123,8 @@ def train_step(
     if average:
         # Of a skipped step too: the average then takes the old weights once more.
         variables = {"params": params, **model_state}
-        average = ema.update(average, variables, decay=ema_decay, step=state.step, since=ema_since or {})
+        since = options.ema_since or {}
+        average = ema.update(average, variables, decay=options.ema_decay, step=state.step, since=since)
     return TrainState(state.step + 1, params, model_state, opt_state, state.rng, average, next_scaling), scalars
 
 

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 
 from jaxtl import models
 from jaxtl.finetune import param_groups as groups_lib
-from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.scanned_state import find_scanned, first_by_scanned, over_scanned, scanned_state
 from jaxtl.train.state import TrainState
-from jaxtl.train.step import train_step
+from jaxtl.train.step import StepOptions, train_step
 
 FORMS = ("stacked", "scanned", "unrolled")
 
@@ -34,13 +34,17 @@ def measure(name: str, form: str, dtype: str) -> tuple[float, float, float]:
     labels = groups_lib.assign(variables["params"], model.groups())
     stacks = find_scanned(model.alike(), dict.fromkeys(labels)) if form == "stacked" else ()
     labels = first_by_scanned(labels, stacks)
-    optimizer = over_scanned(make_optimizer(labels, name="adamw", learning_rate=1e-3, weight_decay=0.05), stacks)
+    optimizer = over_scanned(
+        make_optimizer(labels, OptimizerOptions(name="adamw", learning_rate=1e-3, weight_decay=0.05)), stacks
+    )
 
     def start(tree):
         return scanned_state(TrainState.create(tree, optimizer, jax.random.key(0)), stacks)
 
     state = jax.eval_shape(start, variables)
-    step = jax.jit(partial(train_step, model=model, optimizer=optimizer, groups=labels, clip_norm=1.0))
+    step = jax.jit(
+        partial(train_step, model=model, optimizer=optimizer, groups=labels, options=StepOptions(clip_norm=1.0))
+    )
     begun = time.perf_counter()
     lowered = step.lower(state, {"image": image, "label": jax.ShapeDtypeStruct((2,), jnp.int32)})
     at = time.perf_counter()

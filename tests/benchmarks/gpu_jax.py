@@ -26,7 +26,7 @@ from jaxtl.parallel.backend import compiling_for
 from jaxtl.parallel.partitioner import as_taken, make_partitioner, tree_of
 from jaxtl.profiling.chips import peak_tflops
 from jaxtl.profiling.cost import model_gflop
-from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
 
@@ -176,7 +176,7 @@ def compile_step(row: Row, *, attention: str = "", learning_rate: float = 1e-4) 
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *images.shape[1:])))
     assignment = groups_lib.assign(variables["params"], model.groups())
     chosen = groups_lib.select(assignment, row.unfreeze)
-    optimizer = make_optimizer(chosen, name="adamw", learning_rate=learning_rate, weight_decay=0.05)
+    optimizer = make_optimizer(chosen, OptimizerOptions(name="adamw", learning_rate=learning_rate, weight_decay=0.05))
     state = TrainState.create(variables, optimizer, jax.random.key(1))
     batch = {"image": images, "label": labels}
     step = partial(train_step, model=model, optimizer=optimizer, groups=chosen)

@@ -33,7 +33,7 @@ from jaxtl import models
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.parallel.cpu_runtime import dispatch_synchronously, keep_freed_memory
 from jaxtl.profiling.cost import model_gflop
-from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
 
@@ -53,7 +53,7 @@ def jaxtl_steps(name: str, unfreeze: str, images: np.ndarray, labels: np.ndarray
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *images.shape[1:])))
     assignment = groups_lib.assign(variables["params"], model.groups())
     chosen = groups_lib.select(assignment, unfreeze)
-    optimizer = make_optimizer(chosen, name="adamw", learning_rate=1e-4, weight_decay=0.05)
+    optimizer = make_optimizer(chosen, OptimizerOptions(name="adamw", learning_rate=1e-4, weight_decay=0.05))
     state = TrainState.create(variables, optimizer, jax.random.key(1))
     batch = jax.device_put({"image": images, "label": labels})
     step = partial(train_step, model=model, optimizer=optimizer, groups=chosen)

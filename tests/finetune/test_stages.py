@@ -11,9 +11,9 @@ from jaxtl.finetune import stages
 from jaxtl.finetune.param_groups import flatten
 from jaxtl.train import ema
 from jaxtl.train.carry_over import carry_over
-from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
-from jaxtl.train.step import train_step
+from jaxtl.train.step import StepOptions, train_step
 
 LABELS = [
     {"base": "frozen", "body": "frozen", "head": "head"},
@@ -51,13 +51,17 @@ def test_what_goes_on_keeps_its_moments_and_what_is_new_starts_fresh():
     assignment = groups_lib.assign(variables["params"], TABLE)
     # First the biases alone, so that the head's kernel joins a group of which a part has trained already.
     plan = stages.make_stages([2, 2], [groups_lib.select(assignment, rule) for rule in ("head/bias", "1")], [1.0, 1.0])
-    optimizers = [make_optimizer(stage.labels, learning_rate=0.01) for stage in plan]
+    optimizers = [make_optimizer(stage.labels, OptimizerOptions(learning_rate=0.01)) for stage in plan]
     average = ema.trained_leaves(variables, plan[0].labels)
     state = TrainState.create(variables, optimizers[0], jax.random.key(2), ema=average)
 
     def run(state, stage, optimizer):
         step = partial(
-            train_step, model=model, optimizer=optimizer, groups=stage.labels, ema_decay=0.9, ema_since=stage.since
+            train_step,
+            model=model,
+            optimizer=optimizer,
+            groups=stage.labels,
+            options=StepOptions(ema_decay=0.9, ema_since=stage.since),
         )
         for seed in range(2):
             state, _ = jax.jit(step)(state, batch(8, seed))
@@ -81,9 +85,11 @@ def test_what_goes_on_keeps_its_moments_and_what_is_new_starts_fresh():
     np.testing.assert_array_equal(after.ema["params/conv2/kernel"], before.params["conv2"]["kernel"])
     # Adam's first step is one of the full rate, for leaves that are new as for those of a new run.
     moved = run(after, plan[1], optimizers[1])
-    single = jax.jit(partial(train_step, model=model, optimizer=optimizers[1], groups=plan[1].labels, ema_decay=0.9))(
-        after, batch()
-    )[0]
+    single = jax.jit(
+        partial(
+            train_step, model=model, optimizer=optimizers[1], groups=plan[1].labels, options=StepOptions(ema_decay=0.9)
+        )
+    )(after, batch())[0]
     step = np.abs(np.asarray(single.params["head"]["kernel"] - after.params["head"]["kernel"]))
     np.testing.assert_allclose(step, 0.01, rtol=1e-3)
     assert jnp.isfinite(flatten(moved.params)["conv2/kernel"]).all()

@@ -10,9 +10,9 @@ import pytest
 from jaxtl import models
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.finetune.freezing import frozen_modules
-from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
-from jaxtl.train.step import train_step
+from jaxtl.train.step import StepOptions, train_step
 
 VIT = "vit_s16:patch=8,width=32,depth=5,heads=2"
 RESNET = "resnet18:stages=2-1,width=8"
@@ -34,9 +34,11 @@ def labels_of(model, variables, unfreeze):
 
 def step_of(model, variables, unfreeze="all", **options):
     labels = labels_of(model, variables, unfreeze)
-    optimizer = make_optimizer(labels, name="sgd", learning_rate=0.1)
+    optimizer = make_optimizer(labels, OptimizerOptions(name="sgd", learning_rate=0.1))
     state = TrainState.create(variables, optimizer, jax.random.key(2))
-    return state, jax.jit(partial(train_step, model=model, optimizer=optimizer, groups=labels, **options))
+    return state, jax.jit(
+        partial(train_step, model=model, optimizer=optimizer, groups=labels, options=StepOptions(**options))
+    )
 
 
 @pytest.mark.parametrize(

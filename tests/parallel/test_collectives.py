@@ -14,9 +14,9 @@ from jaxtl.parallel.backend import compiling_for
 from jaxtl.parallel.mesh import abstract_arguments, axes_of
 from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.profiling.hlo import KINDS, collectives
-from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
-from jaxtl.train.step import train_step
+from jaxtl.train.step import StepOptions, train_step
 
 MODELS = {"vit": "vit_petals:depth=2,width=64,heads=2,patch=8", "resnet": "resnet18:stages=1-1,width=32"}
 BATCH = 16
@@ -39,14 +39,14 @@ def measure(name, unfreeze, devices, fsdp, rows=BATCH):
     model = models.build(MODELS[name], num_classes=8, image_size=16)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     groups = select(assign(variables["params"], model.groups()), unfreeze)
-    optimizer = make_optimizer(groups, name="sgd", learning_rate=0.05, momentum=0.9)
+    optimizer = make_optimizer(groups, OptimizerOptions(name="sgd", learning_rate=0.05, momentum=0.9))
     state = jax.eval_shape(lambda tree: TrainState.create(tree, optimizer, jax.random.key(1)), variables)
     batch = {
         "image": jax.ShapeDtypeStruct((rows, 16, 16, 3), jnp.float32),
         "label": jax.ShapeDtypeStruct((rows,), jnp.int32),
     }
     where = {"mesh": {"data": -1, "fsdp": fsdp}, "rules": {}, "devices": jax.devices()[:devices]}
-    step = partial(train_step, model=model, optimizer=optimizer, groups=groups, clip_norm=1.0)
+    step = partial(train_step, model=model, optimizer=optimizer, groups=groups, options=StepOptions(clip_norm=1.0))
     # A CPU's own convolution sums sixteen transformed gradients of a 3 x 3 kernel, for nine.
     with compiling_for("none"):
         compiled = make_partitioner(**where).compile(step, *abstract_arguments(state, batch, **where), donate=True)

@@ -14,7 +14,7 @@ from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.parallel.backend import compiling_for
 from jaxtl.profiling.cost import computed_gflop, model_gflop, reference_cost
 from jaxtl.profiling.flops import count_flops
-from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
 
@@ -203,7 +203,7 @@ def prepare(name, unfreeze="all", size=32, classes=3, rows=4, dtype=jnp.float32,
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     assignment = groups_lib.assign(variables["params"], model.groups())
     labels = groups_lib.select(assignment, unfreeze)
-    optimizer = make_optimizer(labels, name="adamw", learning_rate=1e-3)
+    optimizer = make_optimizer(labels, OptimizerOptions(name="adamw", learning_rate=1e-3))
     state = jax.eval_shape(lambda tree: TrainState.create(tree, optimizer, jax.random.key(1)), variables)
     batch = {"image": shape(rows, size, size, 3), "label": shape(rows, dtype=jnp.int32)}
     step = partial(train_step, model=model, optimizer=optimizer, groups=labels)

@@ -8,7 +8,7 @@ from nets import TABLE, Net, batch
 
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.train import lr_range_test
-from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
 
@@ -40,7 +40,9 @@ def setup(unfreeze="all"):
     variables = Net().init(jax.random.key(1), batch()["image"])
     owners = groups_lib.assign(variables["params"], TABLE)
     labels = groups_lib.select(owners, unfreeze)
-    optimizer = make_optimizer(labels, name="sgd", momentum=0.0, learning_rate=lr_range_test.exponential(1e-3, 1e3, 25))
+    optimizer = make_optimizer(
+        labels, OptimizerOptions(name="sgd", momentum=0.0, learning_rate=lr_range_test.exponential(1e-3, 1e3, 25))
+    )
 
     def make_step(masks):
         return partial(train_step, model=Net(), optimizer=lr_range_test.masked(optimizer, owners, masks), groups=labels)

@@ -10,19 +10,21 @@ from test_storage_dtype import BATCH, VIT, build
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.profiling.cost import memory_cost, model_gflop, step_cost
-from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
-from jaxtl.train.step import train_step
+from jaxtl.train.step import StepOptions, train_step
 
 
 def prepare(unfreeze="all", accumulate=1, **options):
     model, variables = build(VIT, dtype=np.float32, **options)
     assignment = groups_lib.assign(variables["params"], model.groups())
     labels = groups_lib.select(assignment, unfreeze)
-    optimizer = make_optimizer(labels, name="adamw", learning_rate=1e-2)
+    optimizer = make_optimizer(labels, OptimizerOptions(name="adamw", learning_rate=1e-2))
     partitioner = make_partitioner("jit", devices=jax.devices()[:1])
     state = partitioner.shard_state(TrainState.create(variables, optimizer, jax.random.key(1)))
-    step = partial(train_step, model=model, optimizer=optimizer, groups=labels, accumulate=accumulate)
+    step = partial(
+        train_step, model=model, optimizer=optimizer, groups=labels, options=StepOptions(accumulate=accumulate)
+    )
     return state, step, partitioner
 
 

@@ -11,7 +11,7 @@ from jaxtl import models
 from jaxtl.finetune.param_groups import assign, multipliers, select
 from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.train import ema
-from jaxtl.train.optimizer import decays, make_optimizer
+from jaxtl.train.optimizer import OptimizerOptions, decays, make_optimizer
 from jaxtl.train.scanned_state import (
     by_scanned,
     factors_by_scanned,
@@ -22,7 +22,7 @@ from jaxtl.train.scanned_state import (
     with_scanned,
 )
 from jaxtl.train.state import TrainState
-from jaxtl.train.step import train_step
+from jaxtl.train.step import StepOptions, train_step
 
 VIT = "vit_s16:patch=8,width=32,depth={depth},heads=2"
 IMAGES = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
@@ -65,16 +65,14 @@ def parts(depth, unfreeze, stack, *, name="adamw", layer_decay=1.0, average=Fals
     groups = first_by_scanned(labels, scanned)
     optimizer = make_optimizer(
         groups,
-        name=name,
-        learning_rate=lambda step: 0.01 * (step + 1),
-        weight_decay=0.1,
+        OptimizerOptions(name=name, learning_rate=lambda step: 0.01 * (step + 1), weight_decay=0.1),
         multipliers=factors_by_scanned(multipliers(assignment, layer_decay=layer_decay), scanned),
     )
     optimizer = over_scanned(optimizer, scanned)
     kept = ema.trained_leaves(variables, labels) if average else None
     partitioner = with_scanned(make_partitioner(devices=jax.devices()[:1]), scanned)
     state = partitioner.shard_state(TrainState.create(variables, optimizer, jax.random.key(2), ema=kept))
-    step = partial(train_step, model=model, optimizer=optimizer, groups=groups, **options)
+    step = partial(train_step, model=model, optimizer=optimizer, groups=groups, options=StepOptions(**options))
     return partitioner, state, step, scanned
 
 

@@ -12,17 +12,17 @@ from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.finetune.freezing import frozen_modules
 from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.profiling.flops import count_flops
-from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
-from jaxtl.train.step import train_step
+from jaxtl.train.step import StepOptions, train_step
 
 
 def setup(model, images, table, unfreeze="all", name="sgd", learning_rate=0.1, **options):
     variables = model.init(jax.random.key(1), images, train=False)
     labels = groups_lib.select(groups_lib.assign(variables["params"], table), unfreeze)
-    optimizer = make_optimizer(labels, name=name, learning_rate=learning_rate)
+    optimizer = make_optimizer(labels, OptimizerOptions(name=name, learning_rate=learning_rate))
     state = TrainState.create(variables, optimizer, jax.random.key(2))
-    return state, partial(train_step, model=model, optimizer=optimizer, groups=labels, **options)
+    return state, partial(train_step, model=model, optimizer=optimizer, groups=labels, options=StepOptions(**options))
 
 
 def run(state, step, steps=3, size=8):
@@ -107,7 +107,7 @@ def test_clipping_takes_one_norm_over_all_trainable_gradients():
     _, scalars = jax.jit(step)(state, batch())
     norm = float(scalars["grad_norm"])
     free, _ = jax.jit(step)(state, batch())
-    clipped, again = jax.jit(partial(step, clip_norm=norm / 4))(state, batch())
+    clipped, again = jax.jit(partial(step, options=StepOptions(clip_norm=norm / 4)))(state, batch())
     assert float(again["grad_norm"]) == pytest.approx(norm)  # Logged as it was before clipping.
     jax.tree.map(
         lambda old, a, b: np.testing.assert_allclose(a - old, 4 * (b - old), atol=1e-6),
@@ -122,7 +122,7 @@ def test_accumulation_equals_the_large_batch():
     state, step = setup(model, jnp.zeros((1, 64, 64, 3)), model.groups(), clip_norm=1.0)
     data = {"image": jax.random.normal(jax.random.key(0), (8, 64, 64, 3)), "label": jnp.arange(8) % 3}
     whole, figures = jax.jit(step)(state, data)
-    parts, same = jax.jit(partial(step, accumulate=4))(state, data)
+    parts, same = jax.jit(partial(step, options=StepOptions(clip_norm=1.0, accumulate=4)))(state, data)
     np.testing.assert_allclose(same["loss"], figures["loss"], rtol=1e-5)
     np.testing.assert_allclose(same["grad_norm"], figures["grad_norm"], rtol=1e-4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), parts.params, whole.params)

@@ -17,25 +17,36 @@ from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.preprocessing import Pixels
 from jaxtl.profiling.flops import count_flops
 from jaxtl.train import ema, mixing
-from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.losses import softmax_cross_entropy
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.penalties import make_penalty
 from jaxtl.train.state import TrainState
-from jaxtl.train.step import train_step
+from jaxtl.train.step import StepOptions, train_step
 
 FAMILIES = {"vit_petals:depth=3,width=16,heads=2,patch=8": 16, "resnet20_cifar": 16}
 ALL_ON = {"clip_norm": 1.0, "accumulate": 2, "skip_nonfinite": True, "ema_decay": 0.9}
 
 
 def setup(
-    model, images, table, unfreeze="all", name="sgd", learning_rate=0.1, average=False, loss_scale=0.0, **options
+    model,
+    images,
+    table,
+    unfreeze="all",
+    name="sgd",
+    learning_rate=0.1,
+    average=False,
+    loss_scale=0.0,
+    loss_fn=softmax_cross_entropy,
+    **options,
 ):
     variables = jax.jit(partial(model.init, train=False))(jax.random.key(1), images)
     assignment = groups_lib.assign(variables["params"], table)
     labels = groups_lib.select(assignment, unfreeze)
-    optimizer = make_optimizer(labels, name=name, learning_rate=learning_rate)
+    optimizer = make_optimizer(labels, OptimizerOptions(name=name, learning_rate=learning_rate))
     average = ema.trained_leaves(variables, labels) if average else None
     state = TrainState.create(variables, optimizer, jax.random.key(2), ema=average, loss_scale=loss_scale)
-    return state, partial(train_step, model=model, optimizer=optimizer, groups=labels, **options)
+    fixed = {"model": model, "optimizer": optimizer, "groups": labels, "loss_fn": loss_fn}
+    return state, partial(train_step, **fixed, options=StepOptions(**options))
 
 
 def family(name, unfreeze, /, **options):
@@ -84,9 +95,13 @@ def test_rates_follow_the_step_though_some_are_skipped():
     model = Net()
     variables = model.init(jax.random.key(1), batch()["image"])
     labels = groups_lib.assign(variables["params"], TABLE)
-    optimizer = make_optimizer(labels, name="sgd", momentum=0.0, learning_rate=lambda step: 0.1 * (step == 1))
+    optimizer = make_optimizer(
+        labels, OptimizerOptions(name="sgd", momentum=0.0, learning_rate=lambda step: 0.1 * (step == 1))
+    )
     state = TrainState.create(variables, optimizer, jax.random.key(2))
-    step = jax.jit(partial(train_step, model=model, optimizer=optimizer, groups=labels, skip_nonfinite=True))
+    step = jax.jit(
+        partial(train_step, model=model, optimizer=optimizer, groups=labels, options=StepOptions(skip_nonfinite=True))
+    )
     broken = {**batch(), "image": batch()["image"] * np.nan}
     state, _ = step(state, broken)
     after, _ = step(state, batch())
@@ -132,13 +147,40 @@ def test_float16_needs_the_scale():
     assert norms[1] > 0.0
 
 
+class TwoHeads(nn.Module):
+    """Two linear classifiers of the mean pixel; the second is auxiliary, and there in training only."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        features = x.mean((1, 2))
+        logits = nn.Dense(3, name="head")(features)
+        extra = nn.Dense(3, name="extra")(features)
+        return (logits, (extra,)) if train or self.is_initializing() else logits
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_auxiliary_outputs_add_their_weighted_losses_to_what_is_differentiated(accumulate):
+    options = {"accumulate": accumulate, "auxiliary_weight": 0.25}
+    state, step = setup(TwoHeads(), batch()["image"], (("extra", "extra"), ("head", "head")), **options)
+    features, targets = batch()["image"].mean((1, 2)), jax.nn.one_hot(batch()["label"], 3)
+
+    def loss_of(params, name):
+        scores = features @ params[name]["kernel"] + params[name]["bias"][None]
+        return -(targets * (scores - jnp.log(jnp.exp(scores).sum(-1, keepdims=True)))).sum(-1).mean()
+
+    grads = jax.grad(lambda params: loss_of(params, "head") + 0.25 * loss_of(params, "extra"))(state.params)
+    after, scalars = jax.jit(step)(state, batch())
+    assert_close(after.params, jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads), atol=1e-6)
+    np.testing.assert_allclose(scalars["loss"], loss_of(state.params, "head"), rtol=1e-5)  # The main one's alone.
+
+
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_a_penalty_counts_once_a_batch(accumulate):
     state, step = setup(Net(), batch()["image"], TABLE, "head", learning_rate=1.0)
     labels = groups_lib.select(groups_lib.assign(state.params, TABLE), "head")
     penalty = make_penalty(labels, groups_lib.assign(state.params, TABLE), l2={"head/kernel": 0.5})
-    plain, _ = jax.jit(partial(step, accumulate=accumulate))(state, batch())
-    after, scalars = jax.jit(partial(step, accumulate=accumulate, penalty=penalty))(state, batch())
+    plain, _ = jax.jit(partial(step, options=StepOptions(accumulate=accumulate)))(state, batch())
+    after, scalars = jax.jit(partial(step, penalty=penalty, options=StepOptions(accumulate=accumulate)))(state, batch())
     kernel = np.asarray(state.params["head"]["kernel"])
     np.testing.assert_allclose(scalars["penalty"], 0.5 * np.square(kernel).sum(), rtol=1e-5)
     np.testing.assert_allclose(after.params["head"]["kernel"], plain.params["head"]["kernel"] - kernel, atol=1e-6)

@@ -8,7 +8,7 @@ import pytest
 from jaxtl import models
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.parallel.partitioner import make_partitioner
-from jaxtl.train.optimizer import make_optimizer
+from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
 from jaxtl.train.storage_dtype import rounded_leaves, with_cast_frozen
@@ -48,7 +48,7 @@ def test_training_is_the_same_to_the_bit_and_the_originals_come_back(name, unfre
     model, variables = build(name)
     assignment = groups_lib.assign(variables["params"], model.groups())
     labels = groups_lib.select(assignment, unfreeze)
-    optimizer = make_optimizer(labels, name="adamw", learning_rate=1e-2)
+    optimizer = make_optimizer(labels, OptimizerOptions(name="adamw", learning_rate=1e-2))
     plain = make_partitioner("jit")
     frozen = rounded(model, variables) & {path for path, label in labels.items() if label == "frozen"}
     to_cast = with_cast_frozen(plain, variables["params"], frozen)
