@@ -5,18 +5,13 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
-from jaxtl import pretrained
 from jaxtl.commands import flags
-from jaxtl.errors import UserError
-from jaxtl.experiment import setup, steps
-from jaxtl.experiment.build import Outline, outline
+from jaxtl.experiment import steps
+from jaxtl.experiment.build import build
 from jaxtl.experiment.training_plan import Plan
 from jaxtl.finetune.param_groups import FROZEN
-from jaxtl.finetune.stages import Stage
-from jaxtl.profiling.cost import step_cost
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,11 +29,11 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
 
 def run(config: ConfigDict, *, leaves: bool = False, cost: bool = False) -> None:
     """Prints the load report, the groups with shapes, counts, what trains and its rate, and the step's cost."""
-    known = outline(config, _open_weights(config))
-    plan = known.plan
-    if known.load_report is not None:
-        print(known.load_report.table())
-    print("\n".join([f"{len(known.model.classes)} classes, from {known.classes_from}", *plan.notes]))
+    experiment = build(config, abstract=True)
+    plan = experiment.plan
+    if experiment.load_report is not None:
+        print(experiment.load_report.table())
+    print("\n".join([f"{len(experiment.model.classes)} classes, from {experiment.origin}", *plan.notes]))
     # The rates shown are the highest, so the length of an epoch does not matter.
     print(table(plan, config.optimizer.learning_rate, leaves=leaves))
     for number, stage in enumerate(plan.stages, start=1):
@@ -47,18 +42,7 @@ def run(config: ConfigDict, *, leaves: bool = False, cost: bool = False) -> None
             length = f"{spec['steps']} steps" if "steps" in spec else f"{spec['epochs']:g} epochs"
             print(f"stage {number}: {length}, {plan.count(stage.since):,} parameters train, rates x {stage.rate:g}")
         if cost:
-            print(_cost(config, known, stage))
-
-
-def _cost(config: ConfigDict, known: Outline, stage: Stage) -> str:
-    """Compiles the step of a stage for one device, from shapes alone, and tells what it costs."""
-    model, plan, shapes = known.model, known.plan, known.shapes
-    step, state = steps.abstract_step(config, model, plan, stage, shapes)
-    dummy = setup.dummy_batch(model.pixels.size, config.train.batch_size)
-    reference = steps.begin_reference_cost(config, model, plan, shapes)
-    compiled = jax.jit(step, donate_argnums=0).lower(state, dummy).compile()
-    cost = step_cost(step, compiled, state, dummy) | reference.result()
-    return steps.cost_line(cost, plan, stage)
+            print(steps.stage_cost(experiment, stage))
 
 
 def table(plan: Plan, learning_rate: float, *, leaves: bool = False) -> str:
@@ -87,16 +71,6 @@ def table(plan: Plan, learning_rate: float, *, leaves: bool = False) -> str:
         f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}".rstrip()
         for row in rows
     )
-
-
-def _open_weights(config: ConfigDict) -> pretrained.Weights | None:
-    """Opens the weights as train does, and says how to do without them."""
-    try:
-        return setup.open_weights(config)
-    except UserError as error:
-        if config.model.name == "auto":
-            raise
-        raise UserError(f'{error}\nTo see the model without them: --config.model.weights=""') from error
 
 
 def _range(rates: list[float]) -> str:

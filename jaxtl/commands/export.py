@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxtl import pretrained
-from jaxtl.checkpoints.manager import read_best
 from jaxtl.commands import flags
 from jaxtl.deploy.export.torch_names import save_huggingface, save_timm
 from jaxtl.errors import UserError
-from jaxtl.experiment import setup
 from jaxtl.experiment import workdir as files
+from jaxtl.experiment.build import build_run
+from jaxtl.experiment.model import attempt
 
 FOLDER_FORMATS = {"hf": save_huggingface, "timm": save_timm}
 
@@ -51,16 +51,14 @@ def run(workdir: Path, output: Path, format: str = "jaxtl") -> None:
     """
     in_folder = format in FOLDER_FORMATS
     problems: list[str] = []
-    facts = setup.attempt(lambda: files.read_json(workdir / "model.json"), problems)
+    facts = attempt(lambda: files.read_json(workdir / "model.json"), problems)
     if not in_folder and output.suffix != ".safetensors":
         problems.append(f"--output={output} must end in .safetensors.")
     if in_folder and output.exists():
         problems.append(f"--output={output} is there already: --format={format} writes a new folder.")
     if facts is None or problems:
         raise UserError("\n".join(problems))
-    model = setup.load_model(facts)
-    step, variables = read_best(workdir)
-    files.note_unfinished(workdir, f"step {step}")
+    model, variables, step = build_run(workdir)
     save = functools.partial(
         FOLDER_FORMATS.get(format, pretrained.save_native),
         variables=variables,

@@ -9,14 +9,13 @@ from ml_collections import ConfigDict
 
 from jaxtl.commands import flags
 from jaxtl.evaluate.plot import plot_rates
-from jaxtl.experiment import lr_sweep, setup
-from jaxtl.experiment import steps as steps_lib
 from jaxtl.experiment import workdir as files
-from jaxtl.experiment.build import open_parts
+from jaxtl.experiment.build import build
 from jaxtl.experiment.input_pipeline import make_inputs
+from jaxtl.experiment.lr_sweep import Sweep, run_sweep
 from jaxtl.train import lr_range_test
 
-LOW, HIGH = 1e-7, 10.0
+_DEFAULT = Sweep()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,48 +23,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_config(parser)
     flags.add_workdir(parser, "where lr_find.json and the plot go; nothing in it changes otherwise")
     parser.add_argument("--per-group", action="store_true", help="sweep each group that trains, the others at rest")
-    parser.add_argument("--steps", type=int, default=100, help="steps of a sweep (100)")
-    parser.add_argument("--low", type=float, default=LOW, help=f"first rate of the head ({LOW:g})")
-    parser.add_argument("--high", type=float, default=HIGH, help=f"last rate of the head ({HIGH:g})")
+    parser.add_argument("--steps", type=int, default=_DEFAULT.steps, help="steps of a sweep (%(default)s)")
+    parser.add_argument("--low", type=float, default=_DEFAULT.low, help="first rate of the head (%(default)g)")
+    parser.add_argument("--high", type=float, default=_DEFAULT.high, help="last rate of the head (%(default)g)")
 
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
     config = flags.load_config(arguments, overrides)
-    options = {key: getattr(arguments, key) for key in ("steps", "low", "high", "per_group")}
-    run(config, arguments.workdir, **options)
+    sweep = Sweep(arguments.steps, arguments.low, arguments.high, arguments.per_group)
+    run(config, arguments.workdir, sweep)
 
 
-def run(
-    config: ConfigDict,
-    workdir: Path,
-    *,
-    steps: int = 100,
-    low: float = LOW,
-    high: float = HIGH,
-    per_group: bool = False,
-) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: Path, sweep: Sweep = _DEFAULT) -> dict[str, Any]:
     """Sweeps the rate of the head, all others in their proportion; returns what lr_find.json holds."""
     files.open_workdir(workdir)
-    partitioner = setup.partitioner_for(config, "jit")
-    setup.check_devices(config.train.batch_size, partitioner, "train.batch_size")
-    parts = open_parts(config)
-    splits, model, variables, plan = parts.splits, parts.model, parts.variables, parts.plan
-    inputs = make_inputs(
-        config,
-        workdir,
-        model,
-        splits,
-        partitioner,
-        variables=variables,
-        assignment=plan.assignment,
-        labels=[plan.stages[0].labels],
-        epochs=steps / parts.steps_per_epoch,
-    )
-    loss = steps_lib.choose_loss(config, len(model.classes), splits.train.labels)
-    curves = lr_sweep.sweep(
-        config, model, plan, loss, inputs, variables, steps=steps, low=low, high=high, per_group=per_group
-    )
+    experiment = build(config)
+    model = experiment.model
+    epochs = sweep.steps / experiment.steps_per_epoch
+    inputs = make_inputs(experiment, workdir, stages=experiment.plan.stages[:1], epochs=epochs)
+    curves = run_sweep(experiment, inputs, experiment.variables, sweep)
     found = {}
     for name, (rates, losses) in curves.items():
         suggestions = lr_range_test.suggest(rates, losses)
@@ -74,7 +51,7 @@ def run(
     results = {"model": model.name, "weights": config.model.weights, "data": config.data.source, "sweeps": found}
     files.write_json(workdir / "lr_find.json", results)
     smoothed = {name: (rates, lr_range_test.smooth(losses)) for name, (rates, losses) in curves.items()}
-    suggestions = {} if per_group else found["all"]["suggestions"]
+    suggestions = {} if sweep.per_group else found["all"]["suggestions"]
     title = f"{model.name} on {config.data.source.rpartition('/')[2]}"
     plot_rates(workdir / "lr_find.png", smoothed, suggestions, title=title)
     print(f"{workdir / 'lr_find.json'} and {workdir / 'lr_find.png'}; set config.optimizer.learning_rate")

@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.checkpoints.manager import read_best
 from jaxtl.commands import flags
 from jaxtl.data.normalize import normalize
 from jaxtl.deploy.predictor import find_images, predict
 from jaxtl.errors import UserError
-from jaxtl.experiment import setup
 from jaxtl.experiment import workdir as files
+from jaxtl.experiment.build import build_run
 from jaxtl.train.losses import to_probabilities
 
 
@@ -36,9 +35,7 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
 
 def run(workdir: Path, paths: Sequence[Path], *, batch_size: int = 32) -> int:
     """Prints a line for each image; returns 1 if one could not be read, else 0."""
-    model = setup.load_model(files.read_json(workdir / "model.json"))
-    step, variables = read_best(workdir)
-    files.note_unfinished(workdir, f"step {step}")
+    model, variables, _ = build_run(workdir)
     found = list(find_images(paths))
     if not found:
         raise UserError(f"there is no image file in {', '.join(map(str, paths))}.")

@@ -1,6 +1,6 @@
 """Accumulators over the batches of an evaluation: all metrics derive from them, never from means of means."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,8 +10,12 @@ import numpy as np
 import optax
 
 from jaxtl.errors import Stopped
+from jaxtl.parallel.fetch import one_behind
 
+Batch = Mapping[str, jax.Array]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
+Prepare = Callable[[Batch], Batch]
+Accumulators = dict[str, jax.Array]
 
 # A confusion matrix grows with the square of the classes: 2,048 classes are 16 MiB a batch.
 MAX_CONFUSION_CLASSES = 2048
@@ -19,13 +23,13 @@ MAX_CONFUSION_CLASSES = 2048
 
 def eval_step(
     variables: Mapping[str, Any],
-    batch: Mapping[str, jax.Array],
+    batch: Batch,
     *,
     model: nn.Module,
     loss_fn: Loss = optax.softmax_cross_entropy_with_integer_labels,
-    prepare: Callable[[Mapping[str, jax.Array]], Mapping[str, jax.Array]] | None = None,
+    prepare: Prepare | None = None,
     axis_name: str | None = None,
-) -> dict[str, jax.Array]:
+) -> Accumulators:
     """Returns the accumulators of one batch over its rows with mask 1.
 
     Args:
@@ -53,7 +57,7 @@ def batch_accumulators(
     labels: jax.Array,
     mask: jax.Array,
     loss_fn: Loss = optax.softmax_cross_entropy_with_integer_labels,
-) -> dict[str, jax.Array]:
+) -> Accumulators:
     """Returns the accumulators of `eval_step` for logits [B, C], class indices [B] and mask [B]."""
     classes = logits.shape[-1]
     counted = mask > 0
@@ -81,7 +85,7 @@ def batch_accumulators(
 
 
 def accumulate_batches(
-    step: Callable[[Any, Any], dict[str, jax.Array]],
+    step: Callable[[Any, Any], Accumulators],
     variables: Any,
     batches: Iterable[Any],
     *,
@@ -99,23 +103,18 @@ def accumulate_batches(
       ValueError: there is no batch.
       Stopped: `stop` said so.
     """
+
+    def results() -> Iterator[Accumulators]:
+        for batch in batches:
+            yield step(variables, batch)
+            if stop():
+                raise Stopped("the evaluation was left")
+
     total: dict[str, np.ndarray] = {}
-    pending = None
-    for batch in batches:
-        accumulators = step(variables, batch)
-        if pending is not None:
-            total = _add(total, pending)  # Fetched one batch late, so that the device never waits for the host.
-        pending = accumulators
-        if stop():
-            raise Stopped("the evaluation was left")
-    if pending is None:
+    for accumulators in one_behind(results()):
+        for key, value in accumulators.items():
+            wide = np.float64 if np.asarray(value).dtype.kind == "f" else np.int64
+            total[key] = np.asarray(value).astype(wide) + total.get(key, 0)
+    if not total:
         raise ValueError("an evaluation needs at least one batch")
-    return _add(total, pending)
-
-
-def _add(total, accumulators):
-    wide = {
-        key: np.asarray(value).astype(np.float64 if np.asarray(value).dtype.kind == "f" else np.int64)
-        for key, value in jax.device_get(accumulators).items()
-    }
-    return {key: value + total.get(key, 0) for key, value in wide.items()}
+    return total

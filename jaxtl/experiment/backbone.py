@@ -1,7 +1,6 @@
 """The frozen prefix of a run: compiled once, applied once to each image, its results kept in memory or on disk."""
 
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,117 +9,111 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 
 from jaxtl import data
-from jaxtl.data.loader import Batch, EvalView, TrainView
+from jaxtl.data.loader import Batch, EvalView
 from jaxtl.data.normalize import normalize
-from jaxtl.experiment import setup
+from jaxtl.experiment import options
+from jaxtl.experiment.build import Experiment
+from jaxtl.experiment.steps import dummy_batch
 from jaxtl.feature_cache import features, store
 
 
 @dataclass(frozen=True)
-class Prefix:
+class Backbone:
     """The frozen prefix, compiled: uint8 images of one batch size -> features, whole on each device."""
 
     forward: Callable[[Any], jax.Array]
-    put: Callable[[Any], Any]
+    shard_batch: Callable[[Any], Any]
     variables: Any
     facts: Mapping[str, Any]
     batch_size: int
     shape: tuple[int, ...]
     dtype: Any
     view: EvalView
-    workers: int = 0
-    reader: data.Reader = "auto"
+    reading: data.Reading
 
     @property
     def bytes_per_image(self) -> int:
         """The size of the features of one image in one view."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
-    @classmethod
-    def make(
-        cls, config: ConfigDict, model: setup.Model, variables: Mapping[str, Any], stop: str, batch_size: int
-    ) -> "Prefix":
-        """Takes the groups up to `stop`; nothing is compiled before the first batch."""
-        # jit whatever the steps use: each host needs all rows, since it trains on any of them.
-        partitioner = setup.partitioner_for(config, "jit")
-        variables = features.prefix_variables(variables, model.module.groups(), stop)
-
-        def forward(variables, images):
-            return model.module.apply(variables, normalize(images, model.pixels), train=False, stop=stop)
-
-        @functools.cache
-        def compiled():
-            images = partitioner.shard_batch(setup.dummy_batch(model.pixels.size, batch_size))["image"]
-            on_devices = partitioner.shard_state(variables)
-            return functools.partial(partitioner.compile(forward, on_devices, images), on_devices)
-
-        side = model.pixels.size
-        out = jax.eval_shape(forward, variables, jax.ShapeDtypeStruct((batch_size, side, side, 3), np.uint8))
-        facts = {**model.facts(), "classes": None, "num_classes": 0, "stop": stop, "dtype": str(out.dtype)}
-        return cls(
-            forward=lambda images: compiled()(images),
-            put=partitioner.shard_batch,
-            variables=variables,
-            facts=facts,
-            batch_size=batch_size,
-            shape=out.shape[1:],
-            dtype=out.dtype,
-            view=functools.partial(data.eval_view, pixels=model.pixels),
-            workers=config.data.workers,
-            reader=config.data.reader,
-        )
-
     def image_batches(self, dataset: data.Dataset) -> Iterator[Batch]:
-        """Yields the images as evaluation sees them, in batches of the prefix's size."""
+        """Yields the images as evaluation sees them, in batches of the backbone's size."""
         return data.eval_batches(
-            dataset,
-            batch_size=self.batch_size,
-            view=self.view,
-            shard=shard(),
-            workers=self.workers,
-            reader=self.reader,
+            dataset, batch_size=self.batch_size, view=self.view, shard=options.shard(), reading=self.reading
         )
 
     def batches(self, dataset: data.Dataset) -> Iterator[Batch]:
-        """Yields what the part after the prefix evaluates on, without keeping it."""
-        host, hosts = shard()
+        """Yields what the part after the backbone evaluates on, without keeping it."""
+        host, hosts = options.shard()
         rows = self.batch_size // hosts
         for batch in self.image_batches(dataset):
-            whole = np.asarray(self.forward(self.put({"image": batch["image"]})["image"]))
+            whole = np.asarray(self.forward(self.shard_batch({"image": batch["image"]})["image"]))
             yield {**batch, "image": whole[host * rows : (host + 1) * rows]}
 
 
+def make_backbone(experiment: Experiment, stop: str) -> Backbone:
+    """Takes the groups up to `stop`; nothing is compiled before the first batch."""
+    model, batch_size = experiment.model, options.eval_batch_size(experiment.config)
+    # jit whatever the steps use: each host needs all rows, since it trains on any of them.
+    partitioner = options.partitioner(experiment.config, "jit")
+    variables = features.prefix_variables(experiment.variables, model.module.groups(), stop)
+
+    def forward(variables: Any, images: jax.Array) -> Any:
+        return model.module.apply(variables, normalize(images, model.pixels), train=False, stop=stop)
+
+    @functools.cache
+    def compiled() -> Callable[[Any], jax.Array]:
+        images = partitioner.shard_batch(dummy_batch(model.pixels.size, batch_size))["image"]
+        on_devices = partitioner.shard_state(variables)
+        return functools.partial(partitioner.compile(forward, on_devices, images), on_devices)
+
+    side = model.pixels.size
+    out = jax.eval_shape(forward, variables, jax.ShapeDtypeStruct((batch_size, side, side, 3), np.uint8))
+    return Backbone(
+        forward=lambda images: compiled()(images),
+        shard_batch=partitioner.shard_batch,
+        variables=variables,
+        facts={**model.facts(), "classes": None, "num_classes": 0, "stop": stop, "dtype": str(out.dtype)},
+        batch_size=batch_size,
+        shape=out.shape[1:],
+        dtype=out.dtype,
+        view=functools.partial(data.eval_view, pixels=model.pixels),
+        reading=options.reading(experiment.config),
+    )
+
+
 def stored_features(
-    config: ConfigDict, workdir: Path, model: setup.Model, splits: data.Splits, prefix: Prefix, *, in_memory: bool
+    experiment: Experiment, workdir: Path, backbone: Backbone, *, in_memory: bool
 ) -> features.FeatureRows:
     """Computes the features of all views of train and then those of val, or finds them on disk."""
+    config, splits, model = experiment.config, experiment.splits, experiment.model
     views = config.finetune.cache_views
     count = views * len(splits.train) + len(splits.val)
+    augmentation = options.augmentation(config)
+    min_side = augmentation.min_side(model.pixels)
+    compute = functools.partial(features.compute, backbone.forward, shard_batch=backbone.shard_batch)
 
     def fill(write: Callable[[int, np.ndarray], None]) -> None:
         row = 0
         for epoch in range(views):
             drawn = data.view_batches(
                 splits.train,
-                batch_size=prefix.batch_size,
+                batch_size=backbone.batch_size,
                 seed=config.train.seed,
                 epoch=epoch,
                 # One view is the plain one: a single random crop would show less of each image, for ever.
-                view=train_view(config, model) if views > 1 else data.FixedView(prefix.view),
-                shard=shard(),
-                workers=config.data.workers,
-                reader=config.data.reader,
-                min_side=min_side(config, model),
+                view=data.RandomView(model.pixels, augmentation) if views > 1 else data.FixedView(model.pixels),
+                shard=options.shard(),
+                min_side=min_side,
+                reading=backbone.reading,
             )
-            row = features.compute(prefix.forward, drawn, write, count=len(splits.train), put=prefix.put, first=row)
-        images = prefix.image_batches(splits.val)
-        features.compute(prefix.forward, images, write, count=len(splits.val), put=prefix.put, first=row)
+            row = compute(drawn, write, count=len(splits.train), first=row)
+        compute(backbone.image_batches(splits.val), write, count=len(splits.val), first=row)
 
     if in_memory:
-        array = np.empty((count, *prefix.shape), prefix.dtype)
+        array = np.empty((count, *backbone.shape), backbone.dtype)
 
         def write(row: int, values: np.ndarray) -> None:
             array[row : row + len(values)] = values
@@ -129,9 +122,9 @@ def stored_features(
         return array
     drawn = {"augment": config.augment.to_dict(), "seed": config.train.seed} if views > 1 else {}
     # Each number of hosts has files of its own, for none to find parts of another's beside its own.
-    facts = {**prefix.facts, "hosts": shard()[1], "views": views, "min_side": min_side(config, model), **drawn}
-    own = functools.partial(_own, prefix.batch_size)
-    key = store.make_key(prefix.variables, facts, [splits.train, splits.val], own)
+    facts = {**backbone.facts, "hosts": options.shard()[1], "views": views, "min_side": min_side, **drawn}
+    own = functools.partial(_own, backbone.batch_size)
+    key = store.make_key(backbone.variables, facts, [splits.train, splits.val], own)
     folder = Path(config.finetune.cache_dir or workdir / "features").absolute() / key
     found = store.load(folder)
     if found is not None and len(found) == count:
@@ -140,43 +133,13 @@ def stored_features(
     return store.build(
         folder,
         count=count,
-        shape=prefix.shape,
-        dtype=prefix.dtype,
+        shape=backbone.shape,
+        dtype=backbone.dtype,
         fill=fill,
-        shard=shard(),
+        shard=options.shard(),
         wait=lambda: multihost_utils.sync_global_devices("features") if jax.process_count() > 1 else None,
     )
 
 
 def _own(batch_size: int, dataset: data.Dataset) -> np.ndarray:
-    return data.own_rows(len(dataset), batch_size=batch_size, shard=shard())
-
-
-def min_side(config: ConfigDict, model: setup.Model) -> int:
-    """Returns the shorter side down to which training may decode, in pixels."""
-    # A large photograph is decoded in a third of the time if it need not be whole. The smallest box that a view may
-    # take still has a pixel for each of the view's. Evaluation always decodes in full.
-    smallest = config.augment.scale[0] if config.augment.crop == "random_resized" else 1.0
-    return max(2 * model.pixels.resize, 2 * config.augment.resize, math.ceil(model.pixels.size / math.sqrt(smallest)))
-
-
-def shard() -> tuple[int, int]:
-    """Returns (this host, number of hosts)."""
-    return jax.process_index(), jax.process_count()
-
-
-def train_view(config: ConfigDict, model: setup.Model) -> TrainView:
-    """Returns the random view that the config describes."""
-    augment = config.augment
-    view = functools.partial(
-        data.train_view,
-        pixels=model.pixels,
-        crop=augment.crop,
-        scale=tuple(augment.scale),
-        ratio=tuple(augment.ratio),
-        resize=augment.resize,
-        pad=augment.pad,
-        flip=augment.flip,
-        color_jitter=augment.color_jitter,
-    )
-    return data.RandomView(view)
+    return data.own_rows(len(dataset), batch_size=batch_size, shard=options.shard())

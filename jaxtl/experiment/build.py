@@ -1,88 +1,232 @@
-"""What a run is made of: opened with its data, or outlined without them."""
+"""The one builder: from a config to an experiment, with its data and weights, or from shapes alone."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NoReturn
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxtl import data, pretrained
+from jaxtl.checkpoints.manager import read_best
 from jaxtl.errors import UserError
-from jaxtl.experiment import setup
-from jaxtl.experiment.training_plan import Plan, make_plan
+from jaxtl.experiment import options
+from jaxtl.experiment import workdir as files
+from jaxtl.experiment.evaluation import align_classes, choose_split
+from jaxtl.experiment.losses import choose_loss, evaluation_loss
+from jaxtl.experiment.model import (
+    Model,
+    examine_weights,
+    has_new_head,
+    load_model,
+    make_model,
+    make_variables,
+    open_both,
+    open_weights,
+)
+from jaxtl.experiment.training_plan import NOTHING, Plan, make_plan
+from jaxtl.parallel.partitioner import Partitioner
 from jaxtl.pretrained.load import abstract_variables
+from jaxtl.train.losses import Loss, softmax_cross_entropy
 from jaxtl.trees import nest
 
+Purpose = Literal["train", "evaluate", "features"]
+
 
 @dataclass(frozen=True)
-class Parts:
-    """A run as its config describes it, and what it starts from.
+class Experiment:
+    """What a config describes, ready for a command.
 
     Attributes:
-      splits: the data.
-      model: for their classes.
-      variables: of the model, to start from.
+      config: what it was built from; nobody changes it.
+      model: for the classes of the data, or as the purpose has it.
+      variables: to start from; of an abstract experiment their shapes.
       load_report: where they come from; None without weights.
-      plan: what trains, and how.
-      steps_per_epoch: batches that hold as many examples as the training split.
+      splits: the data; empty sets where nothing was opened.
+      plan: what trains, and how; of an experiment that trains nothing, `training_plan.NOTHING`.
+      partitioner: how steps lie on the devices; an abstract experiment has none.
+      loss: of training.
+      eval_loss: what evaluations report.
+      loss_name: what the config calls both.
+      origin: where the classes come from, or which split is evaluated, in words.
     """
 
-    splits: data.Splits
-    model: setup.Model
+    config: ConfigDict
+    model: Model
     variables: dict[str, Any]
     load_report: pretrained.LoadReport | None
+    splits: data.Splits
     plan: Plan
-    steps_per_epoch: float
+    partitioner: Partitioner
+    loss: Loss
+    eval_loss: Loss
+    loss_name: str
+    origin: str
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """The number of batches that hold as many examples as the training split."""
+        return len(self.splits.train) / self.config.train.batch_size
 
 
-def open_parts(config: ConfigDict) -> Parts:
-    """Opens data and weights, and makes the rest of them.
-
-    Raises:
-      UserError: what the user can fix, in any of it.
-    """
-    opened, source = setup.open_both(config)
-    splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
-    model = setup.make_model(config, opened, source.classes)
-    variables, load_report = setup.variables_for(config, opened, model)
-    steps_per_epoch = len(splits.train) / config.train.batch_size
-    new_head = setup.has_new_head(load_report)
-    plan = make_plan(config, model.module, variables["params"], steps_per_epoch=steps_per_epoch, new_head=new_head)
-    return Parts(splits, model, variables, load_report, plan, steps_per_epoch)
-
-
-@dataclass(frozen=True)
-class Outline:
-    """A run as far as it is known without data, and without the numbers of the weights.
-
-    Attributes:
-      model: for the classes of the data if they are at hand, else for those of the weights.
-      classes_from: which of the two, in words.
-      shapes: of the variables.
-      load_report: where they would come from; None without weights.
-      plan: what trains, and how, in epochs of any length.
-    """
-
-    model: setup.Model
-    classes_from: str
-    shapes: dict[str, Any]
-    load_report: pretrained.LoadReport | None
-    plan: Plan
-
-
-def outline(config: ConfigDict, opened: pretrained.Weights | None) -> Outline:
-    """Makes the parts of a run from shapes alone.
+def build(
+    config: ConfigDict, *, purpose: Purpose = "train", abstract: bool = False, weights_optional: bool = False
+) -> Experiment:
+    """Builds what a config describes; whatever the user can fix is reported here, before anything is compiled.
 
     Args:
-      config: the config.
-      opened: the weights; None where there are none, or none at hand.
+      config: the config; it is not changed, and may build again in the same process.
+      purpose: "train" builds the model for the classes of the data; "evaluate" keeps the head of the weights, and gives
+        the labels of the data in its order; "features" builds the model without a head.
+      abstract: whether shapes are enough: neither data nor weights need be at hand, no array is read, and no device
+        is taken. Without data the classes are those of the weights.
+      weights_optional: whether an abstract experiment does without weights where they cannot be opened.
+
+    Raises:
+      UserError: data or weights cannot be opened, do not fit each other or the config, or a batch cannot be shared out
+        evenly over the devices.
     """
+    if abstract:
+        return _outline(config, weights_optional)
+    partitioner = options.partitioner(config, "jit" if purpose == "features" else "")
+    if purpose == "train":
+        check_devices(config.train.batch_size, partitioner, "train.batch_size")
+    check_devices(options.eval_batch_size(config), partitioner, "eval.batch_size")
+    opened, source = open_both(config)
+    if purpose == "train":
+        return _training(config, opened, source, partitioner)
+    if purpose == "evaluate":
+        return _evaluation(config, opened, source, partitioner)
+    return _features(config, opened, source, partitioner)
+
+
+def build_run(workdir: Path) -> tuple[Model, dict[str, Any], int]:
+    """Builds the model of a run with its best variables, as numpy arrays; returns them and their step.
+
+    Raises:
+      UserError: there is no run, or it has no checkpoint yet.
+    """
+    model = load_model(files.read_json(workdir / "model.json"))
+    step, variables = read_best(workdir)
+    files.note_unfinished(workdir, f"step {step}")
+    return model, variables, step
+
+
+def _training(
+    config: ConfigDict, opened: pretrained.Weights | None, source: data.Source, partitioner: Partitioner
+) -> Experiment:
+    splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
+    model = make_model(config, opened, source.classes)
+    variables, report = make_variables(config, opened, model, head=config.model.head)
+    steps_per_epoch = len(splits.train) / config.train.batch_size
+    plan = make_plan(
+        config,
+        model.module,
+        variables["params"],
+        steps_per_epoch=steps_per_epoch,
+        new_head=has_new_head(report),
+    )
+    return Experiment(
+        config=config,
+        model=model,
+        variables=variables,
+        load_report=report,
+        splits=splits,
+        plan=plan,
+        partitioner=partitioner,
+        loss=choose_loss(config, len(model.classes), splits.train.labels),
+        eval_loss=evaluation_loss(config, len(model.classes)),
+        loss_name=config.train.loss,
+        origin=source.uri,
+    )
+
+
+def _outline(config: ConfigDict, weights_optional: bool) -> Experiment:
+    opened = _weights_at_hand(config, weights_optional)
     classes, origin = _find_classes(config, opened)
-    model = setup.make_model(config, opened, classes)
-    load_report = None if opened is None else setup.examine(config, opened, model)
+    model = make_model(config, opened, classes)
+    report = None if opened is None else examine_weights(config, opened, model)
     shapes = nest(abstract_variables(model.module, model.pixels.size))
-    new_head = setup.has_new_head(load_report)
+    # In epochs of any length.
+    new_head = has_new_head(report)
     plan = make_plan(config, model.module, shapes["params"], steps_per_epoch=1e6, new_head=new_head)
-    return Outline(model, origin, shapes, load_report, plan)
+    return Experiment(
+        config=config,
+        model=model,
+        variables=shapes,
+        load_report=report,
+        splits=_no_splits(classes),
+        plan=plan,
+        partitioner=NOWHERE,
+        loss=softmax_cross_entropy,  # Class weights need data to count, and cost nothing.
+        eval_loss=softmax_cross_entropy,
+        loss_name=config.train.loss,
+        origin=origin,
+    )
+
+
+def _evaluation(
+    config: ConfigDict, opened: pretrained.Weights | None, source: data.Source, partitioner: Partitioner
+) -> Experiment:
+    if opened is None:
+        raise UserError("eval needs weights: give --config.model.weights (run:WORKDIR for a run of yours).")
+    name, dataset = choose_split(config.eval.split or config.data.test, source)
+    classes, dataset = align_classes(opened.num_classes, opened.classes, source, dataset)
+    model = make_model(config, opened, classes)
+    variables, report = make_variables(config, opened, model, head="keep")
+    splits = replace(_no_splits(classes), test=dataset)
+    # A run knows with which loss it trained.
+    location = config.model.weights
+    trained = files.run_config(Path(location.removeprefix("run:"))) if location.startswith("run:") else config
+    loss = evaluation_loss(trained, len(classes))
+    return Experiment(
+        config=config,
+        model=model,
+        variables=variables,
+        load_report=report,
+        splits=splits,
+        plan=NOTHING,
+        partitioner=partitioner,
+        loss=loss,
+        eval_loss=loss,
+        loss_name=trained.train.loss,
+        origin=name,
+    )
+
+
+def _features(
+    config: ConfigDict, opened: pretrained.Weights | None, source: data.Source, partitioner: Partitioner
+) -> Experiment:
+    splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
+    if splits.test is None:
+        raise UserError(f"{source.uri} has no test split to measure on: name one with --config.data.test.")
+    model = make_model(config, opened, ())
+    variables, report = make_variables(config, opened, model, head=config.model.head)
+    return Experiment(
+        config=config,
+        model=model,
+        variables=variables,
+        load_report=report,
+        splits=splits,
+        plan=NOTHING,
+        partitioner=partitioner,
+        loss=softmax_cross_entropy,
+        eval_loss=softmax_cross_entropy,
+        loss_name=config.train.loss,
+        origin=source.uri,
+    )
+
+
+def _weights_at_hand(config: ConfigDict, optional: bool) -> pretrained.Weights | None:
+    """Opens the weights, or says how to do without them."""
+    try:
+        return open_weights(config)
+    except UserError as error:
+        if config.model.name == "auto":
+            raise
+        if optional:
+            return None
+        raise UserError(f'{error}\nTo see the model without them: --config.model.weights=""') from error
 
 
 def _find_classes(config: ConfigDict, opened: pretrained.Weights | None) -> tuple[tuple[str, ...], str]:
@@ -95,4 +239,32 @@ def _find_classes(config: ConfigDict, opened: pretrained.Weights | None) -> tupl
         return (
             names,
             "the weights, since the data are not here" if opened else "nothing: neither data nor weights are here",
+        )
+
+
+def _no_splits(classes: tuple[str, ...]) -> data.Splits:
+    """Returns splits without an example."""
+    none = data.Dataset(classes, np.zeros(0, np.int32), (), _no_example)
+    return data.Splits(none, none, None, ())
+
+
+def _no_example(index: int) -> NoReturn:
+    raise IndexError(f"there is no example {index}: no data were opened")
+
+
+def _no_devices(*_: Any, **__: Any) -> NoReturn:
+    raise RuntimeError("an abstract experiment lies on no device")
+
+
+NOWHERE = Partitioner(0, None, _no_devices, _no_devices, _no_devices, _no_devices, _no_devices)
+"""The partitioner of an abstract experiment: it takes no device of this process."""
+
+
+def check_devices(batch_size: int, partitioner: Partitioner, key: str) -> None:
+    """Raises a UserError unless the batch can be shared out evenly."""
+    if batch_size % partitioner.devices:
+        near = -(-batch_size // partitioner.devices) * partitioner.devices
+        raise UserError(
+            f"{key} is {batch_size}, which cannot be shared out evenly over {partitioner.devices} devices: "
+            f"give a multiple of {partitioner.devices}, such as {near}."
         )

@@ -3,25 +3,24 @@
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from jaxtl import data
 from jaxtl.data.loader import Batch
 from jaxtl.errors import UserError
-from jaxtl.evaluate.accumulate import accumulate_batches, eval_step
-from jaxtl.experiment import setup
-from jaxtl.experiment.backbone import Prefix, min_side, shard, stored_features, train_view
+from jaxtl.evaluate.evaluator import Evaluator, compile_evaluator
+from jaxtl.experiment import options
+from jaxtl.experiment.backbone import Backbone, make_backbone, stored_features
+from jaxtl.experiment.build import Experiment
+from jaxtl.experiment.feature_decision import Decision, Features, Room, decide
+from jaxtl.experiment.steps import dummy_batch
 from jaxtl.feature_cache import features, store
+from jaxtl.finetune.stages import Stage
 from jaxtl.parallel import processes
-from jaxtl.parallel.partitioner import Partitioner
-
-# (variables on the devices, data set, stop=never) -> accumulators
-Evaluate = Callable[..., dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -33,33 +32,32 @@ class Inputs:
       cached: whether "image" holds features; images are normalised by the step, features are not.
       dummy: an empty batch of this host.
       batches: step -> this host's batches from that step on, without end.
-      compile_evaluation: variables -> (variables on the devices, data set, stop=never) -> accumulators.
+      compile_evaluator: variables on the devices -> what measures such variables on a data set.
     """
 
     model: Any
     cached: bool
     dummy: Mapping[str, np.ndarray]
     batches: Callable[[int], Iterator[Batch]]
-    compile_evaluation: Callable[[Any], Evaluate]
+    compile_evaluator: Callable[[Any], Evaluator]
 
 
-def into_memory(config: ConfigDict, splits: data.Splits, min_side: int) -> data.Splits:
+def load_into_memory(experiment: Experiment) -> Experiment:
     """Decodes what fits into memory, which finds broken images before the first step.
 
     Of several processes each looks at what it reads in one epoch, so that together they look at everything.
     """
+    config, splits = experiment.config, experiment.splits
     budget = config.data.cache_gib * 2**30
     whole = len(splits.train) + len(splits.val) + (len(splits.test) if splits.test else 0)
-    sizes = {"train": config.train.batch_size, "eval": config.eval.batch_size or config.train.batch_size}
+    hosts = options.shard()
 
-    def load(split: data.Dataset, kind: str = "eval") -> data.Dataset:
-        seed = config.train.seed if kind == "train" else None
-        hosts = shard()
-        own = data.own_rows(len(split), batch_size=sizes[kind], seed=seed, shard=hosts) if hosts[1] > 1 else None
+    def load(split: data.Dataset, batch_size: int, seed: int | None = None, min_side: int = 0) -> data.Dataset:
+        own = data.own_rows(len(split), batch_size=batch_size, seed=seed, shard=hosts) if hosts[1] > 1 else None
         return data.preload(
             split,
             budget_bytes=int(budget * len(split) / whole),
-            min_side=min_side if kind == "train" else 0,
+            min_side=min_side,
             workers=config.data.workers,
             own=own,
         )
@@ -67,142 +65,126 @@ def into_memory(config: ConfigDict, splits: data.Splits, min_side: int) -> data.
     loaded: list[data.Splits] = []
 
     def load_all() -> None:
-        test = load(splits.test) if splits.test else None
-        loaded.append(data.Splits(load(splits.train, "train"), load(splits.val), test, splits.notes))
+        evaluated = functools.partial(load, batch_size=options.eval_batch_size(config))
+        test = evaluated(splits.test) if splits.test else None
+        min_side = options.augmentation(config).min_side(experiment.model.pixels)
+        train = load(splits.train, config.train.batch_size, config.train.seed, min_side)
+        loaded.append(data.Splits(train, evaluated(splits.val), test, splits.notes))
 
     processes.on_all_processes(load_all)
-    return loaded[0]
+    return replace(experiment, splits=loaded[0])
 
 
 def make_inputs(
-    config: ConfigDict,
-    workdir: Path,
-    model: setup.Model,
-    splits: data.Splits,
-    partitioner: Partitioner,
-    *,
-    variables: Mapping[str, Any],
-    assignment: Mapping[str, str],
-    labels: Sequence[Mapping[str, str]],
-    epochs: float,
-    began: bool | None = None,
+    experiment: Experiment, workdir: Path, *, stages: Sequence[Stage], epochs: float, began: bool | None = None
 ) -> Inputs:
     """Decides whether the run reads images or features, says so, and in the second case computes them.
 
     Args:
-      config: the config.
+      experiment: its splits train and val are computed at once, another data set when it is evaluated.
       workdir: of the run.
-      model: the model.
-      splits: train and val are computed at once, another data set when it is evaluated.
-      partitioner: of the steps.
-      variables: of the whole model.
-      assignment: path of each parameter -> its group.
-      labels: path -> group or "frozen", for each stage of the run.
+      stages: whose steps read; what is frozen in all of them can be computed once.
       epochs: length of the run.
       began: whether the run began with cached features; it goes on as it began. None for a new one.
 
     Raises:
       UserError: finetune.cache_features is "on", but there is nothing to cache or no room for it.
     """
-    f = config.finetune
+    f, names = experiment.config.finetune, [name for name, _ in experiment.model.module.groups()]
     mode = f.cache_features if began is None else "on" if began else "off"
-    stop, start = features.find_cut(model.module.groups(), assignment, labels)
-    prefix = (
-        Prefix.make(config, model, variables, stop, config.eval.batch_size or config.train.batch_size) if stop else None
-    )
-    decision = _decide(config, workdir, splits, prefix, mode=mode, stop=stop, epochs=epochs)
+    labels = [stage.labels for stage in stages]
+    stop, start = features.find_cut(experiment.model.module.groups(), experiment.plan.assignment, labels)
+    backbone = make_backbone(experiment, stop) if stop else None
+    decision = _decide(experiment, workdir, backbone, mode=mode, stop=stop, epochs=epochs)
     if began and not decision.cache:
         raise UserError(f"the run began with cached features, but {decision.reason}: make room for them again.")
     if f.cache_features == "on" and not decision.cache:
         raise UserError(f'finetune.cache_features is "on", but {decision.reason}: change that, or give "auto".')
-    if prefix is None or not decision.cache:
+    if backbone is None or not decision.cache:
         if stop and mode != "off":
-            print(f"{_range(model, stop)} are frozen, but computed in every step: {decision.reason}")
-        return _images(config, model, splits, partitioner)
+            print(f"the groups {names[0]} to {stop} are frozen, but computed in every step: {decision.reason}")
+        return read_images(experiment)
     views = "" if f.cache_views == 1 else f" in {f.cache_views} views"
-    print(f"{_range(model, stop)} are frozen and computed once for each image{views}: {decision.reason}")
+    print(f"the groups {names[0]} to {stop} are frozen and computed once for each image{views}: {decision.reason}")
     begun = time.perf_counter()
-    stored = stored_features(config, workdir, model, splits, prefix, in_memory=decision.where == "memory")
-    print(f"features of {len(splits.train) + len(splits.val):,} images: {time.perf_counter() - begun:.1f} s")
-    return _features(config, model, splits, partitioner, prefix, stored, start)
+    stored = stored_features(experiment, workdir, backbone, in_memory=decision.where == "memory")
+    images = len(experiment.splits.train) + len(experiment.splits.val)
+    print(f"features of {images:,} images: {time.perf_counter() - begun:.1f} s")
+    return _read_features(experiment, backbone, stored, start)
 
 
 def _decide(
-    config: ConfigDict,
-    workdir: Path,
-    splits: data.Splits,
-    prefix: Prefix | None,
-    *,
-    mode: str,
-    stop: str,
-    epochs: float,
-) -> features.Decision:
-    """Decides whether the features of this run are cached, as all its processes do; see `features.decide`."""
+    experiment: Experiment, workdir: Path, backbone: Backbone | None, *, mode: str, stop: str, epochs: float
+) -> Decision:
+    """Decides whether the features of this run are cached, as all its processes do."""
+    config, splits = experiment.config, experiment.splits
     f = config.finetune
     rows = f.cache_views * len(splits.train) + len(splits.val)
     # Mixing blends images: blending their features instead would be something else.
     blended = bool(config.augment.mixup or config.augment.cutmix)
     free = store.free_bytes(Path(f.cache_dir or workdir).absolute())
-    return features.decide(
-        mode,
+    there = Features(
         stop=stop,
-        exact=(_is_plain(config) or f.cache_views > 1) and not blended,
+        exact=(options.augmentation(config).is_plain or f.cache_views > 1) and not blended,
+        blended=blended,
         passes=epochs / f.cache_views,
-        needed=rows * prefix.bytes_per_image if prefix else 0,
+        size=rows * backbone.bytes_per_image if backbone else 0,
+    )
+    room = Room(
         memory=int(config.data.cache_gib * 2**30),
         # Of the host that has least: all decide alike.
         disk=min(map(int, processes.gather(str(free)))),
         on_disk=bool(f.cache_dir),
-        blended=blended,
     )
+    return decide(mode, there, room)
 
 
-def _is_plain(config: ConfigDict) -> bool:
-    augment = config.augment
-    return augment.crop == "none" and not augment.flip and not augment.color_jitter
+def read_images(experiment: Experiment) -> Inputs:
+    """Returns inputs that decode and augment images in every epoch."""
+    config, model = experiment.config, experiment.model
+    augmentation, size = options.augmentation(config), model.pixels.size
 
-
-def _range(model: setup.Model, stop: str) -> str:
-    return f"the groups {model.module.groups()[0][0]} to {stop}"
-
-
-def _images(config: ConfigDict, model: setup.Model, splits: data.Splits, partitioner: Partitioner) -> Inputs:
     def batches(start_step: int) -> Iterator[Batch]:
         return data.train_batches(
-            splits.train,
+            experiment.splits.train,
             batch_size=config.train.batch_size,
             seed=config.train.seed,
-            view=train_view(config, model),
+            view=data.RandomView(model.pixels, augmentation),
             start_step=start_step,
-            shard=shard(),
-            workers=config.data.workers,
-            reader=config.data.reader,
-            min_side=min_side(config, model),
+            shard=options.shard(),
+            min_side=augmentation.min_side(model.pixels),
+            reading=options.reading(config),
         )
 
-    size = config.eval.batch_size or config.train.batch_size
-    loss = setup.evaluation_loss(config, len(model.classes))
-    return Inputs(
-        model=model.module,
-        cached=False,
-        dummy=setup.dummy_batch(model.pixels.size, config.train.batch_size),
+    evaluator = functools.partial(compile_image_evaluator, experiment)
+    return Inputs(model.module, False, dummy_batch(size, config.train.batch_size), batches, evaluator)
+
+
+def compile_image_evaluator(experiment: Experiment, variables: Any) -> Evaluator:
+    """Compiles the evaluation of the whole model on images, for variables on the devices."""
+    config, model = experiment.config, experiment.model
+    batch_size = options.eval_batch_size(config)
+    batches = functools.partial(
+        data.eval_batches,
+        batch_size=batch_size,
+        view=functools.partial(data.eval_view, pixels=model.pixels),
+        shard=options.shard(),
+        reading=options.reading(config),
+    )
+    return compile_evaluator(
+        model.module,
+        variables,
+        experiment.partitioner,
         batches=batches,
-        compile_evaluation=lambda variables: setup.compile_evaluation(
-            model, variables, partitioner, size, loss, config.data.workers, config.data.reader
-        ),
+        dummy=dummy_batch(model.pixels.size, batch_size),
+        loss_fn=experiment.eval_loss,
+        prepare=model.normalize,
     )
 
 
-def _features(
-    config: ConfigDict,
-    model: setup.Model,
-    splits: data.Splits,
-    partitioner: Partitioner,
-    prefix: Prefix,
-    stored: features.FeatureRows,
-    start: str,
-) -> Inputs:
-    suffix: Any = features.Suffix(model.module, start)
+def _read_features(experiment: Experiment, backbone: Backbone, stored: features.FeatureRows, start: str) -> Inputs:
+    config, splits = experiment.config, experiment.splits
+    suffix: Any = features.Suffix(experiment.model.module, start)
     views = config.finetune.cache_views
 
     def batches(start_step: int) -> Iterator[Batch]:
@@ -213,32 +195,27 @@ def _features(
             batch_size=config.train.batch_size,
             seed=config.train.seed,
             start_step=start_step,
-            shard=shard(),
+            shard=options.shard(),
         )
 
     def evaluation_batches(dataset: data.Dataset) -> Iterator[Batch]:
         if dataset is not splits.val:
-            return prefix.batches(dataset)
-        first = views * len(splits.train)
-        return features.eval_batches(stored, dataset.labels, batch_size=prefix.batch_size, first=first, shard=shard())
+            return backbone.batches(dataset)
+        first, size = views * len(splits.train), backbone.batch_size
+        return features.eval_batches(stored, dataset.labels, batch_size=size, first=first, shard=options.shard())
 
     def dummy(batch_size: int) -> dict[str, np.ndarray]:
-        images = setup.dummy_batch(model.pixels.size, batch_size)
-        return {**images, "image": np.zeros((len(images["label"]), *prefix.shape), prefix.dtype)}
+        images = dummy_batch(experiment.model.pixels.size, batch_size)
+        return {**images, "image": np.zeros((len(images["label"]), *backbone.shape), backbone.dtype)}
 
-    def compile_evaluation(variables: Any) -> Evaluate:
-        loss = setup.evaluation_loss(config, len(model.classes))
-        step = functools.partial(eval_step, model=suffix, loss_fn=loss)
-        compiled = partitioner.compile(step, variables, partitioner.shard_batch(dummy(prefix.batch_size)))
+    def evaluator(variables: Any) -> Evaluator:
+        return compile_evaluator(
+            suffix,
+            variables,
+            experiment.partitioner,
+            batches=evaluation_batches,
+            dummy=dummy(backbone.batch_size),
+            loss_fn=experiment.eval_loss,
+        )
 
-        def evaluate(variables: Any, dataset: data.Dataset, stop=lambda: False) -> dict[str, np.ndarray]:
-            return accumulate_batches(
-                lambda *arguments: partitioner.gather(compiled(*arguments)),
-                variables,
-                map(partitioner.shard_batch, evaluation_batches(dataset)),
-                stop=stop,
-            )
-
-        return evaluate
-
-    return Inputs(suffix, True, dummy(config.train.batch_size), batches, compile_evaluation)
+    return Inputs(suffix, True, dummy(config.train.batch_size), batches, evaluator)

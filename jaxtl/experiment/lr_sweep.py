@@ -2,17 +2,18 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from jaxtl.experiment import setup
-from jaxtl.experiment import steps as steps_lib
+from jaxtl.experiment import options
+from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.input_pipeline import Inputs
+from jaxtl.experiment.steps import Step, make_state, make_step
 from jaxtl.experiment.training_plan import Plan
 from jaxtl.train import lr_range_test
-from jaxtl.train.losses import Loss
 from jaxtl.train.optimizer import OptimizerOptions
 from jaxtl.train.scanned_state import first_by_scanned, with_scanned
 
@@ -20,53 +21,50 @@ from jaxtl.train.scanned_state import first_by_scanned, with_scanned
 _CHECK_STEPS, _FAR = 10, 10.0
 
 
-def sweep(
-    config: ConfigDict,
-    model: setup.Model,
-    plan: Plan,
-    loss: Loss,
-    inputs: Inputs,
-    variables: Mapping[str, Any],
-    *,
-    steps: int,
-    low: float,
-    high: float,
-    per_group: bool = False,
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep: its steps, the rates of the head from the first to the last, and whether each group has one alone."""
+
+    steps: int = 100
+    low: float = 1e-7
+    high: float = 10.0
+    per_group: bool = False
+
+
+def run_sweep(
+    experiment: Experiment, inputs: Inputs, variables: Mapping[str, Any], given: Sweep
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Sweeps the first stage of a plan on a copy of its first state; returns name -> (rates [n], losses [n])."""
+    plan = experiment.plan
     stage = plan.stages[0]
-    rate = lr_range_test.exponential(low, high, steps)
-    swept = _swept(plan, rate, config.optimizer.learning_rate, per_group=per_group)
-    partitioner = with_scanned(setup.partitioner_for(config, "jit"), swept.scanned)
+    rate = lr_range_test.exponential(given.low, given.high, given.steps)
+    swept = _swept(plan, rate, experiment.config.optimizer.learning_rate, per_group=given.per_group)
+    # Whatever the config says: all batches of a chunk lie on the devices at once.
+    partitioner = with_scanned(options.partitioner(experiment.config, "jit"), swept.scanned)
     optimizer = swept.make_optimizer(stage)
+    sweeping = dataclasses.replace(experiment, plan=swept, partitioner=partitioner)
 
-    def make_step(masks):
-        moving = lr_range_test.masked(optimizer, first_by_scanned(plan.assignment, swept.scanned), masks)
-        return steps_lib.make_step(
-            config, model, swept, stage, optimizer=moving, loss=loss, module=inputs.model, cached=inputs.cached
-        )
+    def masked_step(masks: Mapping[str, jax.Array]) -> Step:
+        masked = lr_range_test.masked(optimizer, first_by_scanned(plan.assignment, swept.scanned), masks)
+        return make_step(sweeping, stage, masked, module=inputs.model, cached=inputs.cached)
 
     losses = lr_range_test.sweep(
-        make_step,
-        partitioner.shard_state(steps_lib.make_state(config, variables, stage, optimizer)),
+        masked_step,
+        partitioner.shard_state(make_state(sweeping, stage, optimizer, variables)),
         lambda: map(partitioner.shard_batch, inputs.batches(0)),
-        steps=steps,
-        masks=lr_range_test.masks_for(plan.assignment, stage.labels, per_group=per_group),
+        steps=given.steps,
+        masks=lr_range_test.masks_for(plan.assignment, stage.labels, per_group=given.per_group),
     )
-    rates = np.asarray(rate(np.arange(steps)), np.float64)
+    rates = np.asarray(rate(np.arange(given.steps)), np.float64)
     return {name: (rates[: len(values)], values) for name, values in losses.items()}
 
 
-def warn(config: ConfigDict, *parts: Any) -> None:
-    """Prints a warning if the configured rate is over ten times the one at which a short sweep diverges.
-
-    Args:
-      config: the config.
-      parts: model, plan, loss, inputs and variables, as `sweep` takes them.
-    """
-    chosen = config.optimizer.learning_rate
+def warn(experiment: Experiment, inputs: Inputs, variables: Mapping[str, Any]) -> None:
+    """Prints a warning if the configured rate is over ten times the one at which a short sweep diverges."""
+    chosen = experiment.config.optimizer.learning_rate
     # No further than the question needs: what diverges only above a tenth of the chosen rate is no reason to warn.
-    rates, losses = sweep(config, *parts, steps=_CHECK_STEPS, low=chosen / 1e5, high=chosen / _FAR)["all"]
+    short = Sweep(steps=_CHECK_STEPS, low=chosen / 1e5, high=chosen / _FAR)
+    rates, losses = run_sweep(experiment, inputs, variables, short)["all"]
     limit = lr_range_test.suggest(rates, losses).get("diverges")
     if limit is not None:
         print(

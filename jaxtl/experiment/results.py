@@ -4,32 +4,32 @@ from pathlib import Path
 from typing import Any
 
 from jaxtl.evaluate.metrics import headline
-from jaxtl.experiment.opening import Run
+from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.training_plan import Plan
 from jaxtl.train.progress import Progress
 
 
-def results_of(run: Run, step: int, progress: Progress) -> dict[str, Any]:
+def results_of(experiment: Experiment, step: int, progress: Progress) -> dict[str, Any]:
     """Returns what results.json holds of a run that has trained, but for the test split."""
     return {
-        "model": run.model.name,
-        "weights": run.config.model.weights,
-        "data": run.config.data.source,
-        "classes": list(run.model.classes),
-        "loss": run.config.train.loss,
-        "parameters": run.plan.counts,
+        "model": experiment.model.name,
+        "weights": experiment.config.model.weights,
+        "data": experiment.config.data.source,
+        "classes": list(experiment.model.classes),
+        "loss": experiment.loss_name,
+        "parameters": experiment.plan.counts,
         "steps": step,
         "best_step": progress.best_step,
-        "monitor": run.config.train.monitor,
+        "monitor": experiment.config.train.monitor,
         "seconds": {},
         "train": {
             "images_per_second": progress.images / max(progress.seconds["train"], 1e-9),
             "loss": progress.train.get("loss"),
             "skipped": progress.skipped,
         },
-        "cost": _costs(run.plan, progress),
-        "val": {**progress.val, "count": len(run.splits.val)},
-    } | ({"ema": {"decay": run.config.train.ema_decay, **progress.both}} if progress.both else {})
+        "cost": _costs(experiment.plan, progress),
+        "val": {**progress.val, "count": len(experiment.splits.val)},
+    } | ({"ema": {"decay": experiment.config.train.ema_decay, **progress.both}} if progress.both else {})
 
 
 def _costs(plan: Plan, progress: Progress) -> dict[str, Any]:

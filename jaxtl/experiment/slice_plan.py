@@ -17,9 +17,9 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxtl.errors import UserError
-from jaxtl.experiment import setup, steps
+from jaxtl.experiment import steps
 from jaxtl.experiment import workdir as files
-from jaxtl.experiment.build import outline
+from jaxtl.experiment.build import build
 from jaxtl.parallel.backend import compiling_for
 from jaxtl.parallel.mesh import AXES, abstract_arguments, mesh_shape
 from jaxtl.parallel.partitioner import make_partitioner
@@ -164,9 +164,9 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], *, own: bool) -> Pr
     config.model.scan = False
     rules, mesh = dict(config.train.sharding), dict(config.train.mesh)
     partitioner = make_partitioner("jit", mesh=mesh, rules=rules, devices=devices)
-    known = outline(config, setup.try_weights(config))
-    step, state = steps.abstract_step(config, known.model, known.plan, known.plan.stages[0], known.shapes)
-    batch = setup.global_batch_shapes(setup.dummy_batch(known.model.pixels.size, config.train.batch_size))
+    experiment = build(config, abstract=True, weights_optional=True)
+    step, state = steps.abstract_step(experiment, experiment.plan.stages[0])
+    batch = steps.global_batch_shapes(steps.dummy_batch(experiment.model.pixels.size, config.train.batch_size))
     partitioner.check(state.variables)
     arguments = abstract_arguments(state, batch, mesh=mesh, rules=rules, devices=devices)
     try:

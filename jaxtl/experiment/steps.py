@@ -1,5 +1,6 @@
-"""From a config to the parts of a step: its loss, what prepares a batch, and its options."""
+"""The parts of a step that an experiment describes: step, state, and what they cost."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,56 +10,48 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
-from jaxtl.data.normalize import normalize
-from jaxtl.errors import UserError
-from jaxtl.experiment import setup
+from jaxtl.experiment import options
+from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.training_plan import Plan
 from jaxtl.finetune.param_groups import FROZEN, flatten, unflatten
 from jaxtl.finetune.stages import Stage
-from jaxtl.parallel.partitioner import Partitioner
 from jaxtl.parallel.scanned_layers import unstack_layers
-from jaxtl.profiling.cost import Cost, model_gflop, reference_cost
+from jaxtl.profiling.cost import Cost, model_gflop, reference_cost, step_cost
 from jaxtl.train import ema, loss_scaling
-from jaxtl.train.losses import Loss, balanced_weights, make_loss, softmax_cross_entropy
 from jaxtl.train.mixing import mix
 from jaxtl.train.penalties import make_penalty
 from jaxtl.train.scanned_state import first_by_scanned, scanned_state, with_scanned
 from jaxtl.train.state import TrainState, with_params
-from jaxtl.train.step import StepOptions, train_step
+from jaxtl.train.step import train_step
 from jaxtl.train.storage_dtype import cast, rounded_leaves, with_cast_frozen
 
 T = TypeVar("T")
+Step = functools.partial[tuple[TrainState, dict[str, jax.Array]]]  # (state, batch) -> (state, scalars)
 
 
 def make_step(
-    config: ConfigDict,
-    model: setup.Model,
-    plan: Plan,
+    experiment: Experiment,
     stage: Stage,
-    *,
     optimizer: optax.GradientTransformation,
-    loss: Loss,
+    *,
     module: Any = None,
     cached: bool = False,
-) -> functools.partial[tuple[TrainState, dict[str, jax.Array]]]:
+) -> Step:
     """Returns the train step of a stage: (state, batch) -> (state, scalars).
 
     Args:
-      config: the config.
-      model: with its pixel facts.
-      plan: of the run.
+      experiment: with the plan that the stage is of.
       stage: one of its stages.
       optimizer: of the stage.
-      loss: from `choose_loss`.
       module: what to apply; the model's own by default.
       cached: whether batches hold features, which are neither normalised nor mixed.
     """
+    config, model, plan = experiment.config, experiment.model, experiment.plan
     augment = config.augment
 
-    def prepare(batch, key):
-        batch = {**batch, "image": normalize(batch["image"], model.pixels)}
+    def prepare(batch: Mapping[str, jax.Array], key: jax.Array) -> Mapping[str, jax.Array]:
+        batch = model.normalize(batch)
         return mix(batch, key, mixup_alpha=augment.mixup, cutmix_alpha=augment.cutmix, num_classes=len(model.classes))
 
     penalty = make_penalty(stage.labels, plan.assignment, l1=config.finetune.l1, l2=config.finetune.l2)
@@ -67,117 +60,86 @@ def make_step(
         model=module or model.module,
         optimizer=optimizer,
         groups=first_by_scanned(stage.labels, plan.scanned),
-        loss_fn=loss,
+        loss_fn=experiment.loss,
         prepare=None if cached else prepare,
         penalty=penalty and (lambda leaves: penalty(flatten(unstack_layers(unflatten(leaves))))),
-        options=StepOptions(
-            clip_norm=config.optimizer.clip_norm,
-            accumulate=config.train.accumulate,
-            sam_rho=config.optimizer.sam_rho,
-            skip_nonfinite=config.train.skip_nonfinite,
-            ema_decay=config.train.ema_decay,
-            ema_since=first_by_scanned(stage.since, plan.scanned),
-        ),
+        options=options.step(config, first_by_scanned(stage.since, plan.scanned)),
     )
 
 
 def make_state(
-    config: ConfigDict, variables: Mapping[str, Any], stage: Stage, optimizer: optax.GradientTransformation
+    experiment: Experiment, stage: Stage, optimizer: optax.GradientTransformation, variables: Any = None
 ) -> TrainState:
-    """Returns the state that a stage would start from if it were the first."""
-    average = ema.trained_leaves(variables, stage.labels) if config.train.ema_decay else None
-    loss_scale = config.train.loss_scale or (loss_scaling.FLOAT16_SCALE if config.train.precision == "float16" else 0.0)
-    return TrainState.create(
-        variables, optimizer, jax.random.key(config.train.seed), ema=average, loss_scale=loss_scale
-    )
+    """Returns the state that a stage would start from if it were the first, of the experiment's variables or others."""
+    train = experiment.config.train
+    variables = experiment.variables if variables is None else variables
+    average = ema.trained_leaves(variables, stage.labels) if train.ema_decay else None
+    loss_scale = train.loss_scale or (loss_scaling.FLOAT16_SCALE if train.precision == "float16" else 0.0)
+    return TrainState.create(variables, optimizer, jax.random.key(train.seed), ema=average, loss_scale=loss_scale)
 
 
-def abstract_step(
-    config: ConfigDict, model: setup.Model, plan: Plan, stage: Stage, shapes: Mapping[str, Any]
-) -> tuple[functools.partial[tuple[TrainState, dict[str, jax.Array]]], TrainState]:
-    """Returns the step of a stage and the shapes of the state that it takes, from those of the variables."""
-    optimizer = plan.make_optimizer(stage)
-    # Class weights need data to count, and cost nothing.
-    step = make_step(config, model, plan, stage, optimizer=optimizer, loss=softmax_cross_entropy)
-    return step, abstract_state(config, model, plan, stage, shapes, optimizer)
+def abstract_step(experiment: Experiment, stage: Stage) -> tuple[Step, TrainState]:
+    """Returns the step of a stage and the shapes of the state that it takes."""
+    optimizer = experiment.plan.make_optimizer(stage)
+    return make_step(experiment, stage, optimizer), abstract_state(experiment, stage, optimizer)
 
 
-def abstract_state(
-    config: ConfigDict,
-    model: setup.Model,
-    plan: Plan,
-    stage: Stage,
-    variables: Mapping[str, Any],
-    optimizer: optax.GradientTransformation,
-) -> TrainState:
+def abstract_state(experiment: Experiment, stage: Stage, optimizer: optax.GradientTransformation) -> TrainState:
     """Returns the shapes of the state that the step of a stage takes: one copy, as it lies on the devices."""
-    to_cast = cast_paths(config, model, plan, variables)
+    to_cast = _cast_paths(experiment)
 
-    def begin(tree):
-        state = with_params(make_state(config, tree, stage, optimizer), lambda params: cast(params, to_cast))
-        return scanned_state(state, plan.scanned)
+    def begin(tree: Any) -> TrainState:
+        state = make_state(experiment, stage, optimizer, tree)
+        return scanned_state(with_params(state, lambda params: cast(params, to_cast)), experiment.plan.scanned)
 
-    return jax.eval_shape(begin, variables)
+    return jax.eval_shape(begin, experiment.variables)
 
 
-def place_states(
-    config: ConfigDict, model: setup.Model, plan: Plan, variables: dict[str, Any], partitioner: Partitioner
-) -> tuple[Partitioner, dict[str, Any]]:
-    """Returns the partitioner of a run's states, and its variables, in the memory of the host where states differ.
+def place_states(experiment: Experiment) -> Experiment:
+    """Returns the experiment with the partitioner of its states, and its variables on the host where states differ.
 
     Frozen parameters are kept as finetune.frozen_dtype says, and blocks in the stacks of the plan.
     """
-    partitioner = with_scanned(partitioner, plan.scanned)
-    to_cast = cast_paths(config, model, plan, variables)
-    if to_cast or plan.scanned:
+    partitioner = with_scanned(experiment.partitioner, experiment.plan.scanned)
+    variables, to_cast = experiment.variables, _cast_paths(experiment)
+    if to_cast or experiment.plan.scanned:
         variables = jax.device_get(variables)  # The devices are to hold them once.
-    return with_cast_frozen(partitioner, variables["params"], to_cast) if to_cast else partitioner, variables
+    if to_cast:
+        partitioner = with_cast_frozen(partitioner, variables["params"], to_cast)
+    partitioner.check(variables)
+    return dataclasses.replace(experiment, partitioner=partitioner, variables=variables)
 
 
-def cast_paths(config: ConfigDict, model: setup.Model, plan: Plan, variables: Mapping[str, Any]) -> set[str]:
+def _cast_paths(experiment: Experiment) -> set[str]:
     """Returns the parameters that the devices hold in bfloat16: none unless finetune.frozen_dtype says so."""
-    if config.finetune.frozen_dtype == "float32":
+    if experiment.config.finetune.frozen_dtype == "float32":
         return set()
+    model, labels = experiment.model, experiment.plan.labels
     image = jax.ShapeDtypeStruct((1, model.pixels.size, model.pixels.size, 3), jnp.float32)
-    rounded = rounded_leaves(model.module, variables, image)
-    return {path for path in rounded if plan.labels[path] == FROZEN}
+    return {path for path in rounded_leaves(model.module, experiment.variables, image) if labels[path] == FROZEN}
 
 
-def choose_loss(config: ConfigDict, classes: int, labels: np.ndarray) -> Loss:
-    """Returns the loss that the config describes.
-
-    Args:
-      config: the config.
-      classes: number of classes.
-      labels: of the training split, to count the classes.
-
-    Raises:
-      UserError: there are more or fewer weights than classes, or the loss is no such function.
-    """
-    text = config.train.class_weights
-    weights = None
-    if text == "balanced":
-        weights = balanced_weights(np.bincount(labels, minlength=classes))
-    elif text:
-        weights = np.asarray([float(number) for number in text.split(",")], np.float32)
-        if len(weights) != classes:
-            raise UserError(
-                f"train.class_weights has {len(weights)} numbers, but there are {classes} classes: give one a class."
-            )
-    return make_loss(
-        config.train.loss,
-        num_classes=classes,
-        label_smoothing=config.train.label_smoothing,
-        gamma=config.train.focal_gamma,
-        weights=weights,
-    )
+def dummy_batch(size: int, batch_size: int) -> dict[str, np.ndarray]:
+    """Returns this host's rows of an empty batch of images [B, size, size, 3], of the shapes that the data give."""
+    rows = batch_size // jax.process_count()
+    return {
+        "image": np.zeros((rows, size, size, 3), np.uint8),
+        "label": np.zeros(rows, np.int32),
+        "mask": np.ones(rows, np.float32),
+    }
 
 
-def begin_reference_cost(config: ConfigDict, model: setup.Model, plan: Plan, variables: Any) -> Future[Cost]:
+def global_batch_shapes(dummy: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of the batch of which each host holds such rows."""
+    hosts = jax.process_count()
+    return {key: jax.ShapeDtypeStruct((hosts * len(x), *x.shape[1:]), x.dtype) for key, x in dummy.items()}
+
+
+def begin_reference_cost(experiment: Experiment) -> Future[Cost]:
     """Starts counting what evaluation and full fine-tuning would cost, while the compiler works on the step."""
-    size = model.pixels.size
-    image = jax.ShapeDtypeStruct((config.train.batch_size, size, size, 3), jnp.float32)
-    return _begin(reference_cost, model.module, variables, plan.assignment, image)
+    model, size = experiment.model, experiment.model.pixels.size
+    image = jax.ShapeDtypeStruct((experiment.config.train.batch_size, size, size, 3), jnp.float32)
+    return _begin(reference_cost, model.module, experiment.variables, experiment.plan.assignment, image)
 
 
 def begin_step_count(step: functools.partial[Any], state: TrainState, batch: Any) -> Future[float]:
@@ -190,6 +152,15 @@ def _begin(function: Callable[..., T], *arguments: Any) -> Future[T]:
     future = pool.submit(function, *arguments)
     pool.shutdown(wait=False)
     return future
+
+
+def stage_cost(experiment: Experiment, stage: Stage) -> str:
+    """Compiles the step of a stage for one device, from shapes alone, and tells what it costs, in one line."""
+    step, state = abstract_step(experiment, stage)
+    dummy = dummy_batch(experiment.model.pixels.size, experiment.config.train.batch_size)
+    reference = begin_reference_cost(experiment)
+    compiled = jax.jit(step, donate_argnums=0).lower(state, dummy).compile()
+    return cost_line(step_cost(step, compiled, state, dummy) | reference.result(), experiment.plan, stage)
 
 
 def cost_line(cost: Mapping[str, float], plan: Plan, stage: Stage) -> str:

@@ -2,24 +2,24 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
 from jaxtl.errors import UserError
+from jaxtl.experiment import options
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.finetune.param_groups import FROZEN
 from jaxtl.finetune.stages import Schedule, Stage, make_stages, staged_schedule
 from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.scanned_state import factors_by_scanned, find_scanned, first_by_scanned, over_scanned
 from jaxtl.train.schedules import make_schedule
-
-_OPTIONS = [field.name for field in dataclasses.fields(OptimizerOptions) if field.name != "learning_rate"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Plan:
         trainable = self.count(path for path, label in self.labels.items() if label != FROZEN)
         return {"total": total, "trainable": trainable, "frozen": total - trainable}
 
-    def count(self, paths) -> int:
+    def count(self, paths: Iterable[str]) -> int:
         """Returns the number of parameters at these paths."""
         return sum(math.prod(self.shapes[path]) for path in paths)
 
@@ -88,6 +88,10 @@ class Plan:
             overrides=first_by_scanned(self.overrides, self.scanned),
         )
         return over_scanned(optimizer, self.scanned)
+
+
+NOTHING = Plan({}, (), {}, {}, lambda step: jnp.zeros(()), OptimizerOptions(), {}, {}, ())
+"""The plan of an experiment that trains nothing."""
 
 
 def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_epoch: float, new_head: bool) -> Plan:
@@ -117,7 +121,7 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
     for rule, given in f.groups.items():
         merged = {**base, **given}
         rate = _run_schedule(merged, stages, restart=f.restart_schedule, key=f"finetune.groups[{rule!r}]")
-        rules[rule] = OptimizerOptions(**{key: merged[key] for key in _OPTIONS}, learning_rate=rate)
+        rules[rule] = options.optimizer(merged, rate)
     overrides, peaks = {}, {}
     for path, group in assignment.items():
         fitting = [rule for rule in rules if groups_lib.matches(rule, path, group)]
@@ -132,7 +136,7 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
         multipliers=groups_lib.multipliers(assignment, layer_decay=f.layer_decay, rules=f.lr_multipliers),
         shapes={path: tuple(leaf.shape) for path, leaf in groups_lib.flatten(params).items()},
         schedule=schedule,
-        options=OptimizerOptions(**{key: base[key] for key in _OPTIONS}, learning_rate=schedule),
+        options=options.optimizer(base, schedule),
         overrides=overrides,
         peaks=peaks,
         notes=tuple(notes),
@@ -161,24 +165,24 @@ def _labels(
     return labels, notes
 
 
-def _run_schedule(options: Mapping[str, Any], stages: Sequence[Stage], *, restart: bool, key: str) -> Schedule:
+def _run_schedule(values: Mapping[str, Any], stages: Sequence[Stage], *, restart: bool, key: str) -> Schedule:
     """Returns step of the run -> rate, for the values of optimizer or of a rule over them."""
     shortest = min(stage.stop - stage.start for stage in stages) if restart else stages[-1].stop
-    if options["warmup_steps"] >= shortest:
+    if values["warmup_steps"] >= shortest:
         what = "its shortest stage" if restart and len(stages) > 1 else "the run"
         raise UserError(
-            f"{key}.warmup_steps is {options['warmup_steps']}, but {what} has {shortest} steps: give fewer, "
+            f"{key}.warmup_steps is {values['warmup_steps']}, but {what} has {shortest} steps: give fewer, "
             "as with --config.optimizer.warmup_steps=0, or train for more epochs."
         )
     schedules = [
         make_schedule(
-            options["schedule"],
-            peak=options["learning_rate"],
+            values["schedule"],
+            peak=values["learning_rate"],
             total_steps=stage.stop - stage.start if restart else stages[-1].stop,
-            warmup_steps=options["warmup_steps"],
-            end_factor=options["end_factor"],
-            boundaries=tuple(options["boundaries"]),
-            factor=options["factor"],
+            warmup_steps=values["warmup_steps"],
+            end_factor=values["end_factor"],
+            boundaries=tuple(values["boundaries"]),
+            factor=values["factor"],
         )
         for stage in stages
     ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxtl.data.loader import Batch, rows_in_order, train_rows
 from jaxtl.finetune.param_groups import FROZEN, Table, flatten, unflatten
+from jaxtl.parallel.fetch import one_behind
 
 MODES = ("auto", "on", "off")
 
@@ -67,73 +68,13 @@ def prefix_variables(variables: Mapping[str, Any], table: Table, stop: str) -> d
     return unflatten({path: leaf for path, leaf in leaves.items() if inside.match(path.partition("/")[2])})
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Whether features are cached, where ("memory", "disk" or ""), and why."""
-
-    cache: bool
-    where: str
-    reason: str
-
-
-def decide(
-    mode: str,
-    *,
-    stop: str,
-    exact: bool,
-    passes: float,
-    needed: int,
-    memory: int,
-    disk: int,
-    on_disk: bool = False,
-    blended: bool = False,
-) -> Decision:
-    """Decides whether to cache features.
-
-    Args:
-      mode: "auto", "on" or "off".
-      stop: the last group of the frozen prefix; "" if there is none.
-      exact: whether the features of an image are the same each time it is shown.
-      passes: how often each view of an image is shown during the run.
-      needed: bytes of all features.
-      memory: bytes they may take in memory.
-      disk: bytes they may take on disk.
-      on_disk: whether they are to lie on disk in any case.
-      blended: whether images are mixed with each other before the model sees them.
-    """
-    size = f"{needed / 2**20:,.1f} MiB of features"
-    if mode == "off":
-        return Decision(False, "", "finetune.cache_features is off")
-    if not stop:
-        return Decision(False, "", "the first group trains, so nothing comes out the same twice")
-    if blended:
-        return Decision(False, "", "augment.mixup and augment.cutmix blend images, which features cannot follow")
-    if mode == "auto" and not exact:
-        return Decision(
-            False,
-            "",
-            "augmentation shows another view each time (finetune.cache_views=K keeps K views of each image, "
-            "finetune.cache_features=on the plain one)",
-        )
-    if mode == "auto" and passes <= 1:
-        return Decision(False, "", "each view is shown once at most")
-    if not on_disk and needed <= memory:
-        return Decision(True, "memory", f"{size} fit into memory ({memory / 2**20:,.0f} MiB, data.cache_gib)")
-    if needed <= disk:
-        why = (
-            "finetune.cache_dir is set" if on_disk else f"{memory / 2**20:,.0f} MiB of memory (data.cache_gib) are few"
-        )
-        return Decision(True, "disk", f"{size} go to disk: {why}")
-    return Decision(False, "", f"{size} fit neither into memory nor on disk ({disk / 2**20:,.0f} MiB free to use)")
-
-
 def compute(
     forward: Callable[[Any], jax.Array],
     batches: Iterable[Batch],
     write: Callable[[int, np.ndarray], None],
     *,
     count: int,
-    put: Callable[[Any], Any],
+    shard_batch: Callable[[Any], Any],
     first: int = 0,
 ) -> int:
     """Writes the features of `count` examples, which `batches` gives in order; returns the row after the last one.
@@ -143,23 +84,15 @@ def compute(
       batches: from `eval_batches` or `view_batches`.
       write: (row, features) -> None.
       count: number of examples; rows past it are padding.
-      put: spreads a batch over the devices.
+      shard_batch: spreads a batch over the devices.
       first: the row of the first example.
     """
     row, end = first, first + count
-    pending = None
-    for batch in batches:
-        features = forward(put({"image": batch["image"]})["image"])
-        if pending is not None:
-            row = _settle(pending, write, row, end)  # A batch late, so that the devices never wait for the host.
-        pending = features
-    return _settle(pending, write, row, end)
-
-
-def _settle(features: Any, write: Callable[[int, np.ndarray], None], row: int, end: int) -> int:
-    values = np.asarray(features)[: end - row]
-    write(row, values)
-    return row + len(values)
+    for values in one_behind(forward(shard_batch({"image": batch["image"]})["image"]) for batch in batches):
+        kept = np.asarray(values)[: end - row]
+        write(row, kept)
+        row += len(kept)
+    return row
 
 
 def train_batches(

@@ -1,11 +1,13 @@
 """The form of attention of a run: the config's, the one it began with, or the fastest; no GPU is needed to tell."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from jaxtl import config as config_lib
-from jaxtl.experiment import attention, setup
+from jaxtl.experiment import attention, input_pipeline, options
+from jaxtl.experiment.build import build
 from jaxtl.profiling import attention_timing
 from jaxtl.train import loop
 
@@ -30,14 +32,19 @@ def gpu(monkeypatch, tmp_path):
 @pytest.fixture
 def built(monkeypatch):
     """Gives the forms of attention that evaluations are compiled with."""
-    forms, compile_as_before = [], setup.compile_evaluation
+    forms, compile_as_before = [], input_pipeline.compile_evaluator
 
-    def compile_evaluation(model, *arguments):
-        forms.append(model.module.attention)
-        return compile_as_before(model, *arguments)
+    def compile_evaluator(model, *arguments, **options):
+        forms.append(model.attention)
+        return compile_as_before(model, *arguments, **options)
 
-    monkeypatch.setattr(setup, "compile_evaluation", compile_evaluation)
+    monkeypatch.setattr(input_pipeline, "compile_evaluator", compile_evaluator)
     return forms
+
+
+def outline(config):
+    """Returns the experiment of a config, of shapes alone, for the devices that are here."""
+    return replace(build(config, abstract=True), partitioner=options.partitioner(config))
 
 
 def stored(workdir):
@@ -110,9 +117,8 @@ def test_what_a_run_noted_counts_on_the_same_card(config, tmp_path, gpu, capsys,
     monkeypatch.setattr(attention.files, "has_checkpoints", lambda workdir: True)
     if noted:
         (tmp_path / "attention.json").write_text(json.dumps(noted))
-    model, partitioner = setup.make_model(config, None, ("a", "b")), setup.partitioner_for(config)
-    chosen = attention.with_fastest_attention(config, model, partitioner, workdir=tmp_path)
-    assert chosen.module.attention == form
+    chosen = attention.with_fastest_attention(outline(config), workdir=tmp_path)
+    assert chosen.model.module.attention == form
     assert line in capsys.readouterr().out
     assert stored(tmp_path) == {"form": form, "device": "cpu"}
 
@@ -122,6 +128,7 @@ def config():
     c = config_lib.default()
     c.model.name = "vit_petals:depth=2,width=16,heads=2,patch=8"
     c.model.image_size = 16
+    c.train.steps = 1
     return c
 
 
@@ -129,19 +136,19 @@ def config():
 @pytest.mark.parametrize(("form", "used"), [("cudnn", "xla"), ("xla", "xla"), ("plain", "plain")])
 def test_what_the_config_says_counts_and_nothing_is_timed(config, tmp_path, gpu, capsys, form, used):
     config.model.attention = form
-    model = setup.make_model(config, None, ("a", "b"))
-    assert model.module.attention == form
-    chosen = attention.with_fastest_attention(config, model, setup.partitioner_for(config), workdir=tmp_path)
+    experiment = outline(config)
+    assert experiment.model.module.attention == form
+    chosen = attention.with_fastest_attention(experiment, workdir=tmp_path)
     # Without cuDNN, as here, JAX refuses it: the run remembers what computes.
-    assert chosen.module.attention == used
+    assert chosen.model.module.attention == used
     assert (gpu, capsys.readouterr().out) == ([], "")
     assert stored(tmp_path) == {"form": used, "device": "cpu"}
 
 
 def test_a_model_without_attention_is_left_alone(config, gpu, capsys):
     config.model.name, config.model.image_size = "resnet20_cifar", 32
-    model = setup.make_model(config, None, ("a", "b"))
-    assert attention.with_fastest_attention(config, model, setup.partitioner_for(config)) is model
+    experiment = outline(config)
+    assert attention.with_fastest_attention(experiment) is experiment
     assert (gpu, capsys.readouterr().out) == ([], "")
 
 

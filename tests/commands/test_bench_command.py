@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxtl.commands import bench
+from jaxtl.experiment import benchmark
 from jaxtl.profiling.timing import Timing
 
 COMMON = ("--config.data.source=folder:nowhere", "--steps=2")
@@ -53,10 +53,10 @@ def test_real_input_is_read_and_its_epochs_are_counted(jaxtl, config_file, pictu
 
 
 def test_utilisation_is_the_work_counted_by_what_the_devices_could_do(monkeypatch):
-    monkeypatch.setattr(bench, "peak_tflops", lambda kind: 50.0)
+    monkeypatch.setattr(benchmark, "peak_tflops", lambda kind: 50.0)
     timing = Timing(dispatched=np.array([0.5, 2.5]), done=np.array([1.0, 3.0, 5.0]))
     cost = {"step_gflop": 80e3, "temp_bytes": 1, "peak_bytes": 2}
-    found = bench.measurements(timing, cost, batch_size=8, devices=4)
+    found = benchmark.measurements(timing, cost, batch_size=8, devices=4)
     # 80 TFLOP in 2 s on four devices.
     assert (found["step_gflop"], found["tflops_per_device"], found["mfu"]) == (80e3, 10.0, 0.2)
 

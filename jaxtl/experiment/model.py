@@ -1,6 +1,5 @@
-"""From a config to the parts that a command works with."""
+"""From a config to its model: weights opened, name resolved, module built, variables filled."""
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +8,16 @@ from typing import Any, TypeVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 from ml_collections import ConfigDict
 
-from jaxtl import data, models, pretrained
+from jaxtl import data, models, preprocessing, pretrained
 from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
-from jaxtl.evaluate.accumulate import accumulate_batches, eval_step
 from jaxtl.experiment import workdir as files
-from jaxtl.parallel.partitioner import Partitioner, make_partitioner
-from jaxtl.preprocessing import Pixels, resolve_pixels
-from jaxtl.train.losses import Loss, make_loss
+from jaxtl.preprocessing import Pixels
 
 T = TypeVar("T")
+Batch = Mapping[str, jax.Array]
 
 # What an untrained model sees: there is no fact to keep, so pixels are brought to [-1, 1].
 _HALF = (0.5, 0.5, 0.5)
@@ -47,7 +42,7 @@ class Model:
     epsilon: float | None
 
     def facts(self) -> dict[str, Any]:
-        """Gives what model.json and exported files hold."""
+        """Returns what model.json and exported files hold."""
         return pretrained.native_facts(
             self.name,
             num_classes=len(self.classes),
@@ -56,12 +51,9 @@ class Model:
             classes=self.classes,
         )
 
-
-def partitioner_for(config: ConfigDict, name: str = "") -> Partitioner:
-    """Returns the partitioner that the config describes, or that of its mesh under another name."""
-    return make_partitioner(
-        name or config.train.parallel, mesh=dict(config.train.mesh), rules=dict(config.train.sharding)
-    )
+    def normalize(self, batch: Batch) -> Batch:
+        """Returns a batch whose images, uint8 [B, S, S, C], are made what the module takes."""
+        return {**batch, "image": normalize(batch["image"], self.pixels)}
 
 
 def open_both(config: ConfigDict) -> tuple[pretrained.Weights | None, data.Source]:
@@ -93,16 +85,6 @@ def open_weights(config: ConfigDict) -> pretrained.Weights | None:
     return opened
 
 
-def try_weights(config: ConfigDict) -> pretrained.Weights | None:
-    """Opens the weights if they are at hand, for what does not depend on them."""
-    try:
-        return open_weights(config)
-    except UserError:
-        if config.model.name == "auto":
-            raise
-        return None
-
-
 def make_model(config: ConfigDict, opened: pretrained.Weights | None, classes: tuple[str, ...]) -> Model:
     """Builds the model for these classes, with the pixel facts of the weights.
 
@@ -117,7 +99,7 @@ def make_model(config: ConfigDict, opened: pretrained.Weights | None, classes: t
     epsilon = None if opened is None else opened.epsilon
     known = None if opened is None else opened.pixels
     size = config.model.image_size or (known.size if known else models.native_size(name))
-    pixels = resolve_pixels(
+    pixels = preprocessing.resolve_pixels(
         known,
         image_size=size,
         resize=config.model.resize,
@@ -151,100 +133,28 @@ def load_model(facts: Mapping[str, Any], *, dtype: Any = jnp.float32) -> Model:
     return Model(facts["model"], module, classes, pixels, facts["epsilon"])
 
 
-def variables_for(
-    config: ConfigDict, opened: pretrained.Weights | None, model: Model
+def make_variables(
+    config: ConfigDict, opened: pretrained.Weights | None, model: Model, *, head: str
 ) -> tuple[dict[str, Any], pretrained.LoadReport | None]:
-    """Returns the variables to start from, and the account of where they come from."""
+    """Returns the variables to start from and where they come from; `head` is "auto", "keep" or "new"."""
     rng = jax.random.key(config.train.seed)
     if opened is None:
         return pretrained.initialise(model.module, rng, model.pixels.size), None
     return pretrained.load_pretrained(
-        opened,
-        model.module,
-        image_size=model.pixels.size,
-        head=config.model.head,
-        classes=model.classes,
-        rng=rng,
+        opened, model.module, image_size=model.pixels.size, head=head, classes=model.classes, rng=rng
     )
 
 
-def has_new_head(load_report: pretrained.LoadReport | None) -> bool:
-    """Tells from the account of the weights whether the head starts anew: it then trains, whatever else does."""
-    return load_report is None or "params/head/kernel" in load_report.initialised
-
-
-def examine(config: ConfigDict, opened: pretrained.Weights, model: Model) -> pretrained.LoadReport:
-    """Returns the account that `variables_for` would give, from the headers and digests of the files alone."""
+def examine_weights(config: ConfigDict, opened: pretrained.Weights, model: Model) -> pretrained.LoadReport:
+    """Returns the report that `make_variables` would give, from the headers and digests of the files alone."""
     return pretrained.examine(
         opened, model.module, image_size=model.pixels.size, head=config.model.head, classes=model.classes
     )
 
 
-def evaluation_loss(config: ConfigDict, num_classes: int) -> Loss:
-    """Returns the loss that evaluations report: of the kind that trains, without smoothing and class weights."""
-    if config.train.loss == "softmax":
-        return optax.softmax_cross_entropy_with_integer_labels
-    return make_loss(config.train.loss, num_classes=num_classes, gamma=config.train.focal_gamma)
-
-
-def compile_evaluation(
-    model: Model,
-    variables: Any,
-    partitioner: Partitioner,
-    batch_size: int,
-    loss: Loss,
-    workers: int = 0,
-    reader: data.Reader = "auto",
-) -> Callable[..., dict[str, np.ndarray]]:
-    """Compiles the evaluation; returns (variables on the devices, data set, stop=never) -> accumulators."""
-    step = functools.partial(
-        eval_step,
-        model=model.module,
-        loss_fn=loss,
-        prepare=lambda batch: {**batch, "image": normalize(batch["image"], model.pixels)},
-    )
-    compiled = partitioner.compile(step, variables, partitioner.shard_batch(dummy_batch(model.pixels.size, batch_size)))
-    view = functools.partial(data.eval_view, pixels=model.pixels)
-
-    def evaluate(variables, dataset, stop=lambda: False):
-        shard = (jax.process_index(), jax.process_count())
-        batches = data.eval_batches(
-            dataset, batch_size=batch_size, view=view, shard=shard, workers=workers, reader=reader
-        )
-        return accumulate_batches(
-            lambda *arguments: partitioner.gather(compiled(*arguments)),
-            variables,
-            map(partitioner.shard_batch, batches),
-            stop=stop,
-        )
-
-    return evaluate
-
-
-def dummy_batch(size: int, batch_size: int) -> dict[str, np.ndarray]:
-    """Returns this host's rows of an empty batch, of the shapes that the data give."""
-    rows = batch_size // jax.process_count()
-    return {
-        "image": np.zeros((rows, size, size, 3), np.uint8),
-        "label": np.zeros(rows, np.int32),
-        "mask": np.ones(rows, np.float32),
-    }
-
-
-def global_batch_shapes(dummy: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes of the batch of which each host holds such rows."""
-    hosts = jax.process_count()
-    return {key: jax.ShapeDtypeStruct((hosts * len(x), *x.shape[1:]), x.dtype) for key, x in dummy.items()}
-
-
-def check_devices(batch_size: int, partitioner: Partitioner, key: str) -> None:
-    """Raises a UserError unless the batch can be shared out evenly."""
-    if batch_size % partitioner.devices:
-        near = -(-batch_size // partitioner.devices) * partitioner.devices
-        raise UserError(
-            f"{key} is {batch_size}, which cannot be shared out evenly over {partitioner.devices} devices: "
-            f"give a multiple of {partitioner.devices}, such as {near}."
-        )
+def has_new_head(load_report: pretrained.LoadReport | None) -> bool:
+    """Tells from the load report whether the head starts anew: it then trains, whatever else does."""
+    return load_report is None or "params/head/kernel" in load_report.initialised
 
 
 def attempt(make: Callable[[], T], problems: list[str]) -> T | None:

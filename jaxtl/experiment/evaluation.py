@@ -1,0 +1,52 @@
+"""What the eval command measures: which split, and its labels in the order of the head."""
+
+import dataclasses
+
+import numpy as np
+
+from jaxtl import data
+from jaxtl.errors import UserError
+
+
+def choose_split(asked: str, source: data.Source) -> tuple[str, data.Dataset]:
+    """Chooses what to measure: what was asked, the test split, or a source without splits as a whole."""
+    names = source.split_names
+    split = asked
+    if not split:
+        split = next((name for name in ("test", "validation", "val", "valid") if name in names), "")
+    if not split and len(names) == 1:
+        split = names[0]
+    if not split:
+        raise UserError(f"{source.uri} has the splits {', '.join(names)}: say which with --config.eval.split.")
+    return split, source.split(split)
+
+
+def align_classes(
+    width: int, source_classes: tuple[str, ...] | None, source: data.Source, dataset: data.Dataset
+) -> tuple[tuple[str, ...], data.Dataset]:
+    """Returns the classes of the head, and the data with labels in their order.
+
+    Raises:
+      UserError: the weights have no head, or one for other classes.
+    """
+    if not width:
+        raise UserError("these weights have no head, so they predict no classes: train first.")
+    classes = source.classes
+    if source_classes and set(classes) <= set(source_classes):
+        place = np.asarray([source_classes.index(name) for name in classes], np.int32)
+        return source_classes, dataclasses.replace(dataset, classes=source_classes, labels=place[dataset.labels])
+    # Plain indices say which output is meant, even where the highest of them do not occur.
+    if len(classes) <= width and all(name == str(index) for index, name in enumerate(classes)):
+        classes = source_classes or tuple(str(index) for index in range(width))
+        return classes, dataclasses.replace(dataset, classes=classes)
+    # So do numbers with names beside them.
+    if len(classes) < width and source_classes is None and source.uri.startswith(("csv:", "npz:")):
+        classes = classes + tuple(f"class {index}" for index in range(len(classes), width))
+        return classes, dataclasses.replace(dataset, classes=classes)
+    if len(classes) != width:
+        known = f" ({', '.join(source_classes[:3])}, ...)" if source_classes else ""
+        raise UserError(
+            f"{source.uri} has {len(classes)} classes ({', '.join(classes[:3])}, ...), but the weights have a head for "
+            f"{width}{known}: train first, or give data of the same classes."
+        )
+    return classes, dataset

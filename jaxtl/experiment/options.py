@@ -1,0 +1,60 @@
+"""From the sections of a config to the options that the folders above take: each key is read here, once."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxtl.data import Augmentation, Reading
+from jaxtl.parallel.partitioner import Partitioner, make_partitioner
+from jaxtl.train.optimizer import OptimizerOptions, Schedule
+from jaxtl.train.step import StepOptions
+
+
+def augmentation(config: ConfigDict) -> Augmentation:
+    """Returns what the views of training images differ in."""
+    augment = config.augment
+    values = {field.name: augment[field.name] for field in fields(Augmentation)}
+    return Augmentation(**{**values, "scale": tuple(augment.scale), "ratio": tuple(augment.ratio)})
+
+
+def reading(config: ConfigDict) -> Reading:
+    """Returns who reads, decodes and augments."""
+    return Reading(workers=config.data.workers, reader=config.data.reader)
+
+
+def optimizer(values: Mapping[str, Any], learning_rate: Schedule) -> OptimizerOptions:
+    """Returns the options of an optimizer at a rate, from the section `optimizer` or a rule over it."""
+    names = [field.name for field in fields(OptimizerOptions) if field.name != "learning_rate"]
+    return OptimizerOptions(**{name: values[name] for name in names}, learning_rate=learning_rate)
+
+
+def step(config: ConfigDict, ema_since: Mapping[str, int]) -> StepOptions:
+    """Returns the options of the step; `ema_since` is path -> the step at which a parameter began to train."""
+    return StepOptions(
+        clip_norm=config.optimizer.clip_norm,
+        accumulate=config.train.accumulate,
+        sam_rho=config.optimizer.sam_rho,
+        skip_nonfinite=config.train.skip_nonfinite,
+        ema_decay=config.train.ema_decay,
+        ema_since=ema_since,
+    )
+
+
+def partitioner(config: ConfigDict, name: str = "") -> Partitioner:
+    """Returns the partitioner that the config describes, or that of its mesh under another name."""
+    return make_partitioner(
+        name or config.train.parallel, mesh=dict(config.train.mesh), rules=dict(config.train.sharding)
+    )
+
+
+def eval_batch_size(config: ConfigDict) -> int:
+    """Returns the rows of a global batch in evaluation."""
+    return config.eval.batch_size or config.train.batch_size
+
+
+def shard() -> tuple[int, int]:
+    """Returns (this host, number of hosts)."""
+    return jax.process_index(), jax.process_count()

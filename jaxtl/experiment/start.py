@@ -1,0 +1,68 @@
+"""What a run needs before its first step: its workdir claimed, its data checked, and told from what it began with."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from jaxtl import data, pretrained
+from jaxtl.errors import UserError
+from jaxtl.experiment import workdir as files
+from jaxtl.experiment.attention import with_fastest_attention
+from jaxtl.experiment.build import Experiment
+from jaxtl.experiment.input_pipeline import load_into_memory
+from jaxtl.experiment.steps import make_step, place_states
+
+
+def start_run(experiment: Experiment, workdir: Path) -> Experiment:
+    """Claims the workdir for a run, and returns its experiment as it trains.
+
+    Images are in memory as far as they fit, states are placed on the devices as the plan says, and on a GPU the form of
+    attention is chosen.
+
+    Raises:
+      UserError: the workdir holds another run, or whatever else the user can fix; nothing was compiled.
+    """
+    _check_shapes(experiment)
+    experiment = place_states(experiment)
+    files.claim(workdir, experiment.config)
+    experiment = load_into_memory(experiment)
+    model, plan, splits, report = experiment.model, experiment.plan, experiment.splits, experiment.load_report
+    files.claim_inputs(workdir, _digests(splits, report))
+    files.write_json(workdir / "model.json", model.facts())
+    if report is not None:
+        files.write_json(workdir / "weights.json", report.to_json())
+        print(report.table())
+    for note in (*splits.notes, *plan.notes):
+        print(note)
+    counts = plan.counts
+    print(
+        f"{model.name}: {counts['trainable']:,} of {counts['total']:,} parameters train in {plan.total_steps} steps, "
+        f"on {len(splits.train):,} images; {len(splits.val):,} images to validate"
+    )
+    first = plan.stages[0]
+    # Penalties are made here once, for what is wrong with their rules to be said now.
+    make_step(experiment, first, plan.make_optimizer(first))
+    return with_fastest_attention(experiment, workdir=workdir)
+
+
+def _check_shapes(experiment: Experiment) -> None:
+    """Raises a UserError for sizes that would fail in a thread, or in the compiler, later on."""
+    config, partitioner, size = experiment.config, experiment.partitioner, experiment.model.pixels.size
+    resize, parts = config.augment.resize, config.train.accumulate * partitioner.devices
+    if config.augment.crop == "resize_crop" and 0 < resize < size:
+        raise UserError(f"augment.resize is {resize}, but the crop is {size} pixels: give more, or 0.")
+    if partitioner.axis_name and config.train.batch_size % parts:
+        raise UserError(
+            f"train.batch_size {config.train.batch_size} cannot be split into train.accumulate "
+            f"{config.train.accumulate} parts on each of {partitioner.devices} devices: give a multiple of {parts}."
+        )
+
+
+def _digests(splits: data.Splits, load_report: pretrained.LoadReport | None) -> dict[str, str]:
+    """Returns what tells data and weights from others: a run that goes on must find the same."""
+    digests = {f"weights {name}": value for name, value in (load_report.sha256 if load_report else {}).items()}
+    for name, split in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+        if split is not None:
+            listed = json.dumps([split.classes, split.labels.tolist(), list(split.names)])
+            digests[f"data.{name}"] = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
+    return digests

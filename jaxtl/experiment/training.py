@@ -1,0 +1,200 @@
+"""A run from where it stands to its end: restored, trained stage by stage, and evaluated once on test."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtl.checkpoints.manager import Checkpoints, read_best
+from jaxtl.data.loader import Batch
+from jaxtl.evaluate.evaluator import Evaluator
+from jaxtl.evaluate.metrics import compute_metrics, summary
+from jaxtl.experiment import lr_sweep, steps
+from jaxtl.experiment import workdir as files
+from jaxtl.experiment.build import Experiment
+from jaxtl.experiment.input_pipeline import Inputs, make_inputs
+from jaxtl.experiment.results import results_of
+from jaxtl.finetune.stages import Stage, stage_of
+from jaxtl.parallel import processes
+from jaxtl.profiling.cost import Cost, memory_cost
+from jaxtl.train import loop
+from jaxtl.train.carry_over import carry_over
+from jaxtl.train.log import MetricsLog, Screen
+from jaxtl.train.progress import Progress
+from jaxtl.train.state import TrainState
+
+
+@dataclass(frozen=True)
+class Running:
+    """A run under way.
+
+    Attributes:
+      experiment: from `start_run`.
+      inputs: what its steps read.
+      evaluator: of its variables.
+      reference: what evaluation and full fine-tuning would cost, being counted.
+      outputs: where checkpoints and lines go.
+      stop: asked after each step whether the run is to be left.
+    """
+
+    experiment: Experiment
+    inputs: Inputs
+    evaluator: Evaluator
+    reference: Future[Cost]
+    outputs: loop.Outputs
+    stop: Callable[[], bool]
+
+
+def train_to_end(experiment: Experiment, workdir: Path, *, started: float, stop: Callable[[], bool]) -> dict[str, Any]:
+    """Trains to the end and evaluates the best checkpoint on test; writes and returns what results.json holds.
+
+    Args:
+      experiment: from `start_run`.
+      workdir: of the run; one that stopped there goes on.
+      started: when the command began, by `time.perf_counter`.
+      stop: asked after each step whether the run is to be left; in all processes alike.
+
+    Raises:
+      Stopped: `stop` said so; the state is saved.
+      UserError: the loss is not finite, or a checkpoint cannot be written.
+    """
+    step, progress, evaluator = _train(experiment, workdir, started, stop)
+    results = results_of(experiment, step, progress)
+    if experiment.splits.test is not None:
+        begun = time.perf_counter()
+        results["best_step"], best = read_best(workdir)
+        accumulators = evaluator(experiment.partitioner.shard_state(best), experiment.splits.test, stop)
+        results["test"] = compute_metrics(accumulators, experiment.model.classes)
+        progress.seconds["evaluate"] += time.perf_counter() - begun
+    results["seconds"] = {**progress.seconds, "total": progress.total()}
+    files.write_json(workdir / "results.json", results)
+    processes.gather()  # Nobody reads features any more.
+    if processes.is_main():
+        shutil.rmtree(workdir / "features", ignore_errors=True)  # Only this run could have used them.
+    return results
+
+
+def _train(
+    experiment: Experiment, workdir: Path, started: float, stop: Callable[[], bool]
+) -> tuple[int, Progress, Evaluator]:
+    """Trains to the end; returns the last step, the progress, and the evaluator."""
+    train, partitioner, plan = experiment.config.train, experiment.partitioner, experiment.plan
+    keep = {key: train[key] for key in ("keep_latest", "keep_best")}
+    with Checkpoints(workdir / "checkpoints", **keep) as checkpoints:
+        state, progress = _restore(experiment, workdir, checkpoints)
+        done, progress.began = int(state.step), started
+        epochs = plan.total_steps / experiment.steps_per_epoch
+        # What is frozen from beginning to end is as it was read.
+        inputs = make_inputs(experiment, workdir, stages=plan.stages, epochs=epochs, began=files.began_cached(workdir))
+        files.write_json(workdir / "features.json", {"cached": inputs.cached})
+        if train.check_learning_rate and not done:
+            lr_sweep.warn(experiment, inputs, state.variables)
+        state = partitioner.shard_state(state)
+        reference = steps.begin_reference_cost(experiment)
+        begun = time.perf_counter()
+        evaluator = inputs.compile_evaluator(state.variables)
+        progress.seconds["compile"] += time.perf_counter() - begun
+        with (
+            MetricsLog(workdir, from_step=done, evaluated=not progress.due) as log,
+            Screen(plan.total_steps, start=done, batch_size=train.batch_size) as screen,
+        ):
+            outputs = loop.Outputs(checkpoints, log, screen)
+            running = Running(experiment, inputs, evaluator, reference, outputs, stop)
+            batches = inputs.batches(done)
+            for stage in plan.stages:
+                if done > stage.stop or (done == stage.stop and not progress.due) or progress.finished:
+                    continue
+                checkpoints.wait()  # What is copied to be written leaves its room to the next stage's program.
+                state, step = _begin_stage(running, stage, state, progress)
+                state, progress = _fit(running, stage, state, progress, step, batches)
+                done = stage.stop
+        return int(partitioner.gather(state.step)), progress, evaluator
+
+
+def _restore(experiment: Experiment, workdir: Path, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:
+    """Returns where the run stopped, and says so, or its beginning."""
+    plan = experiment.plan
+
+    def fresh(step: int) -> TrainState:
+        stage = stage_of(plan.stages, step)
+        return steps.make_state(experiment, stage, plan.make_optimizer(stage))
+
+    state, progress = loop.restore(checkpoints, fresh) or (fresh(0), Progress())
+    for problem in checkpoints.problems:
+        print(f"{problem}; the one before it is taken")
+    if checkpoints.steps() == [] and (workdir / "metrics.jsonl").exists():
+        print("stopped before its first checkpoint was whole: begins again")
+    if int(state.step):
+        print(f"continues at step {int(state.step)} of {plan.total_steps}")
+    return state, progress
+
+
+def _begin_stage(
+    running: Running, stage: Stage, state: TrainState, progress: Progress
+) -> tuple[TrainState, Callable[..., Any]]:
+    """Returns the state at the stage's start, or further on in it, and its compiled step."""
+    experiment, inputs = running.experiment, running.inputs
+    plan, partitioner = experiment.plan, experiment.partitioner
+    optimizer = plan.make_optimizer(stage)
+    if len(plan.stages) > 1:
+        number = plan.stages.index(stage) + 1
+        print(f"stage {number} of {len(plan.stages)}: steps {stage.start + 1} to {stage.stop}, rates x {stage.rate:g}")
+    if stage.start and int(partitioner.gather(state.step)) == stage.start:
+        state = partitioner.shard_state(carry_over(partitioner.gather(state), stage, optimizer))
+        # What came before cannot count against what has not begun.
+        progress.waited = 0
+    begun = time.perf_counter()
+    step = steps.make_step(experiment, stage, optimizer, module=inputs.model, cached=inputs.cached)
+    shapes = steps.abstract_state(experiment, stage, optimizer)
+    counted = steps.begin_step_count(step, shapes, steps.global_batch_shapes(inputs.dummy))
+    compiled = partitioner.compile(step, state, partitioner.shard_batch(inputs.dummy), donate=True)
+    progress.seconds["compile"] += time.perf_counter() - begun
+    cost = {"step_gflop": counted.result(), **memory_cost(compiled, shapes), **running.reference.result()}
+    progress.costs[str(stage.start)] = {"parameters": plan.count(stage.since), **cost}
+    print(steps.cost_line(cost, plan, stage))
+    return state, compiled
+
+
+def _fit(
+    running: Running,
+    stage: Stage,
+    state: TrainState,
+    progress: Progress,
+    step: Callable[..., Any],
+    batches: Iterator[Batch],
+) -> tuple[TrainState, Progress]:
+    """Trains one stage to its end."""
+    experiment, plan = running.experiment, running.experiment.plan
+    train, classes = experiment.config.train, experiment.model.classes
+
+    def evaluate(variables: Any) -> dict[str, float]:
+        return summary(compute_metrics(running.evaluator(variables, experiment.splits.val, running.stop), classes))
+
+    every, epoch = train.eval_every, experiment.steps_per_epoch
+    evaluation_steps = loop.eval_steps(plan.total_steps, every=every, steps_per_epoch=epoch)
+    options = loop.LoopOptions(
+        total_steps=plan.total_steps,
+        stop_at=stage.stop,
+        # Each border has a checkpoint, so that a state between two stages need never be made twice.
+        eval_at=sorted({*evaluation_steps, *(stage.stop for stage in plan.stages)}),
+        batch_size=train.batch_size,
+        learning_rate=lambda step: float(plan.schedule(step)),
+        log_every=train.log_every,
+        monitor=train.monitor,
+        # An earlier stage that stands still is no reason never to begin the next.
+        patience=train.patience if stage is plan.stages[-1] else 0,
+    )
+    return loop.fit(
+        state,
+        progress=progress,
+        step=step,
+        batches=batches,
+        evaluate=evaluate,
+        partitioner=experiment.partitioner,
+        options=options,
+        outputs=running.outputs,
+        stop=running.stop,
+    )
