@@ -15,7 +15,7 @@ from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
 from jaxtl.experiment import setup
 from jaxtl.experiment.training_plan import Plan
-from jaxtl.finetune.param_groups import FROZEN, flatten, unflatten
+from jaxtl.finetune.param_groups import FROZEN
 from jaxtl.finetune.stages import Stage
 from jaxtl.parallel.partitioner import Partitioner
 from jaxtl.parallel.scanned_layers import unstack_layers
@@ -28,6 +28,7 @@ from jaxtl.train.scanned_state import first_by_scanned, scanned_state, with_scan
 from jaxtl.train.state import TrainState, with_params
 from jaxtl.train.step import StepOptions, train_step
 from jaxtl.train.storage_dtype import cast, rounded_leaves, with_cast_frozen
+from jaxtl.trees import flatten, nest
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ def make_step(
         groups=first_by_scanned(stage.labels, plan.scanned),
         loss_fn=loss,
         prepare=None if cached else prepare,
-        penalty=penalty and (lambda leaves: penalty(flatten(unstack_layers(unflatten(leaves))))),
+        penalty=penalty and (lambda leaves: penalty(flatten(unstack_layers(nest(leaves))))),
         options=StepOptions(
             clip_norm=config.optimizer.clip_norm,
             accumulate=config.train.accumulate,

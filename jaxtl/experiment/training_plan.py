@@ -18,6 +18,7 @@ from jaxtl.finetune.stages import Schedule, Stage, make_stages, staged_schedule
 from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.scanned_state import factors_by_scanned, find_scanned, first_by_scanned, over_scanned
 from jaxtl.train.schedules import make_schedule
+from jaxtl.trees import flatten
 
 _OPTIONS = [field.name for field in dataclasses.fields(OptimizerOptions) if field.name != "learning_rate"]
 
@@ -130,7 +131,7 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
         assignment=assignment,
         stages=stages,
         multipliers=groups_lib.multipliers(assignment, layer_decay=f.layer_decay, rules=f.lr_multipliers),
-        shapes={path: tuple(leaf.shape) for path, leaf in groups_lib.flatten(params).items()},
+        shapes={path: tuple(leaf.shape) for path, leaf in flatten(params).items()},
         schedule=schedule,
         options=OptimizerOptions(**{key: base[key] for key in _OPTIONS}, learning_rate=schedule),
         overrides=overrides,

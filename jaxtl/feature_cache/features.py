@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from jaxtl.data.loader import Batch, rows_in_order, train_rows
-from jaxtl.finetune.param_groups import FROZEN, Table, flatten, unflatten
+from jaxtl.finetune.param_groups import FROZEN, Table
+from jaxtl.trees import flatten, nest
 
 MODES = ("auto", "on", "off")
 
@@ -64,7 +65,7 @@ def prefix_variables(variables: Mapping[str, Any], table: Table, stop: str) -> d
             break
     inside = re.compile("|".join(rf"(?:{pattern})(?:/|$)" for pattern in patterns))
     leaves = flatten(variables)
-    return unflatten({path: leaf for path, leaf in leaves.items() if inside.match(path.partition("/")[2])})
+    return nest({path: leaf for path, leaf in leaves.items() if inside.match(path.partition("/")[2])})
 
 
 @dataclass(frozen=True)

@@ -11,26 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import flax.traverse_util
-
 from jaxtl.errors import UserError
+from jaxtl.trees import Params, flatten
 
 FROZEN = "frozen"
 KINDS = {"biases": "bias", "norms": r".*[Nn]orm(_?\d+)?|(.*_)?bn[\d_]*"}
 _LIST = "The groups are:"
 
-Params = Mapping[str, Any]
 Table = Sequence[tuple[str, str]]  # (name, pattern) from input to head
-
-
-def flatten(tree: Params) -> dict[str, Any]:
-    """Returns the leaves of a nested dict by path, "a/b/c" -> leaf."""
-    return flax.traverse_util.flatten_dict(tree, sep="/")
-
-
-def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the nested dict that `flatten` came from."""
-    return flax.traverse_util.unflatten_dict(dict(leaves), sep="/")
 
 
 def assign(params: Params, table: Table) -> dict[str, str]:
@@ -117,7 +105,7 @@ def multipliers(
 
 
 def partition(params: Params, labels: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits the parameters into (trainable, frozen) leaves by path; `unflatten` of both joins them again."""
+    """Splits the parameters into (trainable, frozen) leaves by path; `nest` of both joins them again."""
     leaves = flatten(params)
     trainable = {path: leaf for path, leaf in leaves.items() if labels[path] != FROZEN}
     return trainable, {path: leaf for path, leaf in leaves.items() if path not in trainable}

@@ -11,12 +11,12 @@ import jax
 
 from jaxtl.checkpoints.manager import Checkpoints
 from jaxtl.errors import Stopped, UserError
-from jaxtl.finetune.param_groups import flatten
 from jaxtl.parallel.partitioner import Partitioner, as_taken, tree_of
 from jaxtl.train import ema
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.progress import Progress
 from jaxtl.train.state import TrainState
+from jaxtl.trees import flatten
 
 # So many steps without a finite gradient are no accident that the next batch mends, nor a loss scale that is too large:
 # that takes at most 15 halvings.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxtl.checkpoints.manager import Checkpoints, read_best
-from jaxtl.finetune.param_groups import flatten
 from jaxtl.train import loop
+from jaxtl.trees import flatten
 
 
 def lines(workdir):
