@@ -130,7 +130,9 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
     return Plan(
         assignment=assignment,
         stages=stages,
-        multipliers=groups_lib.multipliers(assignment, layer_decay=f.layer_decay, rules=f.lr_multipliers),
+        multipliers=groups_lib.multipliers(
+            assignment, layer_decay=f.layer_decay, rules=f.lr_multipliers, key="finetune.lr_multipliers"
+        ),
         shapes={path: tuple(leaf.shape) for path, leaf in flatten(params).items()},
         schedule=schedule,
         options=OptimizerOptions(**{key: base[key] for key in _OPTIONS}, learning_rate=schedule),

@@ -62,7 +62,10 @@ def test_all_problems_of_a_config_at_once(train):
         ),
         ("--config.train.mesh={'fsdp':4}", "must be the number of devices, 2"),
         ("--config.train.mesh={'model':2}", "a dict with 'data' and 'fsdp'"),
-        ("--config.train.parallel=pmap --config.train.mesh={'fsdp':2}", '"pmap" cannot cut the state: give "jit"'),
+        (
+            "--config.train.parallel=pmap --config.train.mesh={'fsdp':2}",
+            '"pmap" cannot shard the state: give "jit"',
+        ),
         ("--config.train.parallel=tpu", "one of: 'jit', 'pmap'"),
         ("--config.train.parallel=pmap --config.train.accumulate=8", "give a multiple of 16"),
         ("--config.train.precision=float8", "'float32', 'bfloat16', 'float16'"),
@@ -86,7 +89,7 @@ def test_wrong_values(train, flag, fragment):
 def test_a_rule_that_cuts_one_block_of_a_stack_only(train):
     flags = ("--config.model.name=vit_petals:depth=4,width=16,heads=2,patch=8", "--config.model.scan=True")
     rules = "--config.train.sharding={'params/block1/mlp/fc1/kernel':('fsdp',)}"
-    check(train(*flags, rules), "cuts params/block0/mlp/fc1/kernel and params/block1/mlp/fc1/kernel in different ways")
+    check(train(*flags, rules), "cut params/block0/mlp/fc1/kernel and params/block1/mlp/fc1/kernel in different ways")
 
 
 def test_missing_weight_file(train, tmp_path):
