@@ -1,19 +1,31 @@
 """Trees of variables as flat dictionaries by path, and back."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
+
+# Nested dictionaries of arrays, or of what stands for arrays: parameters, or variables by collection.
+Params: TypeAlias = Mapping[str, Any]
+# Any pytree of arrays: a state, a batch, variables.
+Tree: TypeAlias = Any
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turns {"a": {"b": leaf}} into {"a/b": leaf}."""
+def flatten(tree: Params) -> dict[str, Any]:
+    """Turns {"a": {"b": leaf}} into {"a/b": leaf}; what is no mapping is a leaf, and empty mappings leave no trace."""
     flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}/") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+
+    def walk(node: Params, prefix: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, Mapping):
+                walk(value, f"{prefix}{key}/")
+            else:
+                flat[f"{prefix}{key}"] = value
+
+    walk(tree, "")
     return flat
 
 
 def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns {"a/b": leaf} into {"a": {"b": leaf}}."""
+    """Turns {"a/b": leaf} into {"a": {"b": leaf}}: the inverse of `flatten`."""
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
         *folders, name = path.split("/")

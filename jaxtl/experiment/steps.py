@@ -14,7 +14,7 @@ import optax
 from jaxtl.experiment import options
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.training_plan import Plan
-from jaxtl.finetune.param_groups import FROZEN, flatten, unflatten
+from jaxtl.finetune.param_groups import FROZEN
 from jaxtl.finetune.stages import Stage
 from jaxtl.parallel.scanned_layers import unstack_layers
 from jaxtl.profiling.cost import Cost, model_gflop, reference_cost, step_cost
@@ -25,6 +25,7 @@ from jaxtl.train.scanned_state import first_by_scanned, scanned_state, with_scan
 from jaxtl.train.state import TrainState, with_params
 from jaxtl.train.step import train_step
 from jaxtl.train.storage_dtype import cast, rounded_leaves, with_cast_frozen
+from jaxtl.trees import flatten, nest
 
 T = TypeVar("T")
 Step = functools.partial[tuple[TrainState, dict[str, jax.Array]]]  # (state, batch) -> (state, scalars)
@@ -62,7 +63,7 @@ def make_step(
         groups=first_by_scanned(stage.labels, plan.scanned),
         loss_fn=experiment.loss,
         prepare=None if cached else prepare,
-        penalty=penalty and (lambda leaves: penalty(flatten(unstack_layers(unflatten(leaves))))),
+        penalty=penalty and (lambda leaves: penalty(flatten(unstack_layers(nest(leaves))))),
         options=options.step(config, first_by_scanned(stage.since, plan.scanned)),
     )
 

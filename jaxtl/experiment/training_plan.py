@@ -20,6 +20,7 @@ from jaxtl.finetune.stages import Schedule, Stage, make_stages, staged_schedule
 from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.scanned_state import factors_by_scanned, find_scanned, first_by_scanned, over_scanned
 from jaxtl.train.schedules import make_schedule
+from jaxtl.trees import flatten
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,10 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
     return Plan(
         assignment=assignment,
         stages=stages,
-        multipliers=groups_lib.multipliers(assignment, layer_decay=f.layer_decay, rules=f.lr_multipliers),
-        shapes={path: tuple(leaf.shape) for path, leaf in groups_lib.flatten(params).items()},
+        multipliers=groups_lib.multipliers(
+            assignment, layer_decay=f.layer_decay, rules=f.lr_multipliers, key="finetune.lr_multipliers"
+        ),
+        shapes={path: tuple(leaf.shape) for path, leaf in flatten(params).items()},
         schedule=schedule,
         options=options.optimizer(base, schedule),
         overrides=overrides,

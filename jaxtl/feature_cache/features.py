@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from jaxtl.data.loader import Batch, rows_in_order, train_rows
-from jaxtl.finetune.param_groups import FROZEN, Table, flatten, unflatten
+from jaxtl.finetune.param_groups import FROZEN, Table
 from jaxtl.parallel.fetch import one_behind
+from jaxtl.trees import flatten, nest
 
 MODES = ("auto", "on", "off")
 
@@ -65,7 +66,7 @@ def prefix_variables(variables: Mapping[str, Any], table: Table, stop: str) -> d
             break
     inside = re.compile("|".join(rf"(?:{pattern})(?:/|$)" for pattern in patterns))
     leaves = flatten(variables)
-    return unflatten({path: leaf for path, leaf in leaves.items() if inside.match(path.partition("/")[2])})
+    return nest({path: leaf for path, leaf in leaves.items() if inside.match(path.partition("/")[2])})
 
 
 def compute(

@@ -1,12 +1,13 @@
 """Frozen parts behave as in evaluation, whatever the model: its BatchNorm keeps its statistics, its dropout is off."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 
 from jaxtl.finetune.param_groups import FROZEN
+from jaxtl.parallel.scanned_layers import separating_loops
 
 
 def module_trains(labels: Mapping[str, str]) -> Callable[[Sequence[Any]], bool]:
@@ -30,11 +31,13 @@ def module_trains(labels: Mapping[str, str]) -> Callable[[Sequence[Any]], bool]:
     return test
 
 
-def frozen_modules(labels: Mapping[str, str], axis_name: str | None = None) -> AbstractContextManager[Any]:
-    """Returns a context in which the frozen modules of any Linen model run as in evaluation.
+@contextlib.contextmanager
+def frozen_modules(labels: Mapping[str, str], axis_name: str | None = None) -> Iterator[None]:
+    """Makes the frozen modules of any Linen model run as in evaluation, for what is applied within.
 
     A module is frozen when every parameter below its path is (see `module_trains`), so models need no code of their
-    own for freezing.
+    own for freezing. A model that runs blocks as a loop (see `scanned_layers.loop_key`) does so with those of which the
+    same parameters train.
 
     Args:
       labels: path of each parameter -> its group, or "frozen".
@@ -52,15 +55,16 @@ def frozen_modules(labels: Mapping[str, str], axis_name: str | None = None) -> A
                 object.__setattr__(module, "axis_name", axis_name)
         elif isinstance(module, nn.Dropout) and context.method_name == "__call__" and not trains(module.path):
             kwargs = _force(module, kwargs, "deterministic")
-        elif context.method_name == "block_kind":
-            # A model that runs blocks as a loop does so with those of which the same parameters train.
-            below = "/".join([*map(str, module.path), str(args[0]), ""])
-            return call(*args, **kwargs), frozenset(
-                path.removeprefix(below) for path, label in labels.items() if path.startswith(below) and label != FROZEN
-            )
         return call(*args, **kwargs)
 
-    return nn.intercept_methods(intercept)
+    def trained_below(block: str) -> frozenset[str]:
+        below = f"{block}/"
+        return frozenset(
+            path.removeprefix(below) for path, label in labels.items() if path.startswith(below) and label != FROZEN
+        )
+
+    with nn.intercept_methods(intercept), separating_loops(trained_below):
+        yield
 
 
 def _force(module: nn.Module, kwargs: dict[str, Any], name: str) -> dict[str, Any]:

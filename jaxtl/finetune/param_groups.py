@@ -11,26 +11,25 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import flax.traverse_util
-
 from jaxtl.errors import UserError
+from jaxtl.trees import Params, flatten
 
 FROZEN = "frozen"
 KINDS = {"biases": "bias", "norms": r".*[Nn]orm(_?\d+)?|(.*_)?bn[\d_]*"}
-_LIST = "The groups are:"
-
-Params = Mapping[str, Any]
 Table = Sequence[tuple[str, str]]  # (name, pattern) from input to head
 
 
-def flatten(tree: Params) -> dict[str, Any]:
-    """Returns the leaves of a nested dict by path, "a/b/c" -> leaf."""
-    return flax.traverse_util.flatten_dict(tree, sep="/")
+class UnmatchedRules(UserError):
+    """What is to train, or at which rate, was said by names or a number that do not fit the model.
 
+    Attributes:
+      problems: one line each.
+      groups: the model's groups, where listing them helps.
+    """
 
-def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the nested dict that `flatten` came from."""
-    return flax.traverse_util.unflatten_dict(dict(leaves), sep="/")
+    def __init__(self, problems: Sequence[str], groups: Sequence[str] = ()):
+        self.problems, self.groups = tuple(problems), tuple(groups)
+        super().__init__("\n".join(_with_groups(self.problems, self.groups)))
 
 
 def assign(params: Params, table: Table) -> dict[str, str]:
@@ -57,7 +56,7 @@ def matches(rule: str, path: str, group: str) -> bool:
     return any(re.fullmatch(KINDS.get(rule, rule), text) for text in (group, path, *path.split("/")))
 
 
-def select(assignment: Mapping[str, str], unfreeze: str | int, *, key: str = "finetune.unfreeze") -> dict[str, str]:
+def select(assignment: Mapping[str, str], unfreeze: str | int, *, key: str = "unfreeze") -> dict[str, str]:
     """Labels each path with its group, or with "frozen" where it is not to train.
 
     Args:
@@ -66,7 +65,7 @@ def select(assignment: Mapping[str, str], unfreeze: str | int, *, key: str = "fi
       key: what errors call it.
 
     Raises:
-      UserError: k is larger than the number of groups, or a rule fits nothing.
+      UnmatchedRules: k is larger than the number of groups, or a rule fits nothing.
     """
     order = _order(assignment)
     text = str(unfreeze).strip()
@@ -75,15 +74,13 @@ def select(assignment: Mapping[str, str], unfreeze: str | int, *, key: str = "fi
     if re.fullmatch(r"-?\d+", text):
         k = int(text)
         if not 0 <= k < len(order):
-            raise UserError(
-                f"{key} is {k}, but this model has {len(order) - 1} groups before its head: "
-                f'give 0 to {len(order) - 1}, or "all".'
-            )
+            problem = f"{key} is {k}, but this model has {len(order) - 1} groups before its head"
+            raise UnmatchedRules([f'{problem}: give 0 to {len(order) - 1}, or "all".'])
         chosen = set(order[len(order) - 1 - k :])
         return {path: group if group in chosen else FROZEN for path, group in assignment.items()}
     rules = _split(text)
     if not rules:
-        raise UserError(f'{key} is empty: give "all", "head", a number, or names.')
+        raise UnmatchedRules([f'{key} is empty: give "all", "head", a number, or names.'])
     check_rules(rules, assignment, key)
     return {
         path: group if any(matches(rule, path, group) for rule in rules) else FROZEN
@@ -92,18 +89,28 @@ def select(assignment: Mapping[str, str], unfreeze: str | int, *, key: str = "fi
 
 
 def multipliers(
-    assignment: Mapping[str, str], *, layer_decay: float = 1.0, rules: Mapping[str, float] | None = None
+    assignment: Mapping[str, str],
+    *,
+    layer_decay: float = 1.0,
+    rules: Mapping[str, float] | None = None,
+    key: str = "rules",
 ) -> dict[str, float]:
     """Returns the factor on the learning rate of each path.
 
     The head has factor 1, the group before it `layer_decay`, the next its square, and so on down to the input
     (discriminative fine-tuning, https://arxiv.org/abs/1801.06146); each rule that fits multiplies its own factor in.
 
+    Args:
+      assignment: path -> group, in the order of the groups from input to head.
+      layer_decay: factor from one group to the one before it.
+      rules: regular expression -> factor.
+      key: what errors call the rules.
+
     Raises:
-      UserError: a rule fits nothing.
+      UnmatchedRules: a rule fits nothing.
     """
     rules = dict(rules or {})
-    check_rules(rules, assignment, "finetune.lr_multipliers")
+    check_rules(rules, assignment, key)
     order = _order(assignment)
     depth = {group: len(order) - 1 - index for index, group in enumerate(order)}
     factors = {}
@@ -117,7 +124,7 @@ def multipliers(
 
 
 def partition(params: Params, labels: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits the parameters into (trainable, frozen) leaves by path; `unflatten` of both joins them again."""
+    """Splits the parameters into (trainable, frozen) leaves by path; `nest` of both joins them again."""
     leaves = flatten(params)
     trainable = {path: leaf for path, leaf in leaves.items() if labels[path] != FROZEN}
     return trainable, {path: leaf for path, leaf in leaves.items() if path not in trainable}
@@ -127,7 +134,7 @@ def check_rules(rules: Sequence[str] | Mapping[str, Any], assignment: Mapping[st
     """Sees that every rule fits something.
 
     Raises:
-      UserError: lists the rules that fit nothing or are no regular expressions, and the groups.
+      UnmatchedRules: lists the rules that fit nothing or are no regular expressions, and the groups.
     """
     problems = []
     for rule in rules:
@@ -137,7 +144,7 @@ def check_rules(rules: Sequence[str] | Mapping[str, Any], assignment: Mapping[st
         except re.error as error:
             problems.append(f"{key}: {rule!r} is not a regular expression ({error})")
     if problems:
-        raise UserError("\n".join([*problems, f"{_LIST} {' '.join(_order(assignment))}."]))
+        raise UnmatchedRules(problems, _order(assignment))
 
 
 def unmatched_rules(
@@ -150,16 +157,24 @@ def unmatched_rules(
       unfreeze: key -> what is to train.
       rules: key -> rules.
     """
-    lines: dict[str, None] = {}
-    checks: list[Callable[[], Any]] = [partial(select, assignment, value, key=key) for key, value in unfreeze.items()]
+    checks: list[Callable[[], object]] = [
+        partial(select, assignment, value, key=key) for key, value in unfreeze.items()
+    ]
     checks += [partial(check_rules, given, assignment, key) for key, given in rules.items()]
+    problems: list[str] = []
+    groups: tuple[str, ...] = ()
     for check in checks:
         try:
             check()
-        except UserError as error:
-            lines |= dict.fromkeys(str(error).splitlines())
+        except UnmatchedRules as error:
+            problems += error.problems
+            groups = groups or error.groups
     # One list of the groups will do, after all that misses them.
-    return sorted(lines, key=lambda line: line.startswith(_LIST))
+    return _with_groups(list(dict.fromkeys(problems)), groups)
+
+
+def _with_groups(problems: Sequence[str], groups: Sequence[str]) -> list[str]:
+    return [*problems, *([f"The groups are: {' '.join(groups)}."] if groups else [])]
 
 
 def _order(assignment: Mapping[str, str]) -> list[str]:

@@ -13,7 +13,7 @@ from jaxtl.models.base import Groups, span
 from jaxtl.models.layers.attention import FORMS, padded_tokens, resolve
 from jaxtl.models.layers.layernorm import LayerNorm
 from jaxtl.models.layers.transformer_block import Block
-from jaxtl.parallel.scanned_layers import blocks_of, rows
+from jaxtl.parallel.scanned_layers import blocks_of, loop_key, rows
 
 
 class PatchEmbed(nn.Module):
@@ -138,7 +138,7 @@ class ViT(nn.Module):
         scanned = [name for name in self.variables.get("params", {}) if blocks_of(name)]
         holders = {block: name for name in scanned for block in blocks_of(name)}
         names = span(self.groups(), start, stop)
-        for _, alike in itertools.groupby(names, key=lambda name: holders.get(name) or self.block_kind(name)):
+        for _, alike in itertools.groupby(names, key=lambda name: holders.get(name) or self._loop_key(name)):
             run = list(alike)
             if run[0].startswith("block"):
                 x = self._pad(x)
@@ -161,16 +161,11 @@ class ViT(nn.Module):
         """Gives the names of the blocks that can be run as one loop (see `jaxtl.parallel.scanned_layers`)."""
         return tuple(f"block{i}" for i in range(self.depth - 1)) if self.scan else ()
 
-    def block_kind(self, name: str) -> Hashable:
-        """Gives what neighbouring groups must have in common to be run as one loop.
-
-        Whoever differentiates some parameters only adds which (see `jaxtl.finetune.freezing`): in one loop all blocks
-        go backwards if one of them does.
-        """
-        if not self.scan or self.is_initializing() or not name.startswith("block"):
+    def _loop_key(self, name: str) -> Hashable:
+        """Gives what neighbouring groups must have in common to be run as one loop."""
+        if self.is_initializing() or name not in self.alike():
             return name
-        last = int(name.removeprefix("block")) == self.depth - 1
-        return name if last else "block"
+        return loop_key("/".join([*self.path, name]))
 
     def _run(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group."""

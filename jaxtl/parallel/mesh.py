@@ -55,7 +55,7 @@ def mesh_shape(mesh: Mapping[str, int], devices: int) -> tuple[int, int]:
         fsdp = devices // data
     if data < 1 or fsdp < 1 or data * fsdp != devices:
         raise UserError(
-            f"train.mesh is {dict(mesh)}, but data x fsdp must be the number of devices, {devices}: "
+            f"mesh is {dict(mesh)}, but data x fsdp must be the number of devices, {devices}: "
             f"give {{'data': -1, 'fsdp': k}} with a k that divides {devices}."
         )
     return data, fsdp
@@ -91,16 +91,17 @@ def of_state(tree: Tree, mesh: Mesh, rules: Rules) -> Tree:
         if len(ways) > 1:
             apart = " and ".join(sorted(ways.values()))
             raise UserError(
-                f"train.sharding cuts {apart} in different ways, but model.scan keeps them in one stack: give rules "
-                "that fit all its blocks alike, or model.scan=False."
+                f"the sharding rules cut {apart} in different ways, but they lie in one stack: give rules that fit all "
+                "its blocks alike, or a model without scan."
             )
         (axes,) = ways
         axes = (None, *axes) if axes and len(own) < len(leaf.shape) else axes
         known = len(axes) <= len(leaf.shape) and len({*axes} - {None}) == sum(axis is not None for axis in axes)
         if not known or any(axis and leaf.shape[i] % mesh.shape[axis] for i, axis in enumerate(axes)):
             raise UserError(
-                f"train.sharding cuts {_name(path)} {tuple(leaf.shape)} along {axes} of the mesh {dict(mesh.shape)}, "
-                "which must name each axis at most once and divide the dimension: give other axes, or ()."
+                f"the sharding rules cut {_name(path)} {tuple(leaf.shape)} along {axes} of the mesh "
+                f"{dict(mesh.shape)}, which must name each axis at most once and divide the dimension: give others, or "
+                "()."
             )
         return NamedSharding(mesh, PartitionSpec(*axes))
 
@@ -118,7 +119,7 @@ def check_rules(tree: Tree, mesh: Mesh, rules: Rules) -> None:
     names = [name for path, leaf in leaves for name in _blocks(_name(path), leaf.shape)[0]]
     for rule in rules:
         if not any(_fits(rule, name) for name in names):
-            raise UserError(f"train.sharding {rule!r} fits no parameter; `describe` lists them.")
+            raise UserError(f"the sharding rule {rule!r} fits no parameter; `describe` lists them.")
 
 
 def of_batch(mesh: Mesh) -> NamedSharding:

@@ -128,9 +128,11 @@ def make_partitioner(
         return _jit_partitioner(grid, rules or {})
     if name == "pmap":
         if grid.shape[FSDP] > 1:
-            raise UserError('train.parallel "pmap" copies the state to each device: give "jit", or train.mesh fsdp 1.')
+            raise UserError(
+                '"pmap" copies the state to each device: take the partitioner "jit", or a mesh with fsdp 1.'
+            )
         return _pmap_partitioner(list(grid.devices.flat))
-    raise UserError(f"train.parallel is {name!r}, but it must be one of: {', '.join(NAMES)}.")
+    raise UserError(f"the partitioner {name!r} is none of {', '.join(NAMES)}.")
 
 
 def _jit_partitioner(mesh: Mesh, rules: Rules) -> Partitioner:

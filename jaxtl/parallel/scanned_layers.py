@@ -3,19 +3,48 @@
 A loop over the blocks takes a stack as it is, so that neither compiling nor the number of an optimizer's operations
 depends on how many blocks there are. In a tree of parameters a stack takes the place of its blocks, under the name of
 the first and the number of the last: "block0-10". No module of a model here is called so.
+
+A model that runs neighbouring blocks as a loop asks `loop_key` which of them may share one, and whoever applies it may
+answer with `separating_loops`: differentiation of some blocks only, for instance, splits a loop, since in one loop all
+blocks go backwards if one of them does.
 """
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.trees import Params
+
 _NAME = re.compile(r"(.*\D)(\d+)-(\d+)")
 
-Params = Mapping[str, Any]
+LoopKey = Callable[[str], Hashable]
+_loop_key: ContextVar[LoopKey | None] = ContextVar("loop_key", default=None)
+
+
+def loop_key(path: str) -> Hashable:
+    """Returns what neighbouring blocks that are alike must have in common to be run as one loop; None for nothing.
+
+    Args:
+      path: of a block's parameters, as in "block3".
+    """
+    key = _loop_key.get()
+    return None if key is None else key(path)
+
+
+@contextlib.contextmanager
+def separating_loops(key: LoopKey) -> Iterator[None]:
+    """Makes `loop_key` say what `key` says, for models that are applied within."""
+    token = _loop_key.set(key)
+    try:
+        yield
+    finally:
+        _loop_key.reset(token)
 
 
 def name_of(blocks: Sequence[str]) -> str:

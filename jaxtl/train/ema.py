@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.finetune.freezing import module_trains
-from jaxtl.finetune.param_groups import FROZEN, flatten, unflatten
+from jaxtl.finetune.param_groups import FROZEN
+from jaxtl.trees import flatten, nest
 
 Average = dict[str, jax.Array]
 
@@ -67,4 +68,4 @@ def update(
 
 def averaged(variables: Mapping[str, Any], average: Average) -> dict[str, Any]:
     """Returns the variables with their averages in place of what trains."""
-    return unflatten({**flatten(variables), **average})
+    return nest({**flatten(variables), **average})

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.finetune.freezing import frozen_modules
-from jaxtl.finetune.param_groups import unflatten
+from jaxtl.trees import nest
 
 Batch = Mapping[str, jax.Array]
 Leaves = dict[str, jax.Array]
@@ -68,7 +68,7 @@ def gradients(
         return (values * part["mask"]).sum() / count
 
     def loss_of(leaves, model_state, part, part_key):
-        params = unflatten({**leaves, **frozen})
+        params = nest({**leaves, **frozen})
         with frozen_modules(objective.groups, axis_name):
             outputs, model_state = objective.model.apply(
                 {"params": params, **model_state},

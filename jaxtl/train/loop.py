@@ -11,16 +11,21 @@ import jax
 
 from jaxtl.checkpoints.manager import Checkpoints
 from jaxtl.errors import Stopped, UserError
-from jaxtl.finetune.param_groups import flatten
 from jaxtl.parallel.partitioner import Partitioner, as_taken, tree_of
 from jaxtl.train import ema
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.progress import Progress
 from jaxtl.train.state import TrainState
+from jaxtl.trees import flatten
 
 # So many steps without a finite gradient are no accident that the next batch mends, nor a loss scale that is too large:
 # that takes at most 15 halvings.
 _MAX_SKIPPED = 50
+_REMEDY = "Lower the learning_rate, or set clip_norm or longer warmup_steps."
+
+
+class Diverged(UserError):
+    """The loss or the gradient of a run is not finite; the last good checkpoint stays."""
 
 
 def eval_steps(total_steps: int, *, every: int = 0, steps_per_epoch: float = 0.0) -> list[int]:
@@ -102,7 +107,7 @@ def fit(
       The last state and the progress.
 
     Raises:
-      UserError: the loss is not finite; the last good checkpoint stays.
+      Diverged: the loss is not finite, or the gradients of many steps are not; the last good checkpoint stays.
       Stopped: `stop` said so, or an evaluation was left; the state is saved.
     """
     checkpoints, log, screen = outputs.checkpoints, outputs.log, outputs.screen
@@ -229,12 +234,10 @@ def _collect(progress: Progress, step: int, scalars: Mapping[str, Any], checkpoi
     progress.window["steps"] = progress.window.get("steps", 0) + 1
 
 
-def _diverged(what: str, checkpoints: Checkpoints) -> UserError:
+def _diverged(what: str, checkpoints: Checkpoints) -> Diverged:
     kept = checkpoints.steps()
     last = f"the last good checkpoint is step {kept[-1]}" if kept else "there was no checkpoint yet"
-    return UserError(
-        f"{what}; {last}. Lower optimizer.learning_rate, or set optimizer.clip_norm or a longer optimizer.warmup_steps."
-    )
+    return Diverged(f"{what}; {last}. {_REMEDY}")
 
 
 def _skip(progress: Progress, step: int) -> None:
@@ -242,9 +245,8 @@ def _skip(progress: Progress, step: int) -> None:
     progress.skipped_in_a_row += 1
     progress.window["skipped"] = progress.window.get("skipped", 0) + 1
     if progress.skipped_in_a_row >= _MAX_SKIPPED:
-        raise UserError(
-            f"{_MAX_SKIPPED} steps one after the other, up to step {step}, had a gradient that is not finite. "
-            "Lower optimizer.learning_rate, or set optimizer.clip_norm or a longer optimizer.warmup_steps."
+        raise Diverged(
+            f"{_MAX_SKIPPED} steps one after the other, up to step {step}, had a gradient that is not finite. {_REMEDY}"
         )
 
 

@@ -137,11 +137,11 @@ def _import(name: str) -> Loss:
         loss = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
-            f"train.loss is {name!r}, which cannot be imported ({error}): give one of {', '.join(NAMES)}, "
+            f"the loss {name!r} cannot be imported ({error}): give one of {', '.join(NAMES)}, "
             'or "module:function" of a module on the Python path.'
         ) from error
     if not callable(loss):
-        raise UserError(f"train.loss is {name!r}, which is no function: it must map (logits, labels) to [B].")
+        raise UserError(f"the loss {name!r} is no function: it must map (logits, labels) to [B].")
     return loss
 
 
@@ -155,6 +155,6 @@ def _check_shape(name: str, loss: Loss, num_classes: int) -> None:
         found = f"fails: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
     if found:
         raise UserError(
-            f"train.loss {name!r} {found} for logits (2, {num_classes}) and labels (2,): "
+            f"the loss {name!r} {found} for logits (2, {num_classes}) and labels (2,): "
             "it must give one number an example, (2,)."
         )

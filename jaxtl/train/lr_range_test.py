@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtl.finetune.param_groups import FROZEN, flatten, unflatten
+from jaxtl.finetune.param_groups import FROZEN
 from jaxtl.train.state import TrainState
+from jaxtl.trees import flatten, nest
 
 # Steps of one scan: its batches lie in memory together, and a sweep that has diverged ends with it.
 CHUNK = 10
@@ -40,7 +41,7 @@ def masked(
     def update(updates, state, params=None, **extra):
         updates, state = inner.update(updates, state, params, **extra)
         scaled = {path: leaf * masks[owners[path]].astype(leaf.dtype) for path, leaf in flatten(updates).items()}
-        return unflatten(scaled), state
+        return nest(scaled), state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtl.finetune.param_groups import FROZEN, flatten, unflatten
+from jaxtl.finetune.param_groups import FROZEN
 from jaxtl.parallel.scanned_layers import blocks_of, is_scanned
+from jaxtl.trees import flatten, nest
 
 Schedule = Callable[[jax.Array], jax.Array] | float
 
@@ -107,7 +108,7 @@ def make_optimizer(
         labels[path] = FROZEN if group == FROZEN else label
         if group != FROZEN and label not in transforms:
             transforms[label] = _transform(other or options, factor, no_weight_decay)
-    return optax.multi_transform(transforms, lambda params: unflatten({path: labels[path] for path in flatten(params)}))
+    return optax.multi_transform(transforms, lambda params: nest({path: labels[path] for path in flatten(params)}))
 
 
 def decays(params: optax.Params, exempt: Sequence[str] = ()) -> optax.Params:

@@ -38,18 +38,18 @@ def make_penalty(
 
     Args:
       labels: path -> its group, or "frozen": frozen leaves are not punished for what they cannot change.
-      assignment: path -> its group, as `groups.assign` gave it.
+      assignment: path -> its group, as `param_groups.assign` gave it.
       l1: factors on the absolute values.
       l2: factors on the squares.
 
     Raises:
-      UserError: a rule fits nothing.
+      UnmatchedRules: a rule fits nothing.
     """
     l1, l2 = dict(l1 or {}), dict(l2 or {})
     if not l1 and not l2:
         return None
-    check_rules(l1, assignment, "finetune.l1")
-    check_rules(l2, assignment, "finetune.l2")
+    check_rules(l1, assignment, "l1")
+    check_rules(l2, assignment, "l2")
 
     def by_path(rules):
         factors = {

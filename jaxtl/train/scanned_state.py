@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import jax
 import optax
 
-from jaxtl.finetune.param_groups import flatten, unflatten
 from jaxtl.parallel.partitioner import Partitioner
 from jaxtl.parallel.scanned_layers import blocks_of, name_of, stack_layers, unstack_layers
 from jaxtl.train.state import TrainState, with_params
+from jaxtl.trees import flatten, nest
 
 T = TypeVar("T")
 
@@ -105,5 +105,5 @@ def over_scanned(optimizer: optax.GradientTransformation, scanned: Sequence[str]
 def _changed(tree: Any, change: Callable[[Any], Any]) -> Any:
     """Returns a state, or variables, with parameters and averages changed; any other tree as it is."""
     if isinstance(tree, TrainState):
-        tree = dataclasses.replace(tree, ema=flatten(with_params(unflatten(tree.ema), change)))
+        tree = dataclasses.replace(tree, ema=flatten(with_params(nest(tree.ema), change)))
     return with_params(tree, change)

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtl.finetune.param_groups import flatten, partition, unflatten
+from jaxtl.finetune.param_groups import partition
 from jaxtl.train import ema, loss_scaling
 from jaxtl.train.gradients import Batch, Leaves, Objective, gradients, sam_perturb
 from jaxtl.train.losses import softmax_cross_entropy
 from jaxtl.train.state import TrainState
+from jaxtl.trees import flatten, nest
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def train_step(
             scalars["loss_scale"] = state.scaling["scale"]
             next_scaling = loss_scaling.update(state.scaling, finite)
     # Frozen leaves are handed on, not added to: even p + 0 could change a bit (-0.0), and would cost a copy.
-    params = unflatten({path: moved.get(path, frozen.get(path)) for path in flatten(state.params)})
+    params = nest({path: moved.get(path, frozen.get(path)) for path in flatten(state.params)})
     average = state.ema
     if average:
         # Of a skipped step too: the average then takes the old weights once more.
@@ -131,7 +132,7 @@ def train_step(
 def _update(optimizer, state, grads, trainable, frozen):
     """Returns the trainable leaves after the optimizer's update, and its next state."""
     # multi_transform wants the whole tree; the zeros of frozen leaves are constants that the compiler drops.
-    whole = unflatten({**grads, **{path: jnp.zeros_like(leaf) for path, leaf in frozen.items()}})
+    whole = nest({**grads, **{path: jnp.zeros_like(leaf) for path, leaf in frozen.items()}})
     # Rates follow the run's step, not an optimizer's own count, which stops while steps are skipped.
     update = optax.with_extra_args_support(optimizer).update
     updates, opt_state = update(whole, state.opt_state, state.params, step=state.step)

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Var
 
-from jaxtl.finetune.param_groups import flatten, unflatten
 from jaxtl.models import unrolled
 from jaxtl.parallel.partitioner import Partitioner
 from jaxtl.train.state import with_params
+from jaxtl.trees import flatten, nest
 
 
 def rounded_leaves(model: nn.Module, variables: Mapping[str, Any], image: jax.ShapeDtypeStruct) -> set[str]:
@@ -33,7 +33,7 @@ def rounded_leaves(model: nn.Module, variables: Mapping[str, Any], image: jax.Sh
 
     def forward(leaves, images):
         rngs = {"dropout": jax.random.key(0)}
-        tree = {"params": unflatten(leaves), **others}
+        tree = {"params": nest(leaves), **others}
         return unrolled(model).apply(tree, images, train=True, mutable=list(others), rngs=rngs)
 
     # Dicts become leaves in the order of their keys.
@@ -66,7 +66,7 @@ def _only_rounded(jaxpr: Jaxpr, var: Var) -> bool:
 def cast(params: Mapping[str, Any], paths: set[str]) -> dict[str, Any]:
     """Returns the parameters with those at `paths` in bfloat16."""
     leaves = flatten(params)
-    return unflatten(leaves | {path: jnp.asarray(leaves[path]).astype(jnp.bfloat16) for path in paths})
+    return nest(leaves | {path: jnp.asarray(leaves[path]).astype(jnp.bfloat16) for path in paths})
 
 
 def with_cast_frozen(partitioner: Partitioner, params: Mapping[str, Any], paths: set[str]) -> Partitioner:
@@ -83,5 +83,5 @@ def with_cast_frozen(partitioner: Partitioner, params: Mapping[str, Any], paths:
     return dataclasses.replace(
         partitioner,
         shard_state=lambda tree: partitioner.shard_state(with_params(tree, lambda found: cast(found, paths))),
-        gather=lambda tree: with_params(partitioner.gather(tree), lambda found: unflatten(flatten(found) | originals)),
+        gather=lambda tree: with_params(partitioner.gather(tree), lambda found: nest(flatten(found) | originals)),
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxtl.checkpoints.manager import read_best
-from jaxtl.finetune.param_groups import flatten
+from jaxtl.trees import flatten
 
 # Whole runs, several for each test.
 pytestmark = pytest.mark.slow

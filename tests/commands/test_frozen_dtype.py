@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxtl.checkpoints.manager import read_best
-from jaxtl.finetune.param_groups import flatten
+from jaxtl.trees import flatten
 
 FLAGS = ("--config.train.precision=bfloat16", "--config.finetune.unfreeze=1", "--config.train.steps=8")
 

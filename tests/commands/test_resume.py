@@ -13,9 +13,9 @@ import warm
 
 from jaxtl.checkpoints.manager import Checkpoints, read_best
 from jaxtl.feature_cache import store
-from jaxtl.finetune.param_groups import flatten
 from jaxtl.train.preemption import Preemption
 from jaxtl.train.progress import Progress
+from jaxtl.trees import flatten
 
 FLAGS = (
     "--config.train.steps=30",

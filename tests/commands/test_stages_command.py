@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxtl.checkpoints.manager import Checkpoints, read_best
-from jaxtl.finetune.param_groups import flatten
 from jaxtl.train import loop
+from jaxtl.trees import flatten
 
 STAGES = (
     "--config.train.steps=0",

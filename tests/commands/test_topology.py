@@ -8,7 +8,7 @@ import pytest
 import warm
 
 from jaxtl.checkpoints.manager import Checkpoints, read_best
-from jaxtl.finetune.param_groups import flatten
+from jaxtl.trees import flatten
 
 # Wide enough for some of its arrays to be worth cutting.
 WIDE = "--config.model.name=vit_petals:depth=3,width=32,heads=2,patch=8"

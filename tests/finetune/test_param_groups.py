@@ -4,6 +4,7 @@ import pytest
 from jaxtl import models
 from jaxtl.errors import UserError
 from jaxtl.finetune import param_groups
+from jaxtl.trees import nest
 
 TABLE = (("stem", "conv1|bn1"), ("block1", "block1"), ("block10", "block10|norm"), ("head", "head"))
 PARAMS = {
@@ -101,7 +102,7 @@ def test_partition_splits_and_joins():
     labels = param_groups.select(ASSIGNMENT, "head")
     trainable, frozen = param_groups.partition(PARAMS, labels)
     assert sorted(trainable) == ["head/bias", "head/kernel"]
-    assert param_groups.unflatten({**trainable, **frozen}) == PARAMS
+    assert nest({**trainable, **frozen}) == PARAMS
 
 
 @pytest.mark.parametrize("name", models.names())

@@ -8,12 +8,12 @@ from nets import TABLE, Net, batch
 
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.finetune import stages
-from jaxtl.finetune.param_groups import flatten
 from jaxtl.train import ema
 from jaxtl.train.carry_over import carry_over
 from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import StepOptions, train_step
+from jaxtl.trees import flatten
 
 LABELS = [
     {"base": "frozen", "body": "frozen", "head": "head"},

@@ -9,7 +9,7 @@ import pytest
 from meshes import in_eight_devices
 
 from jaxtl import models
-from jaxtl.finetune.param_groups import assign, flatten, select
+from jaxtl.finetune.param_groups import assign, select
 from jaxtl.parallel.backend import compiling_for
 from jaxtl.parallel.mesh import abstract_arguments, axes_of
 from jaxtl.parallel.partitioner import make_partitioner
@@ -17,6 +17,7 @@ from jaxtl.profiling.hlo import KINDS, collectives
 from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import StepOptions, train_step
+from jaxtl.trees import flatten
 
 MODELS = {"vit": "vit_petals:depth=2,width=64,heads=2,patch=8", "resnet": "resnet18:stages=1-1,width=32"}
 BATCH = 16

@@ -8,8 +8,8 @@ import pytest
 from meshes import apart, bytes_of_parts, in_eight_devices, train
 
 from jaxtl import models
-from jaxtl.finetune.param_groups import flatten
 from jaxtl.parallel.partitioner import make_partitioner
+from jaxtl.trees import flatten
 
 MODELS = {"vit": "vit_petals:depth=2,width=64,heads=2,patch=8", "resnet": "resnet18:stages=1-1,width=32"}
 UNFREEZE = ("head", "1", "all")

@@ -11,6 +11,7 @@ from jaxtl.train import lr_range_test
 from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
+from jaxtl.trees import flatten
 
 
 def test_the_rate_grows_by_a_constant_factor():
@@ -73,7 +74,7 @@ def test_a_group_alone_moves_alone():
     state, owners, _, _, make_step = setup()
     masks = {name: jnp.float32(name == "layer") for name, _ in TABLE}
     after, _ = make_step(masks)(state, batch())
-    old, new = groups_lib.flatten(state.params), groups_lib.flatten(after.params)
+    old, new = flatten(state.params), flatten(after.params)
     moved = {owners[path] for path in old if not np.array_equal(old[path], new[path])}
     assert moved == {"layer"}
 

@@ -25,5 +25,5 @@ def test_no_rules_no_penalty():
 
 
 def test_a_rule_that_fits_nothing_lists_the_groups():
-    with pytest.raises(UserError, match=r"finetune.l2: 'heads' fits no group(.|\n)*base head"):
+    with pytest.raises(UserError, match=r"l2: 'heads' fits no group(.|\n)*base head"):
         make_penalty(LABELS, ASSIGNMENT, l2={"heads": 1.0})

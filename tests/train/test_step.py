@@ -15,6 +15,7 @@ from jaxtl.profiling.flops import count_flops
 from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import StepOptions, train_step
+from jaxtl.trees import flatten, nest
 
 
 def setup(model, images, table, unfreeze="all", name="sgd", learning_rate=0.1, **options):
@@ -74,7 +75,7 @@ def test_frozen_leaves_and_statistics_stay_bit_identical(unfreeze):
 def test_a_frozen_module_runs_as_in_evaluation():
     model = Net(dropout=0.5)
     state, _ = setup(model, batch()["image"], TABLE)
-    labels = dict.fromkeys(groups_lib.flatten(state.params), "frozen")
+    labels = dict.fromkeys(flatten(state.params), "frozen")
     with frozen_modules(labels):
         logits, _ = model.apply(state.variables, batch()["image"], train=True, mutable=["batch_stats"])
     np.testing.assert_array_equal(logits, model.apply(state.variables, batch()["image"], train=False))
@@ -165,7 +166,7 @@ def test_freezing_saves_the_backward_pass_whatever_reads_the_gradients(name, siz
     trainable, frozen = groups_lib.partition(state.params, labels)
 
     def loss(leaves, features):
-        params = groups_lib.unflatten({**leaves, **frozen})
+        params = nest({**leaves, **frozen})
         logits, _ = model.apply(
             {"params": params, **state.model_state}, features, train=True, start=cut, mutable=["batch_stats"]
         )

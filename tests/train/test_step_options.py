@@ -22,6 +22,7 @@ from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.penalties import make_penalty
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import StepOptions, train_step
+from jaxtl.trees import flatten, nest
 
 FAMILIES = {"vit_petals:depth=3,width=16,heads=2,patch=8": 16, "resnet20_cifar": 16}
 ALL_ON = {"clip_norm": 1.0, "accumulate": 2, "skip_nonfinite": True, "ema_decay": 0.9}
@@ -217,7 +218,7 @@ def test_freezing_saves_the_backward_pass_with_everything_switched_on(name, unfr
     trainable, frozen = groups_lib.partition(state.params, step.keywords["groups"])
 
     def loss(leaves, features):
-        params = groups_lib.unflatten({**leaves, **frozen})
+        params = nest({**leaves, **frozen})
         variables = {"params": params, **state.model_state}
         logits, _ = model.apply(variables, features, train=True, start=order[first], mutable=["batch_stats"])
         return optax.softmax_cross_entropy_with_integer_labels(logits, data["label"][:rows]).mean()
@@ -227,7 +228,7 @@ def test_freezing_saves_the_backward_pass_with_everything_switched_on(name, unfr
         forward = count(lambda variables, images: model.apply(variables, images), state.variables, images)
         backward = count(jax.value_and_grad(loss), trainable, features) - count(loss, trainable, features)
         assert count(step, state, data) == pytest.approx(parts * (forward + backward), rel=slack)
-    sizes = {path: leaf.size for path, leaf in groups_lib.flatten(state.params).items()}
+    sizes = {path: leaf.size for path, leaf in flatten(state.params).items()}
     trained = sum(size for path, size in sizes.items() if path in trainable)
     assert sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim) == 2 * trained
     held = sum(leaf.size for path, leaf in state.ema.items() if path.startswith("params/"))
@@ -265,11 +266,11 @@ def test_everything_at_once_on_two_devices(name, parallel):
     after, scalars = partitioner.gather(now), partitioner.gather(scalars)
     assert (int(after.step), float(scalars["skipped"])) == (3, 0.0)
     trainable, frozen = groups_lib.partition(after.params, step.keywords["groups"])
-    before = groups_lib.flatten(state.params)
+    before = flatten(state.params)
     for path, leaf in frozen.items():
         assert np.asarray(leaf).tobytes() == np.asarray(before[path]).tobytes()
     assert all(not np.array_equal(leaf, before[path]) for path, leaf in trainable.items() if "kernel" in path)
     moves = set(ema.trained_leaves(state.variables, step.keywords["groups"]))
-    for path, leaf in groups_lib.flatten(state.model_state).items():
-        same = np.array_equal(leaf, groups_lib.flatten(after.model_state)[path])
+    for path, leaf in flatten(state.model_state).items():
+        same = np.array_equal(leaf, flatten(after.model_state)[path])
         assert same == (path not in moves)

@@ -12,6 +12,7 @@ from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import train_step
 from jaxtl.train.storage_dtype import rounded_leaves, with_cast_frozen
+from jaxtl.trees import flatten
 
 VIT = "vit_s16:patch=8,width=32,depth=3,heads=2"
 RESNET = "resnet18:stages=1-1,width=8"
@@ -56,7 +57,7 @@ def test_training_is_the_same_to_the_bit_and_the_originals_come_back(name, unfre
     ends, sizes = [], []
     for partitioner in (plain, to_cast):
         state = partitioner.shard_state(TrainState.create(variables, optimizer, jax.random.key(1)))
-        sizes.append({path: leaf.nbytes for path, leaf in groups_lib.flatten(state.params).items()})
+        sizes.append({path: leaf.nbytes for path, leaf in flatten(state.params).items()})
         compiled = partitioner.compile(step, state, partitioner.shard_batch(BATCH), donate=True)
         losses = []
         for _ in range(3):
@@ -68,7 +69,7 @@ def test_training_is_the_same_to_the_bit_and_the_originals_come_back(name, unfre
     assert halved == frozen
     assert frozen
     assert sum(sizes[1][path] for path in halved) * 2 == sum(sizes[0][path] for path in halved)
-    kept = groups_lib.flatten(ends[1][1]["params"])
+    kept = flatten(ends[1][1]["params"])
     for path in halved:
-        np.testing.assert_array_equal(kept[path], groups_lib.flatten(variables["params"])[path])
+        np.testing.assert_array_equal(kept[path], flatten(variables["params"])[path])
         assert kept[path].dtype == np.float32
