@@ -13,6 +13,25 @@ from jaxtl import config_checks
 from jaxtl.config_checks import is_number
 from jaxtl.errors import UserError
 
+# Arguments of functions that errors name -> the keys that set them.
+ARGUMENTS = {
+    "cache_dir": "finetune.cache_dir",
+    "cache_features": "finetune.cache_features",
+    "clip_norm": "optimizer.clip_norm",
+    "data_dir": "data.data_dir",
+    "learning_rate": "optimizer.learning_rate",
+    "mean": "model.mean",
+    "model": "model.name",
+    "reader": "data.reader",
+    "resize": "augment.resize",
+    "std": "model.std",
+    "train": "data.train",
+    "val": "data.val",
+    "warmup_steps": "optimizer.warmup_steps",
+    "weights": "model.weights",
+    "workers": "data.workers",
+}
+
 
 def default() -> ConfigDict:
     """Returns the config that every file in configs/ starts from."""

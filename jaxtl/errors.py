@@ -1,15 +1,29 @@
 """The error that a person reads: what was given, what is allowed, what to do; and the end before the end."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
 class UserError(Exception):
     """A problem the user can fix; `main` prints it without a traceback and exits with status 1.
 
-    The message is one or two lines a problem: what was given, what is allowed, what to do next.
+    The message is one or two lines a problem: what was given, what is allowed, what to do next. It names arguments of
+    functions, which know no config; `main` adds the config keys that set them.
+
+    Attributes:
+      arguments: those that the message asks to change.
     """
+
+    def __init__(self, message: str, *, arguments: Sequence[str] = ()):
+        super().__init__(message)
+        self.arguments = tuple(arguments)
+
+    @classmethod
+    def join(cls, errors: Sequence["UserError"], *more: str) -> "UserError":
+        """Returns one error with the messages of all, and more lines."""
+        arguments = dict.fromkeys(name for error in errors for name in error.arguments)
+        return cls("\n".join([*map(str, errors), *more]), arguments=tuple(arguments))
 
 
 class Stopped(Exception):

@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None, *, synchronous: bool = False) -> int:
     try:
         return module.main(arguments, overrides) or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{_keys_of(error)}", file=sys.stderr)
         _end_all(error)
         return 1
     except Stopped as stopped:
@@ -67,6 +67,14 @@ def main(argv: list[str] | None = None, *, synchronous: bool = False) -> int:
     except Exception as error:
         _end_all(error)
         raise
+
+
+def _keys_of(error: UserError) -> str:
+    """Returns the flags that set the arguments which an error names, on a line of their own."""
+    from jaxtl.config import ARGUMENTS  # It takes a second to import, which --help need not wait for.
+
+    flags = [f"--config.{ARGUMENTS[name]}" for name in error.arguments]
+    return f"\n(set with {', '.join(flags)})" if flags else ""
 
 
 def _end_all(error: Exception) -> None:

@@ -111,8 +111,9 @@ def resolve_pixels(
     if missing:
         raise UserError(
             f"{origin} do not say with which {' and '.join(missing)} their pixels were normalised; "
-            f"give config.model.mean and config.model.std (for images in [0, 1]; "
-            f"ImageNet's are {list(IMAGENET[0])} and {list(IMAGENET[1])}, Google's {list(HALF[0])} twice)."
+            f"give mean and std (for images in [0, 1]; "
+            f"ImageNet's are {list(IMAGENET[0])} and {list(IMAGENET[1])}, Google's {list(HALF[0])} twice).",
+            arguments=["mean", "std"],
         )
     base = known or Pixels(image_size, image_size, tuple(mean), tuple(std), interpolation or "bicubic")
     base = base.at_size(image_size)

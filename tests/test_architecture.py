@@ -1,9 +1,12 @@
 """The plan of the house: a file imports only from its own folder and from folders above it."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
+
+from jaxtl import config
 
 ROOT = Path(__file__).parents[1] / "jaxtl"
 ORDER = (
@@ -74,3 +77,26 @@ def test_no_command_imports_another():
     for path in (ROOT / "commands").glob("*.py"):
         others = {name for name in imports(path) if name.startswith("commands.")}
         assert all(name.split(".")[1] == "flags" for name in others), f"{path} imports {others}"
+
+
+def strings(path: Path) -> list[str]:
+    """Returns the string constants of a file but for its docstrings."""
+    tree = ast.parse(path.read_text())
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    first = [node.body[0] for node in ast.walk(tree) if isinstance(node, documented) and node.body]
+    docstrings = {node.value for node in first if isinstance(node, ast.Expr)}
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in docstrings]
+    return [node.value for node in constants if isinstance(node.value, str)]
+
+
+def test_no_message_below_the_door_names_a_config_key():
+    keys = "|".join(re.escape(key) for key in config.flat(config.default()))
+    for path in FILES:
+        if folder_of(path) in ORDER[: ORDER.index("config_checks")]:
+            named = [text for text in strings(path) if re.search(rf"(?<![\w.])(config\.)?({keys})(?![\w.])", text)]
+            assert not named, f"{path} names config keys: {named}"
+
+
+def test_commands_are_thin():
+    lines = sum(len(path.read_text().splitlines()) for path in (ROOT / "commands").glob("*.py"))
+    assert lines < 900

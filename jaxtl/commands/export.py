@@ -50,14 +50,14 @@ def run(workdir: Path, output: Path, format: str = "jaxtl") -> None:
         format has no such model.
     """
     in_folder = format in FOLDER_FORMATS
-    problems: list[str] = []
+    problems: list[UserError] = []
     facts = attempt(lambda: files.read_json(workdir / "model.json"), problems)
     if not in_folder and output.suffix != ".safetensors":
-        problems.append(f"--output={output} must end in .safetensors.")
+        problems.append(UserError(f"--output={output} must end in .safetensors."))
     if in_folder and output.exists():
-        problems.append(f"--output={output} is there already: --format={format} writes a new folder.")
+        problems.append(UserError(f"--output={output} is there already: --format={format} writes a new folder."))
     if facts is None or problems:
-        raise UserError("\n".join(problems))
+        raise UserError.join(problems)
     model, variables, step = build_run(workdir)
     save = functools.partial(
         FOLDER_FORMATS.get(format, pretrained.save_native),

@@ -84,7 +84,10 @@ def train_view(
     elif a.crop == "resize_crop":
         shorter = a.resize or round(pixels.size * 8 / 7)
         if shorter < pixels.size:
-            raise UserError(f"resize is {a.resize} pixels, below the crop's {pixels.size}; raise it, or give 0")
+            raise UserError(
+                f"resize is {a.resize} pixels, below the crop's {pixels.size}; raise it, or give 0",
+                arguments=["resize"],
+            )
         view = _random_square(resize_shorter(image, shorter, resampling), pixels.size, rng)
     elif a.crop == "pad_crop":
         view = _random_square(ImageOps.expand(Image.fromarray(eval_view(image, pixels)), a.pad), pixels.size, rng)

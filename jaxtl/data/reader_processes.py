@@ -46,6 +46,7 @@ main({}, {})
 # Each process has one thread: the processes are as many as the cores already.
 _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _ADVICE = "give fewer workers, or reader='threads'"
+_TO_CHANGE = ("workers", "reader")
 # Up to so many cores, threads keep up: the lock is free most of the time.
 _CORES_FOR_THREADS = 4
 
@@ -150,7 +151,9 @@ class _Process:
                 )
             except OSError as error:
                 ours.close()
-                raise UserError(f"a reader process cannot be started: {error.strerror}; {_ADVICE}") from error
+                raise UserError(
+                    f"a reader process cannot be started: {error.strerror}; {_ADVICE}", arguments=_TO_CHANGE
+                ) from error
         self._connection = Connection(ours.detach())
 
     def knows(self, stream: ReaderStream) -> bool:
@@ -169,7 +172,7 @@ class _Process:
         try:
             sent = [(self._shared(stream, encoded), *where) for encoded, *where in examples]
         except OSError as error:
-            raise UserError(self._obituary(examples)) from error
+            raise UserError(self._obituary(examples), arguments=_TO_CHANGE) from error
         if packed := self._ask(("make", stream.number, out.shape[1:], sent), examples):
             raise pickle.loads(packed)
         out[...] = np.ndarray(out.shape, np.uint8, self._outbox.map)
@@ -210,7 +213,7 @@ class _Process:
             self._send(message)
             answer = self._connection.recv_bytes()
         except (EOFError, OSError) as error:
-            raise UserError(self._obituary(examples)) from error
+            raise UserError(self._obituary(examples), arguments=_TO_CHANGE) from error
         self._asked = False
         return answer
 

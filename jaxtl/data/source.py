@@ -105,7 +105,8 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
     if not train:
         if "train" not in known:
             raise UserError(
-                f"{source.uri} has no split 'train', it has {', '.join(source.split_names)}; set config.data.train"
+                f"{source.uri} has no split 'train', it has {', '.join(source.split_names)}; set train",
+                arguments=["train"],
             )
         train = "train"
     if not test and "test" in known:
@@ -138,7 +139,7 @@ def _without(dataset: Dataset, others: Dataset, what: str) -> Dataset:
     taken = set(others.names)
     rest = dataset.take(np.array([i for i, name in enumerate(dataset.names) if name not in taken], dtype=np.int64))
     if not len(rest):
-        raise UserError(f"split {what} leaves nothing to train on; set config.data.val")
+        raise UserError(f"split {what} leaves nothing to train on; set val", arguments=["val"])
     return rest
 
 

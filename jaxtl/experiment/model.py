@@ -58,17 +58,18 @@ class Model:
 
 def open_both(config: ConfigDict) -> tuple[pretrained.Weights | None, data.Source]:
     """Opens weights and data, and names what is wrong with either in one error."""
-    problems: list[str] = []
+    problems: list[UserError] = []
+    more: list[str] = []
     opened = attempt(lambda: open_weights(config), problems)
     source = attempt(lambda: data.open_source(config.data.source, data_dir=config.data.data_dir), problems)
     if problems:
         remote = ("tfds:", "hf:", "https:", "gs:")
         if config.data.source.startswith(remote) or config.model.weights.startswith(remote):
-            problems += [
+            more += [
                 "With local files: --config.data.source=folder:DIR --config.model.weights=FILE.safetensors",
                 "With nothing at all: --config=configs/vit_flowers.py:demo",
             ]
-        raise UserError("\n".join(problems))
+        raise UserError.join(problems, *more)
     assert source is not None
     return opened, source
 
@@ -157,10 +158,10 @@ def has_new_head(load_report: pretrained.LoadReport | None) -> bool:
     return load_report is None or "params/head/kernel" in load_report.initialised
 
 
-def attempt(make: Callable[[], T], problems: list[str]) -> T | None:
+def attempt(make: Callable[[], T], problems: list[UserError]) -> T | None:
     """Returns what it makes, or None and its problem among the others, for all to be told at once."""
     try:
         return make()
     except UserError as error:
-        problems.append(str(error))
+        problems.append(error)
         return None

@@ -101,7 +101,9 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     values = json.loads(json.dumps(config_lib.to_dict(config)))
     if has_checkpoints(workdir) or (workdir / "results.json").exists():
         changed = config_lib.differences(read_json(path), values)
-        _refuse(workdir, "of another config", [line for line in changed if not line.startswith(_HARMLESS)])
+        # A weight file may have moved: its digest tells whether it is the same, see `claim_inputs`.
+        harmless = (*_HARMLESS, "model.weights:") if _has_digested_weights(workdir) else _HARMLESS
+        _refuse(workdir, "of another config", [line for line in changed if not line.startswith(harmless)])
     else:
         write_json(path, values)  # Nothing was trained yet, so nothing is lost.
 
@@ -116,9 +118,18 @@ def claim_inputs(workdir: Path, inputs: Mapping[str, str]) -> None:
     path = workdir / "inputs.json"
     if has_checkpoints(workdir) and path.exists():
         before = read_json(path)
-        _refuse(workdir, "on other inputs", [f"{key} has changed" for key in inputs if inputs[key] != before.get(key)])
+        changed = [key for key in {**before, **inputs} if inputs.get(key) != before.get(key)]
+        _refuse(workdir, "on other inputs", [f"{key} has changed" for key in changed])
     else:
         write_json(path, inputs)
+
+
+def _has_digested_weights(workdir: Path) -> bool:
+    # A finished run reads no weights any more, so none would be compared.
+    path = workdir / "inputs.json"
+    if (workdir / "results.json").exists():
+        return False
+    return path.exists() and any(key.startswith("weights ") for key in read_json(path))
 
 
 def began_cached(workdir: Path) -> bool | None:

@@ -137,8 +137,8 @@ def build(
         described.replace(path.with_suffix(".json"))
     except OSError as error:
         raise UserError(
-            f"features cannot be written to {folder}: {error.strerror}; give another finetune.cache_dir, "
-            "or set finetune.cache_features=off."
+            f"features cannot be written to {folder}: {error.strerror}; give another cache_dir, or cache_features=off.",
+            arguments=["cache_dir", "cache_features"],
         ) from error
     finally:
         if temporary.exists():
@@ -146,7 +146,10 @@ def build(
     wait()
     mapped = load(folder)
     if mapped is None or len(mapped) != count:
-        raise UserError(f"{folder} does not hold the features of all hosts: give a finetune.cache_dir that they share.")
+        raise UserError(
+            f"{folder} does not hold the features of all hosts: give a cache_dir that they share.",
+            arguments=["cache_dir"],
+        )
     return mapped
 
 

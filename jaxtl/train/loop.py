@@ -22,6 +22,7 @@ from jaxtl.trees import flatten
 # that takes at most 15 halvings.
 _MAX_SKIPPED = 50
 _REMEDY = "Lower the learning_rate, or set clip_norm or longer warmup_steps."
+_REMEDIES = ("learning_rate", "clip_norm", "warmup_steps")
 
 
 class Diverged(UserError):
@@ -237,7 +238,7 @@ def _collect(progress: Progress, step: int, scalars: Mapping[str, Any], checkpoi
 def _diverged(what: str, checkpoints: Checkpoints) -> Diverged:
     kept = checkpoints.steps()
     last = f"the last good checkpoint is step {kept[-1]}" if kept else "there was no checkpoint yet"
-    return Diverged(f"{what}; {last}. {_REMEDY}")
+    return Diverged(f"{what}; {last}. {_REMEDY}", arguments=_REMEDIES)
 
 
 def _skip(progress: Progress, step: int) -> None:
@@ -246,7 +247,9 @@ def _skip(progress: Progress, step: int) -> None:
     progress.window["skipped"] = progress.window.get("skipped", 0) + 1
     if progress.skipped_in_a_row >= _MAX_SKIPPED:
         raise Diverged(
-            f"{_MAX_SKIPPED} steps one after the other, up to step {step}, had a gradient that is not finite. {_REMEDY}"
+            f"{_MAX_SKIPPED} steps one after the other, up to step {step}, had a gradient that is not finite. "
+            f"{_REMEDY}",
+            arguments=_REMEDIES,
         )
 
 

@@ -240,3 +240,23 @@ def test_before_the_first_checkpoint_a_config_may_be_mended(train, tmp_path):
     assert status == 1
     assert "there was no checkpoint yet" in err
     assert train("--config.optimizer.name=sgd", "--config.optimizer.learning_rate=1e-2")[0] == 0
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_weights_that_moved_but_not_with_others(train, jaxtl, tmp_path):
+    for number, name in enumerate(("first", "second")):
+        train(f"--config.train.seed={number}", workdir=name)
+        output = tmp_path / name / "exported" / "w.safetensors"
+        assert jaxtl("export", f"--workdir={tmp_path / name}", f"--output={output}")[0] == 0
+    exported = tmp_path / "first" / "exported"
+    train(f"--config.model.weights={exported / 'w.safetensors'}")
+    (tmp_path / "run" / "results.json").unlink()
+    exported.rename(tmp_path / "moved")
+    status, out, err = train(f"--config.model.weights={tmp_path / 'moved' / 'w.safetensors'}")
+    assert (status, err) == (0, "")
+    assert "continues at step 12 of 12" in out
+    (tmp_path / "run" / "results.json").unlink()
+    for weights in (tmp_path / "second" / "exported" / "w.safetensors", ""):
+        status, _, err = train(f"--config.model.weights={weights}")
+        assert status == 1
+        assert "weights w.safetensors has changed" in err

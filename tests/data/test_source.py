@@ -85,7 +85,7 @@ def test_without_a_test_split_there_is_a_note():
 
 
 def test_train_must_be_there():
-    with pytest.raises(UserError, match=r"has no split 'train', it has test; set config.data.train"):
+    with pytest.raises(UserError, match=r"has no split 'train', it has test; set train"):
         choose_splits(source(test=10))
     with pytest.raises(UserError, match="no split 'trian'; it has train, test"):
         choose_splits(source(train=10, test=10), train="trian")

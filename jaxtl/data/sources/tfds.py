@@ -105,7 +105,8 @@ def _prepared(name: str, folder: str) -> Any:
             return _draw(name, folder)
         raise UserError(
             f"data set {name!r} is not prepared in {folder}{_nearest(name)}\n"
-            f"on a machine with a network: {_HOW_TO_PREPARE}; or set config.data.data_dir to where it is prepared"
+            f"on a machine with a network: {_HOW_TO_PREPARE}; or set data_dir to where it is prepared",
+            arguments=["data_dir"],
         ) from error
 
 
@@ -127,7 +128,9 @@ def _draw(name: str, folder: str) -> Any:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             builder.download_and_prepare()
     except OSError as error:
-        raise UserError(f"{name} cannot be prepared in {folder}: {error}; set config.data.data_dir") from error
+        raise UserError(
+            f"{name} cannot be prepared in {folder}: {error}; set data_dir", arguments=["data_dir"]
+        ) from error
     return builder
 
 

@@ -1,0 +1,40 @@
+import pytest
+
+from jaxtl import config
+from jaxtl.commands import predict
+from jaxtl.errors import UserError, writing
+from jaxtl.main import main
+
+
+def test_joined_errors_ask_to_change_what_each_of_them_does():
+    joined = UserError.join(
+        [UserError("one", arguments=["data_dir", "val"]), UserError("two"), UserError("three", arguments=["val"])],
+        "a last line",
+    )
+    assert str(joined) == "one\ntwo\nthree\na last line"
+    assert joined.arguments == ("data_dir", "val")
+
+
+def test_what_the_system_refuses_becomes_an_error_that_says_what_to_do(tmp_path):
+    path = tmp_path / "missing" / "metrics.jsonl"
+    with (
+        pytest.raises(UserError, match=r"metrics.jsonl cannot be written: No such file or directory; make room"),
+        writing(path),
+    ):
+        path.write_text("")
+
+
+def test_main_adds_the_keys_that_set_the_arguments(monkeypatch, capsys):
+    def fail(*_):
+        raise UserError("split 'train' leaves nothing to train on; set val", arguments=["val"])
+
+    monkeypatch.setattr(predict, "main", fail)
+    assert main(["predict", "--workdir=run", "photo.jpg"]) == 1
+    assert capsys.readouterr().err == (
+        "error: split 'train' leaves nothing to train on; set val\n(set with --config.data.val)\n"
+    )
+
+
+def test_every_argument_that_errors_name_has_a_key():
+    keys = config.flat(config.default())
+    assert [key for key in config.ARGUMENTS.values() if key not in keys] == []
