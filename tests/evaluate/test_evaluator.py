@@ -1,0 +1,54 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtl.data import Dataset
+from jaxtl.errors import Stopped
+from jaxtl.evaluate.evaluator import compile_evaluator
+from jaxtl.parallel.partitioner import make_partitioner
+
+
+class Linear:
+    """Maps [B, 1] to logits [B, 2]: x and its opposite, scaled."""
+
+    def apply(self, variables, x, train):
+        assert train is False
+        return jnp.concatenate([x, -x], 1) * variables["scale"]
+
+
+def batches(dataset):
+    for start in range(0, len(dataset), 4):
+        rows = [dataset.read(i) for i in range(start, min(start + 4, len(dataset)))]
+        real = len(rows)
+        yield {
+            "image": np.float32([*rows, *[0.0] * (4 - real)])[:, None],
+            "label": np.int32([*dataset.labels[start : start + 4], *[0] * (4 - real)]),
+            "mask": np.float32([1.0] * real + [0.0] * (4 - real)),
+        }
+
+
+VALUES = [3.0, -1.0, 2.0, -2.0, 0.5, 1.0]
+DATA = Dataset(("a", "b"), np.int32([0, 1, 0, 0, 0, 1]), tuple("123456"), VALUES.__getitem__)
+
+
+@pytest.mark.parametrize("name", ["jit", "pmap"])
+def test_the_accumulators_are_those_of_all_rows(name):
+    partitioner = make_partitioner(name)
+    variables = partitioner.shard_state({"scale": jnp.float32(1.0)})
+    dummy = next(batches(DATA))
+    evaluator = compile_evaluator(Linear(), variables, partitioner, batches=batches, dummy=dummy)
+    found = evaluator(variables, DATA)
+    assert (int(found["count"]), int(found["correct"])) == (6, 4)
+    assert found["confusion"].tolist() == [[3, 1], [1, 1]]
+    logits = np.float32([[value, -value] for value in VALUES])
+    losses = -jax.nn.log_softmax(logits)[np.arange(6), DATA.labels]
+    assert float(found["loss"]) == pytest.approx(float(losses.sum()), rel=1e-6)
+
+
+def test_an_evaluation_can_be_left():
+    partitioner = make_partitioner("jit")
+    variables = partitioner.shard_state({"scale": jnp.float32(1.0)})
+    evaluator = compile_evaluator(Linear(), variables, partitioner, batches=batches, dummy=next(batches(DATA)))
+    with pytest.raises(Stopped, match="the evaluation was left"):
+        evaluator(variables, DATA, stop=lambda: True)
