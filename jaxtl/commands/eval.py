@@ -2,7 +2,6 @@
 
 import argparse
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_config(parser)
     flags.add_workdir(parser, "where results.json goes; not that of a run")
     flags.add_processes(parser)
-
-
-def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
-    """Runs the command from its flags."""
-    flags.connect(arguments)
-    run(flags.load_config(arguments, overrides), arguments.workdir)
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -71,3 +64,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         f"{ended - started:.0f} s in all; {len(dataset) / (ended - compiled):.1f} images/s; {workdir / 'results.json'}"
     )
     return results
+
+
+main = flags.main_of(run)

@@ -3,8 +3,9 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -77,3 +78,13 @@ def refuse_overrides(overrides: Mapping[str, str], command: str) -> None:
     if overrides:
         keys = ", ".join(f"--config.{key}" for key in overrides)
         raise UserError(f"{command} uses the run as it was trained and takes no {keys}.")
+
+
+def main_of(run: Callable[[ConfigDict, Path], Any]) -> Callable[[argparse.Namespace, Mapping[str, str]], None]:
+    """Returns the main function of a command that several processes may run, with a config and a workdir alone."""
+
+    def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+        connect(arguments)
+        run(load_config(arguments, overrides), arguments.workdir)
+
+    return main

@@ -2,7 +2,6 @@
 
 import argparse
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_processes(parser)
 
 
-def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
-    """Runs the command from its flags."""
-    flags.connect(arguments)
-    run(flags.load_config(arguments, overrides), arguments.workdir)
-
-
 def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Trains, or goes on with, the run in `workdir`; returns what results.json holds."""
     started = time.perf_counter()
@@ -48,3 +41,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             files.discard(workdir, made)
             raise
         return report(train_to_end(experiment, workdir, started=started, stop=preemption.requested), workdir)
+
+
+main = flags.main_of(run)

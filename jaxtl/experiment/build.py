@@ -33,6 +33,14 @@ from jaxtl.trees import nest
 Purpose = Literal["train", "evaluate", "features"]
 
 
+def _no_devices(*_: Any, **__: Any) -> NoReturn:
+    raise RuntimeError("an abstract experiment lies on no device")
+
+
+NOWHERE = Partitioner(0, None, _no_devices, _no_devices, _no_devices, _no_devices, _no_devices)
+"""The partitioner of an abstract experiment: it takes no device of this process."""
+
+
 @dataclass(frozen=True)
 class Experiment:
     """What a config describes, ready for a command.
@@ -43,12 +51,12 @@ class Experiment:
       variables: to start from; of an abstract experiment their shapes.
       load_report: where they come from; None without weights.
       splits: the data; empty sets where nothing was opened.
+      origin: where the classes come from, or which split is evaluated, in words.
       plan: what trains, and how; of an experiment that trains nothing, `training_plan.NOTHING`.
       partitioner: how steps lie on the devices; an abstract experiment has none.
       loss: of training.
       eval_loss: what evaluations report.
       loss_name: what the config calls both.
-      origin: where the classes come from, or which split is evaluated, in words.
     """
 
     config: ConfigDict
@@ -56,12 +64,12 @@ class Experiment:
     variables: dict[str, Any]
     load_report: pretrained.LoadReport | None
     splits: data.Splits
-    plan: Plan
-    partitioner: Partitioner
-    loss: Loss
-    eval_loss: Loss
-    loss_name: str
     origin: str
+    plan: Plan = NOTHING
+    partitioner: Partitioner = NOWHERE
+    loss: Loss = softmax_cross_entropy
+    eval_loss: Loss = softmax_cross_entropy
+    loss_name: str = "softmax"
 
     @property
     def steps_per_epoch(self) -> float:
@@ -126,18 +134,12 @@ def _training(
         steps_per_epoch=steps_per_epoch,
         new_head=has_new_head(report),
     )
-    return Experiment(
-        config=config,
-        model=model,
-        variables=variables,
-        load_report=report,
-        splits=splits,
-        plan=plan,
-        partitioner=partitioner,
+    experiment = Experiment(config, model, variables, report, splits, source.uri, plan, partitioner)
+    return replace(
+        experiment,
         loss=choose_loss(config, len(model.classes), splits.train.labels),
         eval_loss=evaluation_loss(config, len(model.classes)),
         loss_name=config.train.loss,
-        origin=source.uri,
     )
 
 
@@ -150,19 +152,8 @@ def _outline(config: ConfigDict, weights_optional: bool) -> Experiment:
     # In epochs of any length.
     new_head = has_new_head(report)
     plan = make_plan(config, model.module, shapes["params"], steps_per_epoch=1e6, new_head=new_head)
-    return Experiment(
-        config=config,
-        model=model,
-        variables=shapes,
-        load_report=report,
-        splits=_no_splits(classes),
-        plan=plan,
-        partitioner=NOWHERE,
-        loss=softmax_cross_entropy,  # Class weights need data to count, and cost nothing.
-        eval_loss=softmax_cross_entropy,
-        loss_name=config.train.loss,
-        origin=origin,
-    )
+    # Class weights need data to count, and cost nothing: the plain loss will do.
+    return Experiment(config, model, shapes, report, _no_splits(classes), origin, plan)
 
 
 def _evaluation(
@@ -179,19 +170,8 @@ def _evaluation(
     location = config.model.weights
     trained = files.run_config(Path(location.removeprefix("run:"))) if location.startswith("run:") else config
     loss = evaluation_loss(trained, len(classes))
-    return Experiment(
-        config=config,
-        model=model,
-        variables=variables,
-        load_report=report,
-        splits=splits,
-        plan=NOTHING,
-        partitioner=partitioner,
-        loss=loss,
-        eval_loss=loss,
-        loss_name=trained.train.loss,
-        origin=name,
-    )
+    experiment = Experiment(config, model, variables, report, splits, name, partitioner=partitioner)
+    return replace(experiment, loss=loss, eval_loss=loss, loss_name=trained.train.loss)
 
 
 def _features(
@@ -202,19 +182,7 @@ def _features(
         raise UserError(f"{source.uri} has no test split to measure on: name one with --config.data.test.")
     model = make_model(config, opened, ())
     variables, report = make_variables(config, opened, model, head=config.model.head)
-    return Experiment(
-        config=config,
-        model=model,
-        variables=variables,
-        load_report=report,
-        splits=splits,
-        plan=NOTHING,
-        partitioner=partitioner,
-        loss=softmax_cross_entropy,
-        eval_loss=softmax_cross_entropy,
-        loss_name=config.train.loss,
-        origin=source.uri,
-    )
+    return Experiment(config, model, variables, report, splits, source.uri, partitioner=partitioner)
 
 
 def _weights_at_hand(config: ConfigDict, optional: bool) -> pretrained.Weights | None:
@@ -250,14 +218,6 @@ def _no_splits(classes: tuple[str, ...]) -> data.Splits:
 
 def _no_example(index: int) -> NoReturn:
     raise IndexError(f"there is no example {index}: no data were opened")
-
-
-def _no_devices(*_: Any, **__: Any) -> NoReturn:
-    raise RuntimeError("an abstract experiment lies on no device")
-
-
-NOWHERE = Partitioner(0, None, _no_devices, _no_devices, _no_devices, _no_devices, _no_devices)
-"""The partitioner of an abstract experiment: it takes no device of this process."""
 
 
 def check_devices(batch_size: int, partitioner: Partitioner, key: str) -> None:
