@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtl.errors import UserError
 from jaxtl.parallel import mesh as mesh_lib
 from jaxtl.parallel.mesh import AXIS, FSDP, Rules
+from jaxtl.parallel.state_step import Function, Leaves, StateStep, is_key
 from jaxtl.trees import Tree
 
 NAMES = ("jit", "pmap")
@@ -21,8 +22,6 @@ NAMES = ("jit", "pmap")
 # This host's rows of a global batch.
 Batch: TypeAlias = Mapping[str, np.ndarray]
 Array: TypeAlias = Any  # jax.Array or np.ndarray; what asks for the parts of an array has made sure of the first.
-# A step, or what it was compiled to: from trees to trees.
-Function: TypeAlias = Callable[..., Any]
 
 
 class Compile(Protocol):
@@ -54,67 +53,6 @@ class Partitioner:
     shard_batch: Callable[[Tree], Tree]
     gather: Callable[[Tree], Tree]
     compile: Compile
-
-
-@dataclass(frozen=True)
-class Leaves:
-    """A state as the list of its arrays, keys as their data: what a loop hands from one step to the next.
-
-    An optimizer with groups keeps a node for every parameter in every group. To take such a tree apart and put it
-    together again took 20 ms of Python for ResNet-50 on a busy CPU, as long as a GPU computes the step.
-    """
-
-    arrays: list[jax.Array]
-    structure: jax.tree_util.PyTreeDef
-    keys: tuple[Any, ...]  # What jax.random.key_impl gives; None for what is no key.
-
-    @classmethod
-    def of(cls, tree: Tree) -> "Leaves":
-        """Takes a tree of arrays apart."""
-        arrays, structure = jax.tree.flatten(tree)
-        keys = tuple(jax.random.key_impl(x) if _is_key(x) else None for x in arrays)
-        return cls([jax.random.key_data(x) if key else x for x, key in zip(arrays, keys, strict=True)], structure, keys)
-
-    def tree(self) -> Tree:
-        """Puts the tree together again."""
-        pairs = zip(self.arrays, self.keys, strict=True)
-        return self.structure.unflatten([jax.random.wrap_key_data(x, impl=key) if key else x for x, key in pairs])
-
-
-def tree_of(state: Tree) -> Tree:
-    """Returns a state as the tree that it is, whether given so or as `Leaves`."""
-    return state.tree() if isinstance(state, Leaves) else state
-
-
-class StateStep:
-    """A compiled step from (state, ...) to (state, rest) that takes a tree, or `Leaves` and then returns `Leaves`."""
-
-    def __init__(self, program: jax.stages.Compiled):
-        self.program = program  # (list of arrays, ...) -> (list of arrays, rest), as XLA compiled it.
-
-    def __call__(self, state: Tree, *rest: Tree) -> tuple[Tree, Tree]:
-        """Runs the step; the buffers of the state are given away."""
-        leaves = state if isinstance(state, Leaves) else Leaves.of(state)
-        arrays, result = self.program(leaves.arrays, *rest)
-        after = Leaves(arrays, leaves.structure, leaves.keys)
-        return (after if isinstance(state, Leaves) else after.tree()), result
-
-    def memory_analysis(self) -> Any:
-        """Returns what XLA says of the program's memory."""
-        return self.program.memory_analysis()
-
-    def cost_analysis(self) -> Any:
-        """Returns what XLA says of the program's cost."""
-        return self.program.cost_analysis()
-
-    def as_text(self) -> str:
-        """Returns the program in XLA's words."""
-        return self.program.as_text() or ""
-
-
-def as_taken(state: Tree, step: Function) -> Tree:
-    """Returns a state as a loop should hand it to a step: as `Leaves` where the step takes them."""
-    return Leaves.of(state) if isinstance(step, StateStep) and not isinstance(state, Leaves) else state
 
 
 def make_partitioner(
@@ -223,7 +161,7 @@ def _rows_of(x: object) -> int:
 
 def _copy(x: Array, to: NamedSharding) -> jax.Array:
     """Returns a copy of an array that every process has, spread over the devices of all of them."""
-    if _is_key(x):
+    if is_key(x):
         return jax.random.wrap_key_data(_copy(jax.random.key_data(x), to), impl=jax.random.key_impl(x))
     if not _is_local(x):
         # Not device_put, which may hand on the very buffers: two arrays of a state may be copies of one.
@@ -266,7 +204,7 @@ def _pmap_over_processes(devices: list[jax.Device], local: int) -> Partitioner:
     rows, whole = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
 
     def shard(x: Array) -> jax.Array:
-        if _is_key(x):
+        if is_key(x):
             return jax.random.wrap_key_data(shard(jax.random.key_data(x)), impl=jax.random.key_impl(x))
         host = np.asarray(x if _is_local(x) else x.addressable_data(0))[None]
         return jax.make_array_from_callback((len(devices), *host.shape[1:]), rows, lambda _: host)
@@ -276,14 +214,14 @@ def _pmap_over_processes(devices: list[jax.Device], local: int) -> Partitioner:
         return {key: jax.make_array_from_process_local_data(rows, value) for key, value in parts.items()}
 
     def gather(x: jax.Array) -> jax.Array:
-        if _is_key(x):
+        if is_key(x):
             return jax.random.wrap_key_data(gather(jax.random.key_data(x)), impl=jax.random.key_impl(x))
         # What several processes hold alike becomes one array of all of them, as checkpoints want it.
         return _copy(x.addressable_data(0)[0], whole)
 
     def lowered_from(x: jax.Array) -> jax.Array:
         # Of keys, pmap wants this process' part.
-        if not _is_key(x):
+        if not is_key(x):
             return x
         part = np.concatenate([shard.data for shard in jax.random.key_data(x).addressable_shards])
         return jax.random.wrap_key_data(jnp.asarray(part), impl=jax.random.key_impl(x))
@@ -305,10 +243,6 @@ def _pmap_over_processes(devices: list[jax.Device], local: int) -> Partitioner:
 def _pmap(step: Function, devices: list[jax.Device], donate: bool) -> Any:
     donated = (0,) if donate else ()
     return jax.pmap(partial(step, axis_name=AXIS), axis_name=AXIS, devices=devices, donate_argnums=donated)
-
-
-def _is_key(x: object) -> bool:
-    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _is_local(x: object) -> bool:

@@ -11,7 +11,8 @@ import jax
 
 from jaxtl.checkpoints.manager import Checkpoints
 from jaxtl.errors import Stopped, UserError
-from jaxtl.parallel.partitioner import Partitioner, as_taken, tree_of
+from jaxtl.parallel.partitioner import Partitioner
+from jaxtl.parallel.state_step import as_taken, tree_of
 from jaxtl.train import ema
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.progress import Progress

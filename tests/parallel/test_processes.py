@@ -10,6 +10,7 @@ import time
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import pytest
 from jax._src.distributed import global_state
 
@@ -126,13 +127,17 @@ def chained(error, cause):
         (ValueError("a bug"), 1),
         (jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out"), 76),
         (chained(ValueError("while saving"), jax.errors.JaxRuntimeError("UNAVAILABLE: peer is gone")), 76),
-        # Too large a batch is for a person to fix, however many processes there are.
-        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte"), 1),
     ],
     ids=lambda value: str(value)[:20],
 )
 def test_a_failed_collective_has_a_status_of_its_own(error, status):
     assert processes.status_of(error) == status
+
+
+def test_memory_that_runs_out_is_for_a_person_to_fix():
+    with pytest.raises(jax.errors.JaxRuntimeError) as error:
+        jax.jit(lambda: jnp.zeros((2**40, 2**8)))().block_until_ready()
+    assert processes.status_of(error.value) == processes.status_of(chained(ValueError("step 3"), error.value)) == 1
 
 
 def test_another_process_that_ends_is_named_and_followed(monkeypatch, capfd):
