@@ -252,6 +252,20 @@ def test_a_run_stopped_in_its_evaluation_evaluates_again(tmp_path):
     assert [line[:2] for line in lines.written + more.written] == [(2, "train"), (2, "val"), (5, "train"), (5, "val")]
 
 
+@pytest.mark.parametrize("best", [4.0, 15.0])
+def test_weights_and_averages_come_back_in_their_own_places_whichever_was_better(tmp_path, best):
+    def near(variables):
+        return {"accuracy": -abs(float(variables["params"]["w"]) - best), "loss": 1.0}
+
+    begin = state_at(ema={"params/w": jnp.asarray(4.0)}, scaling={"scale": jnp.asarray(8.0)})
+    with Checkpoints(tmp_path) as checkpoints:
+        run(begin, evaluate=near, checkpoints=checkpoints)
+    with Checkpoints(tmp_path) as checkpoints:
+        state, progress = restore(checkpoints, lambda step: begin)
+    assert (progress.averaged, progress.finished) == (best == 4.0, True)
+    assert (float(state.params["w"]), float(state.ema["params/w"]), float(state.scaling["scale"])) == (15.0, 4.0, 8.0)
+
+
 def test_nothing_is_restored_where_there_is_no_checkpoint(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert restore(checkpoints, lambda step: state_at()) is None
