@@ -1,12 +1,14 @@
 """Trees of variables as flat dictionaries by path, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 # Nested dictionaries of arrays, or of what stands for arrays: parameters, or variables by collection.
 Params: TypeAlias = Mapping[str, Any]
-# Any pytree of arrays: a state, a batch, variables.
+# Any pytree of arrays, or of what stands for arrays: a state, a batch, variables.
 Tree: TypeAlias = Any
+# The keys on the way to a leaf, as jax.tree_util and Linen give them.
+KeyPath: TypeAlias = Sequence[Any]
 
 
 def flatten(tree: Params) -> dict[str, Any]:

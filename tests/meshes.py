@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,7 +21,10 @@ from jaxtl.train.step import StepOptions, train_step
 def in_eight_devices(file):
     """Runs a test file as a script in a process with eight devices; returns what it prints last, as JSON."""
     # Of flags given twice the last counts.
-    environment = {**os.environ, "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"}
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
+    # As a script a test file has no conftest.py: the modules that tests share must be found all the same.
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": paths}
     out = subprocess.run([sys.executable, file], env=environment, capture_output=True, text=True, timeout=900)
     assert out.returncode == 0, out.stderr
     return json.loads(out.stdout.splitlines()[-1])

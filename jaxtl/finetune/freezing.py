@@ -1,16 +1,17 @@
 """Frozen parts behave as in evaluation, whatever the model: its BatchNorm keeps its statistics, its dropout is off."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
 
 from jaxtl.finetune.param_groups import FROZEN
 from jaxtl.parallel.scanned_layers import separating_loops
+from jaxtl.trees import KeyPath
 
 
-def module_trains(labels: Mapping[str, str]) -> Callable[[Sequence[Any]], bool]:
+def module_trains(labels: Mapping[str, str]) -> Callable[[KeyPath], bool]:
     """Returns the test whether the module at a path, the parts of its name, has a parameter below it that trains.
 
     A module without parameters (dropout) goes with the nearest module above it that has some.
@@ -22,7 +23,7 @@ def module_trains(labels: Mapping[str, str]) -> Callable[[Sequence[Any]], bool]:
             above = "/".join(parts[:depth])
             trains[above] = trains.get(above, False) or label != FROZEN
 
-    def test(module_path: Sequence[Any]) -> bool:
+    def test(module_path: KeyPath) -> bool:
         parts = [str(part) for part in module_path]
         while parts and "/".join(parts) not in trains:
             parts.pop()
@@ -45,7 +46,9 @@ def frozen_modules(labels: Mapping[str, str], axis_name: str | None = None) -> I
     """
     trains = module_trains(labels)
 
-    def intercept(call, args, kwargs, context):
+    def intercept(
+        call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: nn.module.InterceptorContext
+    ) -> Any:
         module = context.module
         if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
             if not trains(module.path):

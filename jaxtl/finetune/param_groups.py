@@ -7,7 +7,7 @@ matches, in full, the name of the leaf's group, one component of its path, or th
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -130,7 +130,7 @@ def partition(params: Params, labels: Mapping[str, str]) -> tuple[dict[str, Any]
     return trainable, {path: leaf for path, leaf in leaves.items() if path not in trainable}
 
 
-def check_rules(rules: Sequence[str] | Mapping[str, Any], assignment: Mapping[str, str], key: str) -> None:
+def check_rules(rules: Iterable[str], assignment: Mapping[str, str], key: str) -> None:
     """Sees that every rule fits something.
 
     Raises:

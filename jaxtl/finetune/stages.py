@@ -5,14 +5,15 @@ Where each stage begins and ends is a pure function of the step, so a checkpoint
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxtl.finetune.param_groups import FROZEN
 
-Schedule = Callable[[Any], jax.Array]
+Schedule: TypeAlias = Callable[[ArrayLike], jax.Array]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def staged_schedule(stages: Sequence[Stage], schedules: Sequence[Schedule], *, r
       restart: whether a stage's schedule counts from the stage's start, or from the run's.
     """
 
-    def schedule(step):
+    def schedule(step: ArrayLike) -> jax.Array:
         step = jnp.asarray(step)
         rates = [
             stage.rate * shape(step - stage.start if restart else step)

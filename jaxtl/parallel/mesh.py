@@ -7,7 +7,7 @@ parts on the devices along it, and a step fetches it whole where it is needed. R
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -15,17 +15,26 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxtl.errors import UserError
 from jaxtl.parallel.scanned_layers import blocks_of
+from jaxtl.trees import KeyPath, Tree
 
 AXIS, FSDP = AXES = ("data", "fsdp")
 # Below so many elements an array lies whole on every device: fetching it would cost more than keeping it.
 MIN_SHARDED = 4096
 
-Tree = Any
+
+class Shaped(Protocol):
+    """An array, or what stands for one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of its axes."""
+
+
 # Regular expression -> for each dimension of the arrays it fits, the axis that it is sharded along, or None.
 Rules = Mapping[str, Sequence[str | None]]
 
 
-def make_mesh(devices: Sequence[Any], mesh: Mapping[str, int]) -> Mesh:
+def make_mesh(devices: Sequence[jax.Device], mesh: Mapping[str, int]) -> Mesh:
     """Returns the mesh over the devices; see `mesh_shape`.
 
     Raises:
@@ -85,7 +94,7 @@ def of_state(tree: Tree, mesh: Mesh, rules: Rules) -> Tree:
         different ways.
     """
 
-    def of_leaf(path, leaf):
+    def of_leaf(path: KeyPath, leaf: Shaped) -> NamedSharding:
         names, own = _blocks(_name(path), leaf.shape)
         ways = {axes_of(name, own, fsdp=mesh.shape[FSDP], rules=rules): name for name in reversed(names)}
         if len(ways) > 1:
@@ -128,7 +137,7 @@ def of_batch(mesh: Mesh) -> NamedSharding:
 
 
 def abstract_arguments(
-    state: Tree, batch: Tree, *, mesh: Mapping[str, int], rules: Rules, devices: Sequence[Any]
+    state: Tree, batch: Tree, *, mesh: Mapping[str, int], rules: Rules, devices: Sequence[jax.Device]
 ) -> tuple[Tree, Tree]:
     """Returns the state and the global batch, as shapes, laid out as the partitioner "jit" lays them out: for compile.
 
@@ -152,5 +161,5 @@ def _fits(rule: str, path: str) -> bool:
     return re.search(rf"(?:^|/)(?:{rule})$", path) is not None
 
 
-def _name(path: Sequence[Any]) -> str:
+def _name(path: KeyPath) -> str:
     return jax.tree_util.keystr(tuple(path), simple=True, separator="/")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -14,10 +14,21 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtl.errors import UserError
 from jaxtl.parallel import mesh as mesh_lib
 from jaxtl.parallel.mesh import AXIS, FSDP, Rules
+from jaxtl.parallel.state_step import Function, Leaves, StateStep, is_key
+from jaxtl.trees import Tree
 
 NAMES = ("jit", "pmap")
 
-Tree = Any
+# This host's rows of a global batch.
+Batch: TypeAlias = Mapping[str, np.ndarray]
+Array: TypeAlias = Any  # jax.Array or np.ndarray; what asks for the parts of an array has made sure of the first.
+
+
+class Compile(Protocol):
+    """The type of `Partitioner.compile`."""
+
+    def __call__(self, step: Function, *arguments: Tree, donate: bool = False) -> Function:
+        """Returns the step compiled for arguments like these."""
 
 
 @dataclass(frozen=True)
@@ -41,68 +52,7 @@ class Partitioner:
     shard_state: Callable[[Tree], Tree]
     shard_batch: Callable[[Tree], Tree]
     gather: Callable[[Tree], Tree]
-    compile: Callable[..., Callable[..., Any]]
-
-
-@dataclass(frozen=True)
-class Leaves:
-    """A state as the list of its arrays, keys as their data: what a loop hands from one step to the next.
-
-    An optimizer with groups keeps a node for every parameter in every group. To take such a tree apart and put it
-    together again took 20 ms of Python for ResNet-50 on a busy CPU, as long as a GPU computes the step.
-    """
-
-    arrays: list[jax.Array]
-    structure: Any
-    keys: tuple[Any, ...]
-
-    @classmethod
-    def of(cls, tree: Tree) -> "Leaves":
-        """Takes a tree of arrays apart."""
-        arrays, structure = jax.tree.flatten(tree)
-        keys = tuple(jax.random.key_impl(x) if _is_key(x) else None for x in arrays)
-        return cls([jax.random.key_data(x) if key else x for x, key in zip(arrays, keys, strict=True)], structure, keys)
-
-    def tree(self) -> Tree:
-        """Puts the tree together again."""
-        pairs = zip(self.arrays, self.keys, strict=True)
-        return self.structure.unflatten([jax.random.wrap_key_data(x, impl=key) if key else x for x, key in pairs])
-
-
-def tree_of(state: Tree) -> Tree:
-    """Returns a state as the tree that it is, whether given so or as `Leaves`."""
-    return state.tree() if isinstance(state, Leaves) else state
-
-
-class StateStep:
-    """A compiled step from (state, ...) to (state, rest) that takes a tree, or `Leaves` and then returns `Leaves`."""
-
-    def __init__(self, program: Any):
-        self.program = program  # (list of arrays, ...) -> (list of arrays, rest), as XLA compiled it.
-
-    def __call__(self, state: Tree, *rest: Any) -> tuple[Any, Any]:
-        """Runs the step; the buffers of the state are given away."""
-        leaves = state if isinstance(state, Leaves) else Leaves.of(state)
-        arrays, result = self.program(leaves.arrays, *rest)
-        after = Leaves(arrays, leaves.structure, leaves.keys)
-        return (after if isinstance(state, Leaves) else after.tree()), result
-
-    def memory_analysis(self) -> Any:
-        """Returns what XLA says of the program's memory."""
-        return self.program.memory_analysis()
-
-    def cost_analysis(self) -> Any:
-        """Returns what XLA says of the program's cost."""
-        return self.program.cost_analysis()
-
-    def as_text(self) -> str:
-        """Returns the program in XLA's words."""
-        return self.program.as_text()
-
-
-def as_taken(state: Tree, step: Callable[..., Any]) -> Tree:
-    """Returns a state as a loop should hand it to a step: as `Leaves` where the step takes them."""
-    return Leaves.of(state) if isinstance(step, StateStep) and not isinstance(state, Leaves) else state
+    compile: Compile
 
 
 def make_partitioner(
@@ -139,13 +89,13 @@ def _jit_partitioner(mesh: Mesh, rules: Rules) -> Partitioner:
     whole = NamedSharding(mesh, PartitionSpec())
     rows = mesh_lib.of_batch(mesh)
 
-    def shard_state(tree):
+    def shard_state(tree: Tree) -> Tree:
         return jax.tree.map(_copy, tree, mesh_lib.of_state(tree, mesh, rules))
 
-    def shard_batch(batch):
+    def shard_batch(batch: Batch) -> Tree:
         return {key: jax.make_array_from_process_local_data(rows, value) for key, value in batch.items()}
 
-    def compile_step(step, *arguments, donate=False):
+    def compile_step(step: Function, *arguments: Tree, donate: bool = False) -> Function:
         if mesh.shape[FSDP] > 1:
             step = _keeping_rows(step, rows)
         outputs = jax.eval_shape(step, *arguments)
@@ -161,10 +111,10 @@ def _jit_partitioner(mesh: Mesh, rules: Rules) -> Partitioner:
     return Partitioner(mesh.size, None, check, shard_state, shard_batch, lambda tree: tree, compile_step)
 
 
-def _over_leaves(step: Callable[..., Any], like: Leaves) -> Callable[..., Any]:
+def _over_leaves(step: Function, like: Leaves) -> Function:
     """Returns a step of (state, ...) to (state, rest) as one from list of arrays to list of arrays."""
 
-    def train_step(arrays, *rest):
+    def train_step(arrays: list[jax.Array], *rest: Tree) -> tuple[list[jax.Array], Tree]:
         state, result = step(Leaves(arrays, like.structure, like.keys).tree(), *rest)
         after = Leaves.of(state)
         if after.structure != like.structure:
@@ -174,7 +124,7 @@ def _over_leaves(step: Callable[..., Any], like: Leaves) -> Callable[..., Any]:
     return train_step
 
 
-def _keeping_rows(step: Callable[..., Any], rows: NamedSharding) -> Callable[..., Any]:
+def _keeping_rows(step: Function, rows: NamedSharding) -> Function:
     """Returns a step in which what Linen modules make of a batch lies where its rows lie.
 
     Left to itself, the compiler may leave a kernel in its parts, and have the devices exchange the rows of all of them
@@ -183,7 +133,10 @@ def _keeping_rows(step: Callable[..., Any], rows: NamedSharding) -> Callable[...
     """
     batches: list[int] = []
 
-    def keep(call, args, kwargs, context):
+    def keep(
+        call: Function, args: tuple[Any, ...], kwargs: dict[str, Any], context: nn.module.InterceptorContext
+    ) -> Tree:
+        del context
         given = _rows_of(args[0]) if args else 0
         batches.append(batches[0] if batches else given)
         try:
@@ -195,20 +148,20 @@ def _keeping_rows(step: Callable[..., Any], rows: NamedSharding) -> Callable[...
             return result
         return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, rows) if _rows_of(x) == given else x, result)
 
-    def train_step(*arguments):
+    def train_step(*arguments: Tree) -> Tree:
         with nn.intercept_methods(keep):
             return step(*arguments)
 
     return train_step
 
 
-def _rows_of(x: Any) -> int:
+def _rows_of(x: object) -> int:
     return x.shape[0] if isinstance(x, jax.Array) and x.ndim else 0
 
 
-def _copy(x: Any, to: NamedSharding) -> jax.Array:
+def _copy(x: Array, to: NamedSharding) -> jax.Array:
     """Returns a copy of an array that every process has, spread over the devices of all of them."""
-    if _is_key(x):
+    if is_key(x):
         return jax.random.wrap_key_data(_copy(jax.random.key_data(x), to), impl=jax.random.key_impl(x))
     if not _is_local(x):
         # Not device_put, which may hand on the very buffers: two arrays of a state may be copies of one.
@@ -225,13 +178,13 @@ def _pmap_partitioner(devices: list[jax.Device]) -> Partitioner:
     if len(local) < len(devices):
         return _pmap_over_processes(devices, len(local))
 
-    def shard_state(tree):
+    def shard_state(tree: Tree) -> Tree:
         return jax.pmap(lambda _, x: x, in_axes=(0, None), devices=local)(np.arange(len(local)), tree)
 
-    def shard_batch(batch):
+    def shard_batch(batch: Batch) -> Tree:
         return {key: value.reshape(len(local), -1, *value.shape[1:]) for key, value in batch.items()}
 
-    def compile_step(step, *arguments, donate=False):
+    def compile_step(step: Function, *arguments: Tree, donate: bool = False) -> Function:
         return _pmap(step, devices, donate).lower(*arguments).compile()
 
     return Partitioner(
@@ -250,30 +203,30 @@ def _pmap_over_processes(devices: list[jax.Device], local: int) -> Partitioner:
     mesh = Mesh(np.asarray(devices), (AXIS,))
     rows, whole = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
 
-    def shard(x):
-        if _is_key(x):
+    def shard(x: Array) -> jax.Array:
+        if is_key(x):
             return jax.random.wrap_key_data(shard(jax.random.key_data(x)), impl=jax.random.key_impl(x))
         host = np.asarray(x if _is_local(x) else x.addressable_data(0))[None]
         return jax.make_array_from_callback((len(devices), *host.shape[1:]), rows, lambda _: host)
 
-    def shard_batch(batch):
+    def shard_batch(batch: Batch) -> Tree:
         parts = {key: value.reshape(local, -1, *value.shape[1:]) for key, value in batch.items()}
         return {key: jax.make_array_from_process_local_data(rows, value) for key, value in parts.items()}
 
-    def gather(x):
-        if _is_key(x):
+    def gather(x: jax.Array) -> jax.Array:
+        if is_key(x):
             return jax.random.wrap_key_data(gather(jax.random.key_data(x)), impl=jax.random.key_impl(x))
         # What several processes hold alike becomes one array of all of them, as checkpoints want it.
         return _copy(x.addressable_data(0)[0], whole)
 
-    def lowered_from(x):
+    def lowered_from(x: jax.Array) -> jax.Array:
         # Of keys, pmap wants this process' part.
-        if not _is_key(x):
+        if not is_key(x):
             return x
         part = np.concatenate([shard.data for shard in jax.random.key_data(x).addressable_shards])
         return jax.random.wrap_key_data(jnp.asarray(part), impl=jax.random.key_impl(x))
 
-    def compile_step(step, *arguments, donate=False):
+    def compile_step(step: Function, *arguments: Tree, donate: bool = False) -> Function:
         return _pmap(step, devices, donate).lower(*jax.tree.map(lowered_from, arguments)).compile()
 
     return Partitioner(
@@ -287,14 +240,10 @@ def _pmap_over_processes(devices: list[jax.Device], local: int) -> Partitioner:
     )
 
 
-def _pmap(step: Callable[..., Any], devices: list[jax.Device], donate: bool) -> Any:
+def _pmap(step: Function, devices: list[jax.Device], donate: bool) -> Any:
     donated = (0,) if donate else ()
     return jax.pmap(partial(step, axis_name=AXIS), axis_name=AXIS, devices=devices, donate_argnums=donated)
 
 
-def _is_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _is_local(x: Any) -> bool:
+def _is_local(x: object) -> bool:
     return not isinstance(x, jax.Array) or x.is_fully_addressable

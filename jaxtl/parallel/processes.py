@@ -180,7 +180,7 @@ def status_of(error: BaseException) -> int:
     """Returns what a process ends with by this error: 1, or PEERS_MISSING if a collective failed."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(cause):
+        if isinstance(cause, jax.errors.JaxRuntimeError) and cause.error_code_string != "RESOURCE_EXHAUSTED":
             return PEERS_MISSING
         cause = cause.__cause__ or cause.__context__
     return 1

@@ -13,17 +13,17 @@ import contextlib
 import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.trees import Params
+from jaxtl.trees import KeyPath, Params
 
 _NAME = re.compile(r"(.*\D)(\d+)-(\d+)")
 
-LoopKey = Callable[[str], Hashable]
+LoopKey: TypeAlias = Callable[[str], Hashable]
 _loop_key: ContextVar[LoopKey | None] = ContextVar("loop_key", default=None)
 
 
@@ -58,7 +58,7 @@ def blocks_of(name: str) -> list[str]:
     return [f"{found[1]}{i}" for i in range(int(found[2]), int(found[3]) + 1)] if found else []
 
 
-def is_scanned(path: Sequence[Any]) -> bool:
+def is_scanned(path: KeyPath) -> bool:
     """Tells whether a path of keys, as of `jax.tree_util`, leads through a stack."""
     return any(blocks_of(str(getattr(key, "key", ""))) for key in path)
 
@@ -86,9 +86,10 @@ def unstack_layers(params: Params) -> dict[str, Any]:
     return tree
 
 
-def _stack(leaves: Sequence[Any]) -> Any:
+def _stack(leaves: Sequence[np.ndarray | jax.Array]) -> np.ndarray | jax.Array:
     # What lies in the memory of the host stays there until it is sharded over the devices.
-    return np.stack(leaves) if all(isinstance(leaf, np.ndarray) for leaf in leaves) else jnp.stack(leaves)
+    hosts = [leaf for leaf in leaves if isinstance(leaf, np.ndarray)]
+    return np.stack(hosts) if len(hosts) == len(leaves) else jnp.stack(leaves)
 
 
 def rows(stack: Params, count: int) -> list[dict[str, Any]]:

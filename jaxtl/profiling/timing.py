@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtl.parallel.partitioner import as_taken, tree_of
+from jaxtl.parallel.state_step import as_taken, tree_of
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,19 @@ frozen equals its average.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from jaxtl.finetune.freezing import module_trains
 from jaxtl.finetune.param_groups import FROZEN
-from jaxtl.trees import flatten, nest
+from jaxtl.trees import Params, flatten, nest
 
-Average = dict[str, jax.Array]
+Average: TypeAlias = dict[str, jax.Array]
 
 
-def trained_leaves(variables: Mapping[str, Any], groups: Mapping[str, str]) -> Average:
+def trained_leaves(variables: Mapping[str, Params], groups: Mapping[str, str]) -> Average:
     """Returns the leaves that training moves: trainable parameters, and the statistics of the modules they are in.
 
     Args:
@@ -34,7 +34,7 @@ def trained_leaves(variables: Mapping[str, Any], groups: Mapping[str, str]) -> A
 
 
 def update(
-    average: Average, variables: Mapping[str, Any], *, decay: float, step: jax.Array, since: Mapping[str, int]
+    average: Average, variables: Mapping[str, Params], *, decay: float, step: jax.Array, since: Mapping[str, int]
 ) -> Average:
     """Returns the average after one more step.
 
@@ -66,6 +66,6 @@ def update(
     return {path: old + rates[begun[path]].astype(old.dtype) * (now[path] - old) for path, old in average.items()}
 
 
-def averaged(variables: Mapping[str, Any], average: Average) -> dict[str, Any]:
+def averaged(variables: Mapping[str, Params], average: Average) -> dict[str, Params]:
     """Returns the variables with their averages in place of what trains."""
     return nest({**flatten(variables), **average})

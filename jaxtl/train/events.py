@@ -37,7 +37,7 @@ class Events:
         """Writes what is left."""
         self._writer.close()
 
-    def _write(self, **event) -> None:
+    def _write(self, **event: object) -> None:
         self._writer.write(self._event(wall_time=time.time(), **event).SerializeToString())
         if time.monotonic() - self._flushed > _FLUSH:
             self._writer.flush()

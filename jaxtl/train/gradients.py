@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import flax.linen as nn
 import jax
@@ -10,10 +10,15 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.finetune.freezing import frozen_modules
-from jaxtl.trees import nest
+from jaxtl.train.losses import Loss
+from jaxtl.train.penalties import Penalty
+from jaxtl.train.state import Batch, Leaves, Scalars
+from jaxtl.trees import Params, nest
 
-Batch = Mapping[str, jax.Array]
-Leaves = dict[str, jax.Array]
+ModelState: TypeAlias = Mapping[str, Params]
+Sums: TypeAlias = tuple[Leaves, dict[str, Params], Scalars]
+# (leaves, model state, batch, key) -> (gradients, (next model state, scalars)).
+Gradient: TypeAlias = Callable[[Leaves, ModelState, Batch, jax.Array], tuple[Leaves, tuple[ModelState, Scalars]]]
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,8 @@ class Objective:
 
     model: nn.Module
     groups: Mapping[str, str]
-    loss_fn: Callable[[jax.Array, jax.Array], jax.Array]
-    penalty: Callable[[Leaves], jax.Array] | None = None
+    loss_fn: Loss
+    penalty: Penalty | None = None
     axis_name: str | None = None
     auxiliary_weight: float = 0.3
 
@@ -40,14 +45,14 @@ class Objective:
 def gradients(
     trainable: Leaves,
     frozen: Leaves,
-    model_state: Mapping[str, Any],
+    model_state: ModelState,
     batch: Batch,
     key: jax.Array,
     *,
     objective: Objective,
     accumulate: int = 1,
     scale: jax.Array | None = None,
-) -> tuple[Leaves, dict[str, Any], dict[str, jax.Array]]:
+) -> tuple[Leaves, dict[str, Params], Scalars]:
     """Returns the gradients by path, the next model state, and the scalars of the global batch.
 
     Args:
@@ -63,11 +68,13 @@ def gradients(
     axis_name, penalty = objective.axis_name, objective.penalty
     count = _sum(batch["mask"].sum(), axis_name)
 
-    def mean(values, part):
+    def mean(values: jax.Array, part: Batch) -> jax.Array:
         # Divided by the global count here, sums over parts and devices are the mean over the global batch.
         return (values * part["mask"]).sum() / count
 
-    def loss_of(leaves, model_state, part, part_key):
+    def loss_of(
+        leaves: Leaves, model_state: ModelState, part: Batch, part_key: jax.Array
+    ) -> tuple[jax.Array, tuple[ModelState, Scalars]]:
         params = nest({**leaves, **frozen})
         with frozen_modules(objective.groups, axis_name):
             outputs, model_state = objective.model.apply(
@@ -109,17 +116,19 @@ def sam_perturb(leaves: Leaves, grads: Leaves, radius: float) -> Leaves:
     return {path: leaf + length.astype(leaf.dtype) * grads[path] for path, leaf in leaves.items()}
 
 
-def _accumulated(gradient, trainable, model_state, batch, key, parts):
+def _accumulated(
+    gradient: Gradient, trainable: Leaves, model_state: ModelState, batch: Batch, key: jax.Array, parts: int
+) -> Sums:
     """Sums gradients and scalars over equal parts of the batch, one after another."""
     # Every parts-th row goes to the same part: on a batch sharded by rows each part stays spread over all devices.
     split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), dict(batch))
 
-    def body(carry, inputs):
+    def body(carry: Sums, inputs: tuple[Batch, jax.Array]) -> tuple[Sums, None]:
         grads, model_state, scalars = carry
-        part_grads, (model_state, part_scalars) = gradient(trainable, model_state, *inputs)
+        part_grads, (after, part_scalars) = gradient(trainable, model_state, *inputs)
         return (
             jax.tree.map(jnp.add, grads, part_grads),
-            dict(model_state),
+            dict(after),
             jax.tree.map(jnp.add, scalars, part_scalars),
         ), None
 

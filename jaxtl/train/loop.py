@@ -5,18 +5,19 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, SupportsFloat, TypeAlias
 
 import jax
 
 from jaxtl.checkpoints.manager import Checkpoints
 from jaxtl.errors import Stopped, UserError
-from jaxtl.parallel.partitioner import Partitioner, as_taken, tree_of
+from jaxtl.parallel.partitioner import Partitioner
+from jaxtl.parallel.state_step import as_taken, tree_of
 from jaxtl.train import ema
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.progress import Progress
-from jaxtl.train.state import TrainState
-from jaxtl.trees import flatten
+from jaxtl.train.state import Batch, Step, TrainState
+from jaxtl.trees import Params, Tree, flatten
 
 # So many steps without a finite gradient are no accident that the next batch mends, nor a loss scale that is too large:
 # that takes at most 15 halvings.
@@ -37,6 +38,10 @@ def eval_steps(total_steps: int, *, every: int = 0, steps_per_epoch: float = 0.0
         epochs = math.ceil(total_steps / steps_per_epoch)
         evaluation_steps = {math.ceil(epoch * steps_per_epoch) for epoch in range(1, epochs + 1)}
     return sorted({mark for mark in evaluation_steps if mark <= total_steps} | {total_steps})
+
+
+# Variables -> metrics of the validation split.
+Evaluate: TypeAlias = Callable[[Mapping[str, Params]], Mapping[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +88,9 @@ def fit(
     state: TrainState,
     *,
     progress: Progress,
-    step: Callable[[TrainState, Any], tuple[TrainState, Mapping[str, jax.Array]]],
-    batches: Iterator[Mapping[str, Any]],
-    evaluate: Callable[[Any], Mapping[str, float]],
+    step: Step,
+    batches: Iterator[Batch],
+    evaluate: Evaluate,
     partitioner: Partitioner,
     options: LoopOptions,
     outputs: Outputs,
@@ -176,7 +181,7 @@ def save(checkpoints: Checkpoints, step: int, state: TrainState, progress: Progr
 def restore(checkpoints: Checkpoints, like: Callable[[int], TrainState]) -> tuple[TrainState, Progress] | None:
     """Returns the newest checkpoint that is whole, or None; `like` tells shapes and structure at a step."""
 
-    def parts(step: int):
+    def parts(step: int) -> tuple[Tree, Tree]:
         state = like(step)
         return state.variables, rest_of(state)
 
@@ -221,7 +226,7 @@ def _are_idle(pending: list[tuple[int, Mapping[str, jax.Array]]]) -> bool:
     return all(x.is_ready() for x in arrays)
 
 
-def _collect(progress: Progress, step: int, scalars: Mapping[str, Any], checkpoints: Checkpoints) -> None:
+def _collect(progress: Progress, step: int, scalars: Mapping[str, SupportsFloat], checkpoints: Checkpoints) -> None:
     values = {key: float(value) for key, value in scalars.items()}
     if values.pop("skipped", 0.0):
         return _skip(progress, step)
@@ -267,7 +272,7 @@ def _train_line(progress: Progress, step: int, rate: float, speed: float, output
     outputs.screen.line(step, "train", values | {"images_per_second": speed})
 
 
-def _evaluate(progress: Progress, evaluate, state: TrainState) -> dict[str, dict[str, float]]:
+def _evaluate(progress: Progress, evaluate: Evaluate, state: TrainState) -> dict[str, dict[str, float]]:
     started = time.perf_counter()
     metrics = {"raw": dict(evaluate(state.variables))}
     if state.ema:

@@ -77,7 +77,7 @@ def class_weighted(loss: Loss, weights: Sequence[float] | np.ndarray) -> Loss:
     """
     table = np.asarray(weights, np.float32)
 
-    def weighted(logits, labels):
+    def weighted(logits: jax.Array, labels: jax.Array) -> jax.Array:
         factor = jnp.asarray(table)[labels] if labels.ndim == 1 else labels @ table
         return loss(logits, labels) * factor
 

@@ -1,15 +1,15 @@
 """The learning-rate range test, https://arxiv.org/abs/1506.01186: a rate that grows with every step."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from jaxtl.finetune.param_groups import FROZEN
-from jaxtl.train.state import TrainState
+from jaxtl.train.state import Batch, Step, TrainState
 from jaxtl.trees import flatten, nest
 
 # Steps of one scan: its batches lie in memory together, and a sweep that has diverged ends with it.
@@ -17,13 +17,11 @@ CHUNK = 10
 _SMOOTHING = 0.9
 _DIVERGED = 1.5
 
-Step = Callable[[TrainState, Any], tuple[TrainState, Mapping[str, jax.Array]]]
 
-
-def exponential(low: float, high: float, steps: int) -> Callable[[Any], jax.Array]:
+def exponential(low: float, high: float, steps: int) -> Callable[[ArrayLike], jax.Array]:
     """Returns step -> rate, growing by a constant factor from `low` at step 0 to `high` at step `steps` - 1."""
     growth = np.log(high / low) / max(1, steps - 1)
-    return lambda step: low * jnp.exp(growth * step)
+    return lambda step: low * jnp.exp(growth * jnp.asarray(step))
 
 
 def masked(
@@ -38,7 +36,9 @@ def masked(
     """
     inner = optax.with_extra_args_support(optimizer)
 
-    def update(updates, state, params=None, **extra):
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra: object
+    ) -> tuple[optax.Updates, optax.OptState]:
         updates, state = inner.update(updates, state, params, **extra)
         scaled = {path: leaf * masks[owners[path]].astype(leaf.dtype) for path, leaf in flatten(updates).items()}
         return nest(scaled), state
@@ -49,7 +49,7 @@ def masked(
 def sweep(
     make_step: Callable[[Mapping[str, jax.Array]], Step],
     state: TrainState,
-    batches: Callable[[], Iterator[Any]],
+    batches: Callable[[], Iterator[Batch]],
     *,
     steps: int,
     masks: Mapping[str, Mapping[str, float]],
@@ -68,8 +68,8 @@ def sweep(
     """
 
     @jax.jit
-    def run(state, stacked, masks):
-        def body(state, batch):
+    def run(state: TrainState, stacked: Batch, masks: Mapping[str, jax.Array]) -> tuple[TrainState, jax.Array]:
+        def body(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
             state, scalars = make_step(masks)(state, batch)
             return state, scalars["loss"]
 

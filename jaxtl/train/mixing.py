@@ -4,12 +4,10 @@ Each row mixes with the row after it, the last with the first: rows are in rando
 to travel between neighbouring devices.
 """
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 
-Batch = Mapping[str, jax.Array]
+from jaxtl.train.state import Batch
 
 
 def mixup(batch: Batch, key: jax.Array, *, alpha: float, num_classes: int) -> dict[str, jax.Array]:

@@ -3,18 +3,19 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from jaxtl.finetune.param_groups import FROZEN
 from jaxtl.parallel.scanned_layers import blocks_of, is_scanned
-from jaxtl.trees import flatten, nest
+from jaxtl.trees import KeyPath, flatten, nest
 
-Schedule = Callable[[jax.Array], jax.Array] | float
+Schedule: TypeAlias = Callable[[jax.Array], jax.Array] | float
 
 
 @dataclass(frozen=True)
@@ -125,14 +126,14 @@ def decays(params: optax.Params, exempt: Sequence[str] = ()) -> optax.Params:
     """
     rules = [re.compile(rule) for rule in exempt]
 
-    def decays_one(path: Sequence[Any], leaf: Any) -> bool:
+    def decays_one(path: KeyPath, leaf: ArrayLike) -> bool:
         own = jnp.shape(leaf)[1:] if is_scanned(path) else jnp.shape(leaf)
         return sum(size > 1 for size in own) > 1 and not _fits(rules, path)
 
     return jax.tree_util.tree_map_with_path(decays_one, params)
 
 
-def _fits(rules: Sequence[re.Pattern[str]], path: Sequence[Any]) -> bool:
+def _fits(rules: Sequence[re.Pattern[str]], path: KeyPath) -> bool:
     """Tells whether a rule fits a whole path; that of a stack stands for those of its blocks."""
     name, _, rest = jax.tree_util.keystr(tuple(path), simple=True, separator="/").partition("/")
     paths = [f"{block}/{rest}" for block in blocks_of(name)] or [f"{name}/{rest}" if rest else name]
@@ -168,7 +169,14 @@ def _scale_by_rate(learning_rate: Schedule, factor: float | tuple[float, ...]) -
     if not callable(learning_rate):
         return optax.stateless(lambda updates, _: jax.tree.map(lambda u: _scaled(u, -factors * learning_rate), updates))
 
-    def update(updates, state, params=None, *, step=None, **_):
+    def update(
+        updates: optax.Updates,
+        state: optax.ScaleByScheduleState,
+        params: optax.Params | None = None,
+        *,
+        step: jax.Array | None = None,
+        **_: object,
+    ) -> tuple[optax.Updates, optax.ScaleByScheduleState]:
         del params
         scale = -factors * learning_rate(state.count if step is None else step)
         updates = jax.tree.map(lambda u: _scaled(u, scale), updates)
@@ -179,7 +187,7 @@ def _scale_by_rate(learning_rate: Schedule, factor: float | tuple[float, ...]) -
     )
 
 
-def _scaled(update: jax.Array, scale: Any) -> jax.Array:
+def _scaled(update: jax.Array, scale: ArrayLike) -> jax.Array:
     """Returns an update times a number, or each of its rows times its own."""
-    scale = jnp.asarray(scale).astype(update.dtype)
-    return scale.reshape(-1, *(1,) * (update.ndim - 1)) * update if scale.ndim else scale * update
+    factor = jnp.asarray(scale).astype(update.dtype)
+    return update * (factor.reshape(-1, *(1,) * (update.ndim - 1)) if factor.ndim else factor)

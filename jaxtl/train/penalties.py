@@ -1,13 +1,15 @@
 """Penalties on the size of chosen weights, added to the loss: unlike weight decay they pass through the optimizer."""
 
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from jaxtl.finetune.param_groups import FROZEN, check_rules, matches
+from jaxtl.train.state import Leaves
 
-Leaves = Mapping[str, jax.Array]
+Penalty: TypeAlias = Callable[[Leaves], jax.Array]
 
 
 def size_penalty(leaves: Leaves, *, l1: Mapping[str, float], l2: Mapping[str, float]) -> jax.Array:
@@ -33,7 +35,7 @@ def make_penalty(
     *,
     l1: Mapping[str, float] | None = None,
     l2: Mapping[str, float] | None = None,
-) -> Callable[[Leaves], jax.Array] | None:
+) -> Penalty | None:
     """Returns leaves -> penalty for rules {regex: factor}, or None without rules; factors of several rules add up.
 
     Args:
@@ -51,7 +53,7 @@ def make_penalty(
     check_rules(l1, assignment, "l1")
     check_rules(l2, assignment, "l2")
 
-    def by_path(rules):
+    def by_path(rules: Mapping[str, float]) -> dict[str, float]:
         factors = {
             path: sum(factor for rule, factor in rules.items() if matches(rule, path, group))
             for path, group in assignment.items()

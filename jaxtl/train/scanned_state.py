@@ -5,7 +5,7 @@ See `jaxtl.parallel.scanned_layers`.
 
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import optax
@@ -13,7 +13,7 @@ import optax
 from jaxtl.parallel.partitioner import Partitioner
 from jaxtl.parallel.scanned_layers import blocks_of, name_of, stack_layers, unstack_layers
 from jaxtl.train.state import TrainState, with_params
-from jaxtl.trees import flatten, nest
+from jaxtl.trees import Params, Tree, flatten, nest
 
 T = TypeVar("T")
 
@@ -79,13 +79,13 @@ def with_scanned(partitioner: Partitioner, scanned: Sequence[str]) -> Partitione
     if not scanned:
         return partitioner
 
-    def shard_state(tree):
+    def shard_state(tree: Tree) -> Tree:
         return partitioner.shard_state(_changed(tree, lambda params: stack_layers(params, scanned)))
 
-    def gather(tree):
+    def gather(tree: Tree) -> Tree:
         return _changed(partitioner.gather(tree), unstack_layers)
 
-    def check(tree):
+    def check(tree: Tree) -> None:
         partitioner.check(
             jax.eval_shape(lambda tree: _changed(tree, lambda params: stack_layers(params, scanned)), tree)
         )
@@ -102,7 +102,7 @@ def over_scanned(optimizer: optax.GradientTransformation, scanned: Sequence[str]
     )
 
 
-def _changed(tree: Any, change: Callable[[Any], Any]) -> Any:
+def _changed(tree: Tree, change: Callable[[Params], Params]) -> Tree:
     """Returns a state, or variables, with parameters and averages changed; any other tree as it is."""
     if isinstance(tree, TrainState):
         tree = dataclasses.replace(tree, ema=flatten(with_params(nest(tree.ema), change)))

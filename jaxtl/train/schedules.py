@@ -1,7 +1,9 @@
 """Learning rates over time."""
 
+import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 NAMES = ("cosine", "linear", "constant", "step")
 
@@ -36,18 +38,19 @@ def make_schedule(
         raise ValueError(f"unknown schedule {name!r}; the schedules are {', '.join(NAMES)}")
     decay_steps = max(1, total_steps - warmup_steps)
 
-    def shape(step):
+    def shape(step: jax.Array) -> jax.Array:
         progress = jnp.clip((step - warmup_steps) / decay_steps, 0.0, 1.0)
         if name == "cosine":
             return end_factor + (1 - end_factor) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
         if name == "linear":
             return 1 - (1 - end_factor) * progress
         if name == "step":
-            passed = sum((step >= jnp.asarray(round(at * total_steps))).astype(jnp.float32) for at in boundaries)
-            return jnp.power(factor, passed)
+            passed = [(step >= round(at * total_steps)).astype(jnp.float32) for at in boundaries]
+            return jnp.power(factor, sum(passed, jnp.zeros(())))
         return jnp.ones_like(progress)
 
-    def schedule(step):
+    def schedule(step: ArrayLike) -> jax.Array:
+        step = jnp.asarray(step)
         return peak * jnp.minimum(1.0, (step + 1) / max(1, warmup_steps)) * shape(step)
 
     return schedule

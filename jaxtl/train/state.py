@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeAlias
 
 import flax.struct
 import jax
@@ -10,6 +10,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.train.loss_scaling import start
+from jaxtl.trees import Params, Tree
+
+Batch: TypeAlias = Mapping[str, jax.Array]
+# Parameters, or their gradients, by path.
+Leaves: TypeAlias = Mapping[str, jax.Array]
+Scalars: TypeAlias = dict[str, jax.Array]
 
 
 @flax.struct.dataclass
@@ -27,9 +33,9 @@ class TrainState:
     """
 
     step: jax.Array
-    params: Any
-    model_state: Any
-    opt_state: Any
+    params: Params
+    model_state: Mapping[str, Params]
+    opt_state: optax.OptState
     rng: jax.Array
     ema: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
     scaling: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
@@ -37,7 +43,7 @@ class TrainState:
     @classmethod
     def create(
         cls,
-        variables: Any,
+        variables: Mapping[str, Params],
         optimizer: optax.GradientTransformation,
         rng: jax.Array,
         *,
@@ -59,13 +65,17 @@ class TrainState:
         return cls(jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params), rng, dict(ema or {}), scaling)
 
     @property
-    def variables(self) -> dict[str, Any]:
+    def variables(self) -> dict[str, Params]:
         """The parameters and collections, as `model.apply` takes them."""
         return {"params": self.params, **self.model_state}
 
 
-def with_params(tree: Any, change: Callable[[Any], Any]) -> Any:
+def with_params(tree: Tree, change: Callable[[Params], Params]) -> Tree:
     """Returns a state, or variables, with its parameters changed; any other tree as it is."""
     if isinstance(tree, TrainState):
         return dataclasses.replace(tree, params=change(tree.params))
     return {**tree, "params": change(tree["params"])} if isinstance(tree, Mapping) and "params" in tree else tree
+
+
+# What takes one step: a train step with all but its state and its batch given.
+Step: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, Scalars]]

@@ -11,9 +11,10 @@ import optax
 
 from jaxtl.finetune.param_groups import partition
 from jaxtl.train import ema, loss_scaling
-from jaxtl.train.gradients import Batch, Leaves, Objective, gradients, sam_perturb
-from jaxtl.train.losses import softmax_cross_entropy
-from jaxtl.train.state import TrainState
+from jaxtl.train.gradients import Objective, gradients, sam_perturb
+from jaxtl.train.losses import Loss, softmax_cross_entropy
+from jaxtl.train.penalties import Penalty
+from jaxtl.train.state import Batch, Leaves, Scalars, TrainState
 from jaxtl.trees import flatten, nest
 
 
@@ -48,12 +49,12 @@ def train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     groups: Mapping[str, str],
-    loss_fn: Callable[[jax.Array, jax.Array], jax.Array] = softmax_cross_entropy,
+    loss_fn: Loss = softmax_cross_entropy,
     prepare: Callable[[Batch, jax.Array], Batch] | None = None,
-    penalty: Callable[[Leaves], jax.Array] | None = None,
+    penalty: Penalty | None = None,
     options: StepOptions = StepOptions(),
     axis_name: str | None = None,
-) -> tuple[TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, Scalars]:
     """Takes one optimizer step on one batch.
 
     Only the trainable leaves are differentiated and updated, so frozen parameters cost no backward pass whatever is
@@ -129,7 +130,9 @@ def train_step(
     return TrainState(state.step + 1, params, model_state, opt_state, state.rng, average, next_scaling), scalars
 
 
-def _update(optimizer, state, grads, trainable, frozen):
+def _update(
+    optimizer: optax.GradientTransformation, state: TrainState, grads: Leaves, trainable: Leaves, frozen: Leaves
+) -> tuple[Leaves, optax.OptState]:
     """Returns the trainable leaves after the optimizer's update, and its next state."""
     # multi_transform wants the whole tree; the zeros of frozen leaves are constants that the compiler drops.
     whole = nest({**grads, **{path: jnp.zeros_like(leaf) for path, leaf in frozen.items()}})

@@ -15,11 +15,11 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Var
 
 from jaxtl.models import unrolled
 from jaxtl.parallel.partitioner import Partitioner
-from jaxtl.train.state import with_params
-from jaxtl.trees import flatten, nest
+from jaxtl.train.state import Leaves, with_params
+from jaxtl.trees import Params, flatten, nest
 
 
-def rounded_leaves(model: nn.Module, variables: Mapping[str, Any], image: jax.ShapeDtypeStruct) -> set[str]:
+def rounded_leaves(model: nn.Module, variables: Mapping[str, Params], image: jax.ShapeDtypeStruct) -> set[str]:
     """Returns the paths of the float32 parameters that a model uses in no other way than rounded to bfloat16.
 
     Args:
@@ -31,7 +31,7 @@ def rounded_leaves(model: nn.Module, variables: Mapping[str, Any], image: jax.Sh
     shapes = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
     others = {key: tree for key, tree in variables.items() if key != "params"}
 
-    def forward(leaves, images):
+    def forward(leaves: Leaves, images: jax.Array) -> tuple[jax.Array, Params]:
         rngs = {"dropout": jax.random.key(0)}
         tree = {"params": nest(leaves), **others}
         return unrolled(model).apply(tree, images, train=True, mutable=list(others), rngs=rngs)
@@ -63,13 +63,13 @@ def _only_rounded(jaxpr: Jaxpr, var: Var) -> bool:
     return True
 
 
-def cast(params: Mapping[str, Any], paths: set[str]) -> dict[str, Any]:
+def cast(params: Params, paths: set[str]) -> dict[str, Any]:
     """Returns the parameters with those at `paths` in bfloat16."""
     leaves = flatten(params)
     return nest(leaves | {path: jnp.asarray(leaves[path]).astype(jnp.bfloat16) for path in paths})
 
 
-def with_cast_frozen(partitioner: Partitioner, params: Mapping[str, Any], paths: set[str]) -> Partitioner:
+def with_cast_frozen(partitioner: Partitioner, params: Params, paths: set[str]) -> Partitioner:
     """Returns a partitioner that puts frozen parameters on the devices in bfloat16, and gives back the originals.
 
     Args:

@@ -23,7 +23,8 @@ from gpu_common import CLASSES, WARMUP, Row, noise
 from jaxtl import models
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.parallel.backend import compiling_for
-from jaxtl.parallel.partitioner import as_taken, make_partitioner, tree_of
+from jaxtl.parallel.partitioner import make_partitioner
+from jaxtl.parallel.state_step import as_taken, tree_of
 from jaxtl.profiling.chips import peak_tflops
 from jaxtl.profiling.cost import model_gflop
 from jaxtl.train.optimizer import OptimizerOptions, make_optimizer

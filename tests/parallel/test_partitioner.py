@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxtl.errors import UserError
-from jaxtl.parallel.partitioner import Leaves, as_taken, make_partitioner, tree_of
+from jaxtl.parallel.partitioner import make_partitioner
+from jaxtl.parallel.state_step import Leaves, as_taken, tree_of
 
 
 @pytest.mark.parametrize("name", ["jit", "pmap"])

@@ -1,3 +1,4 @@
+import json
 import time
 
 from jaxtl.train.progress import Progress
@@ -12,3 +13,36 @@ def test_the_seconds_of_all_processes_are_counted():
     third.began = time.perf_counter() - 3
     assert 123 <= third.total() < 124
     assert "began" not in third.to_json()
+
+
+def test_a_checkpoint_keeps_everything_but_the_clock():
+    progress = Progress(
+        window={"loss": 1.5, "steps": 3}, val={"accuracy": 0.75}, averaged=True, best_step=8, waited=1, images=96
+    )
+    kept = json.loads(json.dumps(progress.to_json()))
+    seconds = kept.pop("seconds")
+    assert seconds.pop("total") >= 0
+    assert seconds == {"compile": 0.0, "train": 0.0, "data": 0.0, "evaluate": 0.0}
+    assert kept == {
+        "window": {"loss": 1.5, "steps": 3},
+        "train": {},
+        "val": {"accuracy": 0.75},
+        "both": {},
+        "averaged": True,
+        "best_step": 8,
+        "waited": 1,
+        "finished": False,
+        "due": False,
+        "images": 96,
+        "costs": {},
+        "skipped": 0,
+        "skipped_in_a_row": 0,
+    }
+
+
+def test_what_a_checkpoint_keeps_does_not_change_with_the_run():
+    progress = Progress(window={"loss": 1.0})
+    kept = progress.to_json()
+    progress.window["loss"], progress.seconds["train"] = 2.0, 5.0
+    assert (kept["window"], kept["seconds"]["train"]) == ({"loss": 1.0}, 0.0)
+    assert Progress().window == {}
