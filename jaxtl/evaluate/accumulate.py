@@ -67,7 +67,7 @@ def batch_accumulators(
     rank = (logits > own).sum(-1)
     weight = counted.astype(jnp.int32)
 
-    def per_class(index, weights):
+    def per_class(index: jax.Array, weights: jax.Array) -> jax.Array:
         return jnp.zeros(classes, jnp.int32).at[index].add(weights)
 
     accumulators = {

@@ -125,7 +125,9 @@ def _logits(weights: Any, features: Any) -> Any:
 
 
 @partial(jax.jit, static_argnames="num_classes")
-def _fit_grid(features, labels, in_train, penalties, num_classes):
+def _fit_grid(
+    features: jax.Array, labels: jax.Array, in_train: jax.Array, penalties: jax.Array, num_classes: int
+) -> jax.Array:
     """Returns weights [2G, D + 1, C], bias last: G fits to the examples of train, then G to all of them."""
     target = jax.nn.one_hot(labels, num_classes)
     # In the basis of the features' covariance, scaled by the bound on the curvature (Boehning, 1992), the loss is as
@@ -136,15 +138,15 @@ def _fit_grid(features, labels, in_train, penalties, num_classes):
     # There, every step of length 1 along the gradient descends; a line search would cost more than it gains.
     solver = optax.lbfgs(learning_rate=1.0, linesearch=None)
 
-    def fit(penalty, share):
+    def fit(penalty: jax.Array, share: jax.Array) -> jax.Array:
         scale = (1 / jnp.sqrt(bound + penalty))[:, None]
 
-        def loss(scaled):
+        def loss(scaled: jax.Array) -> jax.Array:
             weights = scaled * scale
             examples = optax.softmax_cross_entropy(_logits(weights, turned), target)
             return (examples * share).sum() + 0.5 * penalty * (weights[:-1] ** 2).sum()
 
-        def body(carry, _):
+        def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
             weights, state, least, best = carry
             value, grad = jax.value_and_grad(loss)(weights)
             best = jnp.where(value < least, weights, best)

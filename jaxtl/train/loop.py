@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, SupportsFloat, TypeAlias
 
 import jax
+import numpy as np
 
 from jaxtl.checkpoints.manager import Checkpoints
 from jaxtl.errors import Stopped, UserError
@@ -16,7 +17,7 @@ from jaxtl.parallel.state_step import as_taken, tree_of
 from jaxtl.train import ema
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.progress import Progress
-from jaxtl.train.state import Batch, Step, TrainState
+from jaxtl.train.state import Step, TrainState
 from jaxtl.trees import Params, Tree, flatten
 
 # So many steps without a finite gradient are no accident that the next batch mends, nor a loss scale that is too large:
@@ -89,7 +90,7 @@ def fit(
     *,
     progress: Progress,
     step: Step,
-    batches: Iterator[Batch],
+    batches: Iterator[Mapping[str, np.ndarray]],
     evaluate: Evaluate,
     partitioner: Partitioner,
     options: LoopOptions,
