@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +75,8 @@ def run_torch(folder: Path, weights: Path, seed: int, unfreeze: str, epochs: int
                 begun = time.perf_counter()
                 index = order[start : start + 32]
                 rngs = [np.random.default_rng([seed, epoch, i]) for i in index]
-                view = partial(data.train_view, pixels=PIXELS, scale=(0.5, 1.0))
-                images = list(pool.map(lambda i, rng: view(open_image(train, i), rng=rng), index, rngs))  # noqa: B023
+                view = data.RandomView(PIXELS, data.Augmentation(scale=(0.5, 1.0)))
+                images = list(pool.map(lambda i, rng: view(open_image(train, i), rng), index, rngs))  # noqa: B023
                 logits = model(to_tensor(np.stack(images)))
                 loss = F.cross_entropy(logits, torch.from_numpy(train.labels[index]).long(), label_smoothing=0.1)
                 optimizer.zero_grad()
