@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +17,7 @@ from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
 from jaxtl.evaluate.accumulate import accumulate_batches, eval_step
 from jaxtl.experiment import workdir as files
+from jaxtl.models.base import GroupedModel
 from jaxtl.parallel.partitioner import Partitioner, make_partitioner
 from jaxtl.preprocessing import Pixels, resolve_pixels
 from jaxtl.train.losses import Loss, make_loss
@@ -41,7 +41,7 @@ class Model:
     """
 
     name: str
-    module: nn.Module
+    module: GroupedModel
     classes: tuple[str, ...]
     pixels: Pixels
     epsilon: float | None
@@ -130,12 +130,14 @@ def make_model(config: ConfigDict, opened: pretrained.Weights | None, classes: t
         name,
         num_classes=len(classes),
         image_size=size,
-        dtype=jnp.dtype(config.train.precision),
-        dropout=config.model.dropout,
-        drop_path=config.model.drop_path,
-        remat=config.model.remat,
-        scan=config.model.scan,
-        attention=config.model.attention,
+        options=models.ModelOptions(
+            dtype=jnp.dtype(config.train.precision),
+            dropout=config.model.dropout,
+            drop_path=config.model.drop_path,
+            remat=config.model.remat,
+            scan=config.model.scan,
+            attention=config.model.attention,
+        ),
         epsilon=epsilon,
     )
     return Model(name, module, classes, pixels, epsilon)
@@ -146,7 +148,11 @@ def load_model(facts: Mapping[str, Any], *, dtype: Any = jnp.float32) -> Model:
     pixels = Pixels.from_json(facts["pixels"])
     classes = tuple(facts["classes"])
     module = models.build(
-        facts["model"], num_classes=len(classes), image_size=pixels.size, dtype=dtype, epsilon=facts["epsilon"]
+        facts["model"],
+        num_classes=len(classes),
+        image_size=pixels.size,
+        options=models.ModelOptions(dtype=dtype),
+        epsilon=facts["epsilon"],
     )
     return Model(facts["model"], module, classes, pixels, facts["epsilon"])
 

@@ -24,7 +24,11 @@ def test_fields_in_a_name_replace_those_of_the_variant():
 
 def test_arguments_replace_what_the_name_says():
     model = models.build(
-        "vit_s16:epsilon=1e-5", num_classes=2, image_size=384, epsilon=1e-4, dropout=0.1, drop_path=0.2
+        "vit_s16:epsilon=1e-5",
+        num_classes=2,
+        image_size=384,
+        epsilon=1e-4,
+        options=models.ModelOptions(dropout=0.1, drop_path=0.2),
     )
     assert (model.image_size, model.epsilon, model.dropout, model.drop_path) == (384, 1e-4, 0.1, 0.2)
 
@@ -59,7 +63,7 @@ def test_the_nearest_variant_gives_the_name():
         ("vit_b16:heads=7", {}, "width 768 is no multiple of heads 7"),
         ("vit_b16:pool=max", {}, "pool 'max' is none of cls, mean"),
         ("vit_b16:class_token=false", {}, "pool 'cls' needs class_token"),
-        ("resnet20_cifar", {"drop_path": 0.1}, "has no drop_path; leave it at 0"),
+        ("resnet20_cifar", {"options": models.ModelOptions(drop_path=0.1)}, "has no drop_path; leave it at 0"),
     ],
 )
 def test_names_that_are_wrong_say_what_is_allowed(name, options, message):
