@@ -45,7 +45,7 @@ def open_parts(config: ConfigDict) -> Parts:
     model = setup.make_model(config, opened, source.classes)
     variables, load_report = setup.variables_for(config, opened, model)
     steps_per_epoch = len(splits.train) / config.train.batch_size
-    new_head = setup.has_new_head(load_report)
+    new_head = setup.has_new_head(load_report, model)
     plan = make_plan(config, model.module, variables["params"], steps_per_epoch=steps_per_epoch, new_head=new_head)
     return Parts(splits, model, variables, load_report, plan, steps_per_epoch)
 
@@ -80,7 +80,7 @@ def outline(config: ConfigDict, opened: pretrained.Weights | None) -> Outline:
     model = setup.make_model(config, opened, classes)
     load_report = None if opened is None else setup.examine(config, opened, model)
     shapes = nest(abstract_variables(model.module, model.pixels.size))
-    new_head = setup.has_new_head(load_report)
+    new_head = setup.has_new_head(load_report, model)
     plan = make_plan(config, model.module, shapes["params"], steps_per_epoch=1e6, new_head=new_head)
     return Outline(model, origin, shapes, load_report, plan)
 

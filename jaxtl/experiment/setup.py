@@ -37,7 +37,7 @@ class Model:
       module: the Linen module, built for the classes and the image size.
       classes: the class names, in the order of the logits.
       pixels: how its images must be prepared.
-      epsilon: of its normalisations; None for the family's own.
+      epsilon: of its normalisations.
     """
 
     name: str
@@ -87,7 +87,10 @@ def open_weights(config: ConfigDict) -> pretrained.Weights | None:
     if not location:
         return None
     model = "" if config.model.name == "auto" else config.model.name
-    opened = pretrained.open_weights(location, model=model)
+    try:
+        opened = pretrained.open_weights(location, model=model)
+    except pretrained.UnknownArchitecture as error:
+        raise UserError(error.advise("--config.model.name=")) from None
     if location.startswith("run:"):
         files.note_unfinished(Path(location.removeprefix("run:")), opened.revision)
     return opened
@@ -110,11 +113,9 @@ def make_model(config: ConfigDict, opened: pretrained.Weights | None, classes: t
       UserError: neither weights nor config say how pixels must be prepared, or "auto" has nothing to go by.
     """
     name = config.model.name
-    if name == "auto":
-        if opened is None or not opened.model:
-            raise UserError('model.name is "auto", but the weights do not say what they are: give the name.')
-        name = opened.model
-    epsilon = None if opened is None else opened.epsilon
+    if name == "auto" and (opened is None or not opened.model):
+        raise UserError('model.name is "auto", but the weights do not say what they are: give the name.')
+    name = name if opened is None else pretrained.resolve_model(opened, name)
     known = None if opened is None else opened.pixels
     size = config.model.image_size or (known.size if known else models.native_size(name))
     pixels = resolve_pixels(
@@ -138,9 +139,8 @@ def make_model(config: ConfigDict, opened: pretrained.Weights | None, classes: t
             scan=config.model.scan,
             attention=config.model.attention,
         ),
-        epsilon=epsilon,
     )
-    return Model(name, module, classes, pixels, epsilon)
+    return Model(name, module, classes, pixels, getattr(module, "epsilon", None))
 
 
 def load_model(facts: Mapping[str, Any], *, dtype: Any = jnp.float32) -> Model:
@@ -174,9 +174,9 @@ def variables_for(
     )
 
 
-def has_new_head(load_report: pretrained.LoadReport | None) -> bool:
+def has_new_head(load_report: pretrained.LoadReport | None, model: Model) -> bool:
     """Tells from the account of the weights whether the head starts anew: it then trains, whatever else does."""
-    return load_report is None or "params/head/kernel" in load_report.initialised
+    return load_report is None or model.module.head_path in load_report.initialised
 
 
 def examine(config: ConfigDict, opened: pretrained.Weights, model: Model) -> pretrained.LoadReport:

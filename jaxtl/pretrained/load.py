@@ -13,6 +13,7 @@ from jaxtl.models.base import Fit, GroupedModel
 from jaxtl.pretrained import rename
 from jaxtl.pretrained.open import Weights
 from jaxtl.pretrained.report import LoadReport
+from jaxtl.pretrained.resolve import resolution_notes
 from jaxtl.trees import flatten, nest
 
 Variables = dict[str, Any]
@@ -136,6 +137,7 @@ def _examine(
     load_report = LoadReport.begin(weights, head=reason)
     shapes = {path: list(leaf.shape) for path, leaf in leaves.items()}
     load_report.contradicted = _contradictions(weights, model)
+    load_report.notes = [*weights.notes, *resolution_notes(weights, weights.asked)]
     load_report.loaded = {
         path: {"from": [part.source for part in sources[path]], "shape": shapes[path]} for path in fits
     }

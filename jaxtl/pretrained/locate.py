@@ -23,7 +23,7 @@ WEIGHT_FILES = (
 )
 """What a folder or a hub repository is searched for, in this order."""
 
-_WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".th", ".pt", ".bin", ".h5")
+_WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".th", ".pt", ".bin", ".h5", ".keras")
 _SIDE_FILES = ("config.json", "preprocessor_config.json")
 _TIMEOUT = 10.0
 
