@@ -13,26 +13,25 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 
 from jaxtl.errors import UserError
-from jaxtl.models.base import GroupedModel, ModelOptions
+from jaxtl.models.base import Family, GroupedModel, ModelOptions
 
 DEFAULT_OPTIONS = ModelOptions()
 
 
-def families() -> tuple[ModuleType, ...]:
+def families() -> tuple[Family, ...]:
     """Gives the family modules: every file in the path of this package that names its `MODEL`."""
     return _families(tuple(__path__))
 
 
 @cache
-def _families(folders: tuple[str, ...]) -> tuple[ModuleType, ...]:
+def _families(folders: tuple[str, ...]) -> tuple[Family, ...]:
     found = (importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(folders))
-    return tuple(module for module in found if hasattr(module, "MODEL"))
+    return tuple(cast(Family, module) for module in found if hasattr(module, "MODEL"))
 
 
 def names() -> tuple[str, ...]:
@@ -73,7 +72,8 @@ def build(
                 raise UserError(f"model {name!r} has no {option.name}; leave it at {usual}.")
             fields[option.name] = value
     try:
-        return family.MODEL(num_classes=num_classes, **fields)
+        model: GroupedModel = family.MODEL(num_classes=num_classes, **fields)
+        return model
     except ValueError as error:
         raise UserError(f"model {name!r}: {error}.") from None
 
@@ -100,7 +100,7 @@ def spec(model: type[nn.Module], fields: Mapping[str, Any]) -> str:
     """
     defaults = _defaults(model)
     wanted = {**defaults, **fields}
-    candidates = []
+    candidates: list[tuple[str, dict[str, Any]]] = []
     for family in families():
         for name, variant in family.VARIANTS.items() if family.MODEL is model else ():
             own = {**defaults, **variant}
@@ -116,7 +116,7 @@ def format_value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def find_family(name: str) -> ModuleType:
+def find_family(name: str) -> Family:
     """Gives the family file of a model name, such as "vit_s16:patch=8".
 
     Raises:

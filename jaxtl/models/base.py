@@ -110,6 +110,7 @@ class Family(Protocol):
       ARCHITECTURES: regexes of the names that timm, torchvision and Keras give to models that compute the same.
     """
 
+    __name__: str
     MODEL: type[Any]
     VARIANTS: Mapping[str, Mapping[str, Any]]
     IMAGE_SIZE: int

@@ -94,7 +94,7 @@ class ViT(GroupedModel):
     attention: str = "auto"
     dtype: Any = jnp.float32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # A hybrid counts its patches on a smaller map.
         if self.image_size % self.patch and type(self) is ViT:
             raise ValueError(f"image_size {self.image_size} is no multiple of patch {self.patch}")
@@ -150,10 +150,7 @@ class ViT(GroupedModel):
         return "params/patch_embed/kernel"
 
     def no_weight_decay(self) -> tuple[str, ...]:
-        """Gives regexes of parameter paths that weight decay leaves alone: positions and tokens, as in timm.
-
-        The register tokens are added to timm's three: they are what the class token is.
-        """
+        """Gives regexes of parameter paths that weight decay leaves alone: positions and tokens, as in timm."""
         return ("pos_embed", "cls_token", "dist_token", "reg_token")
 
     def fit(self, path: str, before: Shape, after: Shape, *, positions: str) -> Fit | None:

@@ -13,6 +13,7 @@ from jaxtl.errors import UserError
 from jaxtl.models import families, names
 
 _RESNET_LIKE = re.compile(r"[a-z0-9]*res(?:net|next|nest)[a-z0-9]*")
+_TIMM_VIT = re.compile(r"[a-z0-9]*(?:vit|deit|beit)[a-z0-9]*_[a-z0-9_]*patch\d+")
 # Parts of file names by which the models of timm differ whose first part is that of a plain one.
 _CHANGED = {
     *("aa", "blur", "clip", "cr", "eca", "evos", "frn", "gap", "gn", "ibn", "quickgelu", "relpos", "se", "siglip"),
@@ -53,8 +54,7 @@ class UnknownArchitecture(UserError):
 
 def is_known(architecture: str) -> bool:
     """Tells whether a family computes what the models of that name in timm, torchvision or Keras compute."""
-    patterns = (pattern for family in families() for pattern in getattr(family, "ARCHITECTURES", ()))
-    return architecture in names() or any(re.fullmatch(pattern, architecture) for pattern in patterns)
+    return architecture in names() or any(re.fullmatch(pattern, architecture) for pattern in _patterns())
 
 
 def unknown_name(text: str) -> str:
@@ -70,7 +70,12 @@ def unknown_name(text: str) -> str:
     unknown = [part for part in resnets if part != "resnet" and not is_known(part)]
     # The other parts are words, too: they count beside the name of an architecture only.
     changed = _CHANGED.intersection(parts) if resnets or "vit" in parts else set()
-    return stem if unknown or changed else ""
+    strange = _TIMM_VIT.match(stem) and not any(re.match(rf"(?:{pattern})(?:_|$)", stem) for pattern in _patterns())
+    return stem if unknown or changed or strange else ""
+
+
+def _patterns() -> list[str]:
+    return [pattern for family in families() for pattern in family.ARCHITECTURES]
 
 
 def keras_name(metadata: Mapping[str, str]) -> str:

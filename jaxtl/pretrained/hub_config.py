@@ -3,11 +3,11 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 from jaxtl.errors import UserError
 from jaxtl.models import families, spec
+from jaxtl.models.base import Family
 from jaxtl.preprocessing import Pixels
 
 
@@ -64,8 +64,8 @@ def _timm_architecture(config: Mapping[str, Any]) -> tuple[str, dict[str, Any], 
     return "", family.from_timm(arguments) if hasattr(family, "from_timm") else {}, ""
 
 
-def _names(family: ModuleType, architecture: str) -> bool:
-    return any(re.fullmatch(pattern, architecture) for pattern in getattr(family, "ARCHITECTURES", ()))
+def _names(family: Family, architecture: str) -> bool:
+    return any(re.fullmatch(pattern, architecture) for pattern in family.ARCHITECTURES)
 
 
 def _architecture(config: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from jaxtl.errors import UserError
 from jaxtl.models import complete_fields, families, find_family, spec
+from jaxtl.models.base import Family
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults, Pixels
 from jaxtl.pretrained import rename
@@ -60,7 +60,7 @@ class Weights:
     location: str
     files: tuple[Path, ...]
     arrays: Arrays
-    family: ModuleType
+    family: Family
     key_mapping: KeyMapping
     model: str = ""
     asked: str = ""
@@ -177,7 +177,7 @@ def _name(found: Found, arrays: Arrays) -> str:
     return keras_name(arrays.metadata) or found.path.name
 
 
-def _infer(family: ModuleType, shapes: Mapping[str, tuple[int, ...]], implied: Mapping[str, Any]) -> str:
+def _infer(family: Family, shapes: Mapping[str, tuple[int, ...]], implied: Mapping[str, Any]) -> str:
     """Names the model that arrays of these shapes are of; empty if they are incomplete or leave it open."""
     try:
         fields = family.infer(shapes)
@@ -196,7 +196,7 @@ def _files(path: Path) -> tuple[Path, ...]:
     return tuple(path.parent / name for name in shards)
 
 
-def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, family: ModuleType) -> tuple[Pixels | None, str]:
+def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, family: Family) -> tuple[Pixels | None, str]:
     """Takes the first that speaks: what lies beside the file, the table of known files, the convention itself."""
     if facts.pixels is not None:
         return facts.pixels, facts.pixels_from

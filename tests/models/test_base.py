@@ -104,7 +104,7 @@ def test_a_model_names_its_first_layer_and_its_head(kind):
 @pytest.mark.parametrize(
     ("kind", "left"),
     [
-        # timm 1.0.31: VisionTransformer {pos_embed, cls_token, dist_token}; its ResNets have no such set.
+        # timm 1.0.31: VisionTransformer {pos_embed, cls_token, dist_token, reg_token}; its ResNets have no such set.
         ("vit", {"pos_embed", "cls_token"}),
         ("deit", {"pos_embed", "cls_token", "dist_token"}),
         ("dinov2", {"pos_embed", "cls_token", "reg_token"}),

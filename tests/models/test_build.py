@@ -1,9 +1,12 @@
 """Models by name: every variant builds, names carry fields, and errors name what is allowed."""
 
+import re
+
 import pytest
 
 from jaxtl import models
 from jaxtl.errors import UserError
+from jaxtl.models.base import Family
 from jaxtl.models.resnet import ResNet
 from jaxtl.models.transformer import ViT
 
@@ -13,6 +16,13 @@ def test_every_variant_is_written_as_it_is_named(name):
     model = models.build(name, num_classes=3)
     assert model.num_classes == 3
     assert models.spec(type(model), models.fields_of(name)) == name
+
+
+@pytest.mark.parametrize("family", models.families(), ids=lambda family: family.__name__.rpartition(".")[2])
+def test_every_family_is_complete(family):
+    assert all(hasattr(family, name) for name in (*Family.__annotations__, "infer"))
+    for pattern in family.ARCHITECTURES:
+        re.compile(pattern)
 
 
 def test_fields_in_a_name_replace_those_of_the_variant():

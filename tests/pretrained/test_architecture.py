@@ -58,6 +58,7 @@ def test_names_of_other_functions(name):
         "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
         "resnet50.a1_in1k.safetensors",
         "my_resnet50_flowers.pth",
+        "vit_base_patch16_224_flowers.pth",
         "model.safetensors",
         "pytorch_model.bin",
         "weights.safetensors",
@@ -85,6 +86,8 @@ def test_file_names_that_say_nothing_else(name):
         ("resnetv2_50_a1h-000cdf49.pth", "resnetv2_50_a1h"),
         ("vit_relpos_base_patch16_224.safetensors", "vit_relpos_base_patch16_224"),
         ("vit_base_patch16_clip_224.safetensors", "vit_base_patch16_clip_224"),
+        ("vit_base_patch16_rope_224.safetensors", "vit_base_patch16_rope_224"),
+        ("beit_base_patch16_224.pth", "beit_base_patch16_224"),
         ("resnetblur50", "resnetblur50"),
     ],
 )

@@ -6,8 +6,11 @@ import pytest
 import torch
 import transformers
 from parity import images, load, nchw, randomise, same
+from safetensors.torch import save_file
+from torch_references import TorchResNet
 
 from jaxtl import config, pretrained
+from jaxtl.errors import UserError
 from jaxtl.experiment import setup
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -78,6 +81,20 @@ def test_the_commands_build_the_same_model_and_say_what_the_weights_settled(tmp_
     assert (report.notes, report.contradicted) == ([note], {})
     assert f"model         {note}" in report.table()
     assert setup.load_model(model.facts()).module == model.module.clone(image_size=model.pixels.size)
+
+
+def test_the_commands_name_the_key_that_loads_an_unknown_architecture(tmp_path):
+    path = tmp_path / "resnetblur18-0123.safetensors"
+    save_file(TorchResNet(stages=(1, 1), bottleneck=False).state_dict(), path)
+    nearest = "resnet18:width=8,stages=1-1"
+    advice = f"nearest: {nearest}; --config.model.name={nearest} loads it all the same"
+    with pytest.raises(UserError) as caught:
+        setup.open_weights(_config(path, "auto"))
+    assert str(caught.value) == f"resnetblur18-0123 is not supported; {advice}"
+    made = _config(path, nearest)
+    opened = setup.open_weights(made)
+    report = setup.examine(made, opened, setup.make_model(made, opened, tuple("abcde")))
+    assert report.notes == [f"resnetblur18-0123 is not supported: loaded as {nearest}, as asked"]
 
 
 def test_what_the_name_says_holds_against_the_weights_and_is_said(tmp_path):

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from jaxtl.errors import UserError
 from jaxtl.models import build, families, find_family
-from jaxtl.models.base import GroupedModel, image_channels
+from jaxtl.models.base import Family, GroupedModel, image_channels
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import Pixels
 from jaxtl.pretrained import rename
@@ -114,7 +113,7 @@ def _module(leaves: Mapping[str, np.ndarray], model: str, pixels: Pixels, epsilo
     return build(model, num_classes=head.shape[-1], image_size=pixels.size, epsilon=epsilon)
 
 
-def _families_of(module: GroupedModel) -> list[ModuleType]:
+def _families_of(module: GroupedModel) -> list[Family]:
     return [family for family in families() if family.MODEL is type(module)]
 
 
