@@ -45,8 +45,8 @@ def nhwc(maps: torch.Tensor) -> np.ndarray:
 
 
 def load(location: Path, *, num_classes: int, image_size: int, name: str = "auto"):
-    """Opens a source and fills the model that it is of; returns (model, variables)."""
-    opened = pretrained.open_weights(str(location))
+    """Opens a source and fills its model on the way that the commands take; returns (model, variables)."""
+    opened = pretrained.open_weights(str(location), model="" if name == "auto" else name)
     model = models.build(pretrained.resolve_model(opened, name), num_classes=num_classes, image_size=image_size)
     head = "keep" if num_classes else "auto"
     variables, load_report = pretrained.load_pretrained(

@@ -36,7 +36,7 @@ BATCH = {"image": normal(8, SIZE, SIZE, 3), "label": np.arange(8) % 3}
 
 def prepare(name, **options):
     """A model, a state of SGD, and the step that trains it."""
-    model = models.build(name, num_classes=3, image_size=SIZE, **options)
+    model = models.build(name, num_classes=3, image_size=SIZE, options=models.ModelOptions(**options))
     variables = filled(model, BATCH["image"])
     labels = groups_lib.select(groups_lib.assign(variables["params"], model.groups()), "all")
     optimizer = make_optimizer(labels, OptimizerOptions(name="sgd", learning_rate=1e-3))
@@ -49,7 +49,7 @@ def prepare(name, **options):
 )
 @pytest.mark.parametrize("name", [VIT, RESNET], ids=["vit", "resnet"])
 def test_logits_are_those_of_a_cpu(name, dtype, tolerance):
-    model = models.build(name, num_classes=3, image_size=SIZE, dtype=dtype)
+    model = models.build(name, num_classes=3, image_size=SIZE, options=models.ModelOptions(dtype=dtype))
     exact = model.clone(dtype=jnp.float32)
     variables = filled(model, BATCH["image"])
     found = jax.jit(lambda variables, images: model.apply(variables, images))(variables, BATCH["image"])

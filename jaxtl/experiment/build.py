@@ -132,7 +132,7 @@ def _training(
         model.module,
         variables["params"],
         steps_per_epoch=steps_per_epoch,
-        new_head=has_new_head(report),
+        new_head=has_new_head(report, model),
     )
     experiment = Experiment(config, model, variables, report, splits, source.uri, plan, partitioner)
     return replace(
@@ -150,7 +150,7 @@ def _outline(config: ConfigDict, weights_optional: bool) -> Experiment:
     report = None if opened is None else examine_weights(config, opened, model)
     shapes = nest(abstract_variables(model.module, model.pixels.size))
     # In epochs of any length.
-    new_head = has_new_head(report)
+    new_head = has_new_head(report, model)
     plan = make_plan(config, model.module, shapes["params"], steps_per_epoch=1e6, new_head=new_head)
     # Class weights need data to count, and cost nothing: the plain loss will do.
     return Experiment(config, model, shapes, report, _no_splits(classes), origin, plan)

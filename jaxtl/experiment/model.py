@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -14,6 +13,7 @@ from jaxtl import data, models, preprocessing, pretrained
 from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
+from jaxtl.models.base import GroupedModel
 from jaxtl.preprocessing import Pixels
 
 T = TypeVar("T")
@@ -32,11 +32,11 @@ class Model:
       module: the Linen module, built for the classes and the image size.
       classes: the class names, in the order of the logits.
       pixels: how its images must be prepared.
-      epsilon: of its normalisations; None for the family's own.
+      epsilon: of its normalisations.
     """
 
     name: str
-    module: nn.Module
+    module: GroupedModel
     classes: tuple[str, ...]
     pixels: Pixels
     epsilon: float | None
@@ -80,7 +80,10 @@ def open_weights(config: ConfigDict) -> pretrained.Weights | None:
     if not location:
         return None
     model = "" if config.model.name == "auto" else config.model.name
-    opened = pretrained.open_weights(location, model=model)
+    try:
+        opened = pretrained.open_weights(location, model=model)
+    except pretrained.UnknownArchitecture as error:
+        raise UserError(error.advise("--config.model.name=")) from None
     if location.startswith("run:"):
         files.note_unfinished(Path(location.removeprefix("run:")), opened.revision)
     return opened
@@ -93,11 +96,9 @@ def make_model(config: ConfigDict, opened: pretrained.Weights | None, classes: t
       UserError: neither weights nor config say how pixels must be prepared, or "auto" has nothing to go by.
     """
     name = config.model.name
-    if name == "auto":
-        if opened is None or not opened.model:
-            raise UserError('model.name is "auto", but the weights do not say what they are: give the name.')
-        name = opened.model
-    epsilon = None if opened is None else opened.epsilon
+    if name == "auto" and (opened is None or not opened.model):
+        raise UserError('model.name is "auto", but the weights do not say what they are: give the name.')
+    name = name if opened is None else pretrained.resolve_model(opened, name)
     known = None if opened is None else opened.pixels
     size = config.model.image_size or (known.size if known else models.native_size(name))
     pixels = preprocessing.resolve_pixels(
@@ -113,15 +114,16 @@ def make_model(config: ConfigDict, opened: pretrained.Weights | None, classes: t
         name,
         num_classes=len(classes),
         image_size=size,
-        dtype=jnp.dtype(config.train.precision),
-        dropout=config.model.dropout,
-        drop_path=config.model.drop_path,
-        remat=config.model.remat,
-        scan=config.model.scan,
-        attention=config.model.attention,
-        epsilon=epsilon,
+        options=models.ModelOptions(
+            dtype=jnp.dtype(config.train.precision),
+            dropout=config.model.dropout,
+            drop_path=config.model.drop_path,
+            remat=config.model.remat,
+            scan=config.model.scan,
+            attention=config.model.attention,
+        ),
     )
-    return Model(name, module, classes, pixels, epsilon)
+    return Model(name, module, classes, pixels, getattr(module, "epsilon", None))
 
 
 def load_model(facts: Mapping[str, Any], *, dtype: Any = jnp.float32) -> Model:
@@ -129,7 +131,11 @@ def load_model(facts: Mapping[str, Any], *, dtype: Any = jnp.float32) -> Model:
     pixels = Pixels.from_json(facts["pixels"])
     classes = tuple(facts["classes"])
     module = models.build(
-        facts["model"], num_classes=len(classes), image_size=pixels.size, dtype=dtype, epsilon=facts["epsilon"]
+        facts["model"],
+        num_classes=len(classes),
+        image_size=pixels.size,
+        options=models.ModelOptions(dtype=dtype),
+        epsilon=facts["epsilon"],
     )
     return Model(facts["model"], module, classes, pixels, facts["epsilon"])
 
@@ -153,9 +159,9 @@ def examine_weights(config: ConfigDict, opened: pretrained.Weights, model: Model
     )
 
 
-def has_new_head(load_report: pretrained.LoadReport | None) -> bool:
+def has_new_head(load_report: pretrained.LoadReport | None, model: Model) -> bool:
     """Tells from the load report whether the head starts anew: it then trains, whatever else does."""
-    return load_report is None or "params/head/kernel" in load_report.initialised
+    return load_report is None or model.module.head_path in load_report.initialised
 
 
 def attempt(make: Callable[[], T], problems: list[UserError]) -> T | None:

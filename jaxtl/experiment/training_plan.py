@@ -37,6 +37,7 @@ class Plan:
       overrides: path -> the options there, by a rule of finetune.groups.
       peaks: path -> the highest rate that such a rule gives, before the factor.
       notes: what the user should know, one line each.
+      no_weight_decay: regexes of paths that weight decay leaves alone.
       scanned: of blocks, that its steps keep on the devices (see `jaxtl.parallel.scanned_layers`).
     """
 
@@ -50,6 +51,7 @@ class Plan:
     peaks: Mapping[str, float]
     notes: tuple[str, ...]
     scanned: tuple[str, ...] = ()
+    no_weight_decay: tuple[str, ...] = ()
 
     @property
     def labels(self) -> dict[str, str]:
@@ -87,6 +89,7 @@ class Plan:
             dataclasses.replace(self.options, learning_rate=self.schedule),
             multipliers=factors_by_scanned(self.multipliers, self.scanned),
             overrides=first_by_scanned(self.overrides, self.scanned),
+            no_weight_decay=self.no_weight_decay,
         )
         return over_scanned(optimizer, self.scanned)
 
@@ -144,6 +147,7 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
         peaks=peaks,
         notes=tuple(notes),
         scanned=find_scanned(module.alike(), facts) if config.model.scan else (),
+        no_weight_decay=module.no_weight_decay(),
     )
 
 

@@ -1,9 +1,10 @@
 """The models that can be fine-tuned; each family is one file, and adding one touches nothing else.
 
-Such a file names its module `MODEL`, which takes images to logits and gives its `groups()`; its `VARIANTS`, the fields
-of the module by name; its native `IMAGE_SIZE`; its `KEY_MAPPINGS`, the tables of what others call its arrays; and
-`infer(shapes)`, which reads fields off the shapes of its leaves. Where transformers has the family too, `from_config`
-and `to_config` read and write its config.json.
+Such a file is a `jaxtl.models.base.Family`: it names its `MODEL`, which takes images to logits and gives its groups;
+its `VARIANTS`, the fields of the module by name; its native `IMAGE_SIZE`; its `KEY_MAPPINGS`, the tables of what others
+call its arrays; its `ARCHITECTURES`, what others call models that compute the same; and `infer(shapes)`, which reads
+fields off the shapes of its leaves. Where transformers or timm has the family too, `from_config`, `to_config`,
+`from_timm` and `to_timm` read and write what their config.json says.
 """
 
 import dataclasses
@@ -12,20 +13,25 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from jaxtl.errors import UserError
+from jaxtl.models.base import Family, GroupedModel, ModelOptions
+
+DEFAULT_OPTIONS = ModelOptions()
+
+
+def families() -> tuple[Family, ...]:
+    """Gives the family modules: every file in the path of this package that names its `MODEL`."""
+    return _families(tuple(__path__))
 
 
 @cache
-def families() -> tuple[ModuleType, ...]:
-    """Gives the family modules: every file of this folder that names its `MODEL`."""
-    found = (importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__))
-    return tuple(module for module in found if hasattr(module, "MODEL"))
+def _families(folders: tuple[str, ...]) -> tuple[Family, ...]:
+    found = (importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(folders))
+    return tuple(cast(Family, module) for module in found if hasattr(module, "MODEL"))
 
 
 def names() -> tuple[str, ...]:
@@ -38,30 +44,20 @@ def build(
     *,
     num_classes: int,
     image_size: int = 0,
-    dtype: Any = jnp.float32,
-    dropout: float = 0.0,
-    drop_path: float = 0.0,
-    remat: bool = False,
-    scan: bool = False,
-    attention: str = "auto",
+    options: ModelOptions = DEFAULT_OPTIONS,
     epsilon: float | None = None,
-) -> nn.Module:
+) -> GroupedModel:
     """Builds the model of that name; its parameters come from `init` or from a weight file.
 
     Args:
       name: a variant such as "vit_s16", or a variant with fields replaced, such as "vit_s16:patch=8,registers=4".
       num_classes: the width of the logits; 0 for pooled features instead of a head.
       image_size: the side of the square images in pixels; 0 for the variant's own.
-      dtype: what is computed in; parameters and logits are float32.
-      dropout: the dropout rate in training.
-      drop_path: the stochastic-depth rate of the last block in training; it grows linearly from 0 at the first.
-      remat: whether training computes each block a second time instead of keeping what lies within it.
-      scan: whether blocks that are alike are compiled once and run as a loop; ViT only.
-      attention: its form: "auto", or one of `jaxtl.models.layers.attention.FORMS`; ViT only.
-      epsilon: of the normalisations; None for the family's own.
+      options: how it computes, and what it drops in training.
+      epsilon: of the normalisations; None for the one that the name says.
 
     Raises:
-      UserError: the name, or a field in it, is unknown, or the fields do not go together.
+      UserError: the name, or a field in it, is unknown, the fields do not go together, or the model lacks an option.
     """
     family = find_family(name)
     fields = fields_of(name)
@@ -69,21 +65,15 @@ def build(
         fields["image_size"] = image_size
     if epsilon is not None:
         fields["epsilon"] = epsilon
-    wanted: dict[str, Any] = {
-        "dropout": dropout,
-        "drop_path": drop_path,
-        "remat": remat,
-        "scan": scan,
-        "attention": attention,
-    }
-    for key, value in wanted.items():
-        usual = "auto" if key == "attention" else False if value is True else 0
-        if value != usual:
-            if key not in _field_names(family.MODEL):
-                raise UserError(f"model {name!r} has no {key}; leave it at {usual}.")
-            fields[key] = value
+    for option in dataclasses.fields(ModelOptions):
+        value, usual = getattr(options, option.name), option.default
+        if option.name == "dtype" or value != usual:
+            if option.name not in _field_names(family.MODEL):
+                raise UserError(f"model {name!r} has no {option.name}; leave it at {usual}.")
+            fields[option.name] = value
     try:
-        return family.MODEL(num_classes=num_classes, dtype=dtype, **fields)
+        model: GroupedModel = family.MODEL(num_classes=num_classes, **fields)
+        return model
     except ValueError as error:
         raise UserError(f"model {name!r}: {error}.") from None
 
@@ -108,26 +98,25 @@ def spec(model: type[nn.Module], fields: Mapping[str, Any]) -> str:
     >>> spec(ViT, {**VARIANTS["vit_s16"], "patch": 8})
     'vit_s16:patch=8'
     """
-    defaults = {
-        field.name: field.default for field in dataclasses.fields(model) if field.default is not dataclasses.MISSING
-    }
+    defaults = _defaults(model)
     wanted = {**defaults, **fields}
-    candidates = []
+    candidates: list[tuple[str, dict[str, Any]]] = []
     for family in families():
         for name, variant in family.VARIANTS.items() if family.MODEL is model else ():
             own = {**defaults, **variant}
             candidates.append((name, {key: value for key, value in wanted.items() if own[key] != value}))
     name, others = min(candidates, key=lambda candidate: len(candidate[1]))
-    return name + (":" + ",".join(f"{key}={_format_value(value)}" for key, value in others.items()) if others else "")
+    return name + (":" + ",".join(f"{key}={format_value(value)}" for key, value in others.items()) if others else "")
 
 
-def _format_value(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """Writes the value of a field as it stands in a model name."""
     if isinstance(value, tuple):
         return "-".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def find_family(name: str) -> ModuleType:
+def find_family(name: str) -> Family:
     """Gives the family file of a model name, such as "vit_s16:patch=8".
 
     Raises:
@@ -150,6 +139,20 @@ def fields_of(name: str) -> dict[str, Any]:
     family = find_family(name)
     base, _, replaced = name.partition(":")
     return {**family.VARIANTS[base], **_parse_fields(name, replaced, family.MODEL)}
+
+
+def complete_fields(name: str) -> dict[str, Any]:
+    """Gives the fields of the module that a model name stands for, with the module's defaults.
+
+    Raises:
+      UserError: the name, or a field in it, is unknown.
+    """
+    return {**_defaults(find_family(name).MODEL), **fields_of(name)}
+
+
+def _defaults(model: type) -> dict[str, Any]:
+    fields = dataclasses.fields(model)
+    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
 
 def _field_names(model: type) -> set[str]:

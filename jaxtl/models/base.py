@@ -1,7 +1,228 @@
-"""The ordered groups of a model, input to head: the one table behind freezing, rates, caching and reports."""
+"""What all models share: the protocol of a model and of its family, the loop over its groups, and its head.
+
+A model is an ordered table of groups, input to head, and a function that runs one of them. Freezing, rates, caching,
+loading and export read that table, so none of them knows an architecture.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtl.models.key_mapping import KeyMapping
+from jaxtl.models.resize import remap_channels
 
 Groups = tuple[tuple[str, str], ...]
 """Pairs (name, pattern); the path "a/b/c" is in a group if `re.match(rf"(?:{pattern})(?:/|$)", path)`."""
+
+Outputs = jax.Array | tuple[jax.Array, tuple[jax.Array, ...]]
+"""What a model returns: logits [B, C], or with `train=True` also the logits of its auxiliary heads, in their order."""
+
+Shape = tuple[int, ...]
+
+Fit = Callable[[np.ndarray], np.ndarray]
+"""Brings a loaded array into the shape of its leaf."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model computes and what it drops in training; none of it changes a parameter.
+
+    Attributes:
+      dtype: what is computed in; parameters and logits are float32.
+      dropout: the dropout rate in training.
+      drop_path: the stochastic-depth rate of the last block in training; it grows linearly from 0 at the first.
+      remat: whether training computes each block a second time instead of keeping what lies within it.
+      scan: whether blocks that are alike are compiled once and run as a loop; ViT only.
+      attention: its form: "auto", or one of `jaxtl.models.layers.attention.FORMS`; ViT only.
+    """
+
+    dtype: Any = jnp.float32
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    remat: bool = False
+    scan: bool = False
+    attention: str = "auto"
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A Linen module that takes images to logits, group by group; `GroupedModel` is the way to write one.
+
+    Attributes:
+      num_classes: the width of the logits; 0 for pooled features instead of a head.
+      image_size: the side of the square images in pixels.
+      head_path: where the kernel of the classifier lies among the variables.
+      unseen: the fields that leave no trace in the shapes of the parameters, or in which only conventions differ:
+        weights settle them, unless a name writes them.
+    """
+
+    num_classes: int
+    image_size: int
+    head_path: ClassVar[str]
+    unseen: ClassVar[tuple[str, ...]]
+
+    def groups(self) -> Groups:
+        """Gives the groups from input to head; the last one is called "head"."""
+        ...
+
+    def __call__(
+        self, images: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
+    ) -> Outputs:
+        """Maps normalised images [B, H, W, C] to logits [B, num_classes], or runs the groups from start to stop.
+
+        With `train=True` a model that has auxiliary heads returns (logits, (auxiliary logits, ...)); in evaluation,
+        and where `stop` is a group before the head, it returns one array.
+        """
+        ...
+
+    @property
+    def first_layer(self) -> str:
+        """The path of the kernel that sees the pixels, such as "params/conv1/kernel"."""
+        ...
+
+    def no_weight_decay(self) -> tuple[str, ...]:
+        """Gives regexes of parameter paths that weight decay leaves alone, matched as those of groups are."""
+        ...
+
+    def fit(self, path: str, before: Shape, after: Shape, *, positions: str) -> Fit | None:
+        """Gives what brings a loaded array of one shape to that of its leaf; None if nothing may."""
+        ...
+
+
+class Family(Protocol):
+    """A file of `jaxtl.models`: what is known about the models of one kind.
+
+    Optional functions are `from_config` and `to_config` (config.json of transformers), `from_timm` and `to_timm` (the
+    arguments of timm's create_model) and `extras` (arrays that transformers wants besides).
+
+    Attributes:
+      MODEL: the module.
+      VARIANTS: the fields of the module, by the name of the variant.
+      IMAGE_SIZE: the side of the images that the variants are made for.
+      KEY_MAPPINGS: what others call its arrays.
+      ARCHITECTURES: regexes of the names that timm, torchvision and Keras give to models that compute the same.
+    """
+
+    __name__: str
+    MODEL: type[Any]
+    VARIANTS: Mapping[str, Mapping[str, Any]]
+    IMAGE_SIZE: int
+    KEY_MAPPINGS: Sequence[KeyMapping]
+    ARCHITECTURES: Sequence[str]
+
+    def infer(self, shapes: Mapping[str, Shape]) -> dict[str, Any]:
+        """Reads the fields of the module off the shapes of its leaves, as far as shapes tell them.
+
+        Raises:
+          KeyError, ValueError, IndexError: leaves are missing.
+        """
+        ...
+
+
+class GroupedModel(nn.Module):
+    """A model that runs its groups one after another; a family writes `groups` and `run_group`."""
+
+    head_path: ClassVar[str] = "params/head/kernel"
+    unseen: ClassVar[tuple[str, ...]] = ("epsilon",)
+
+    def groups(self) -> Groups:
+        """Gives the groups from input to head; the last one is called "head"."""
+        raise NotImplementedError
+
+    def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """Runs one group on what the one before it returned."""
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
+    ) -> jax.Array:
+        """Maps normalised images [B, H, W, C] to float32 logits [B, num_classes].
+
+        Args:
+          images: the images, or with `start` what the group before it returned.
+          train: whether batch statistics are used and updated, and dropout and stochastic depth draw (from the
+            "dropout" key).
+          start: the first group to run.
+          stop: the last group to run; blocks return maps [B, h, w, c] or tokens [B, N, D], the last one pooled
+            features [B, D].
+
+        With `num_classes` 0 there is no head, and the pooled features are returned.
+
+        Raises:
+          ValueError: `start` or `stop` is no group of the model, or they come in the wrong order.
+        """
+        x, names = images, span(self.groups(), start, stop)
+        for run in self.runs(names):
+            x = self.run_group(x, run[0], train) if len(run) == 1 else self.run_alike(x, run, train)
+        return self.finish(x, names[-1])
+
+    def runs(self, names: Sequence[str]) -> list[tuple[str, ...]]:
+        """Gives neighbouring groups that run as one loop; each by itself unless their `block_kind` is the same."""
+        return [tuple(run) for _, run in groupby(names, key=self.block_kind)]
+
+    def block_kind(self, name: str) -> Hashable:
+        """Gives what neighbouring groups must have in common to be run as one loop."""
+        return name
+
+    def run_alike(self, x: jax.Array, names: Sequence[str], train: bool) -> jax.Array:
+        """Runs neighbouring groups as one loop."""
+        raise NotImplementedError
+
+    def finish(self, x: jax.Array, name: str) -> jax.Array:
+        """Makes of what the last group to run gave what is returned: the same, unless a family pads within."""
+        del name
+        return x
+
+    @property
+    def first_layer(self) -> str:
+        """The path of the kernel [H, W, C, D] that sees the pixels."""
+        return "params/conv1/kernel"
+
+    def no_weight_decay(self) -> tuple[str, ...]:
+        """Gives regexes of parameter paths that weight decay leaves alone: none."""
+        return ()
+
+    def fit(self, path: str, before: Shape, after: Shape, *, positions: str) -> Fit | None:
+        """Gives what brings a loaded array of one shape to that of its leaf; None if nothing may.
+
+        Only the first layer is fitted, to other image channels; a family whose arrays follow the image size adds them.
+
+        Args:
+          path: of the leaf, such as "params/conv1/kernel".
+          before: the shape of the array.
+          after: the shape of the leaf.
+          positions: how position embeddings are resized: "bicubic" or "antialiased" (see `KeyMapping`).
+        """
+        del positions
+        if path == self.first_layer and len(before) == 4 and (before[:2], before[3:]) == (after[:2], after[3:]):
+            return partial(remap_channels, channels=after[2])
+        return None
+
+
+def classify(x: jax.Array, num_classes: int, *, train: bool, dropout: float = 0.0, name: str = "head") -> jax.Array:
+    """Maps features [..., D] to float32 logits [..., num_classes]; with 0 classes it gives the features in float32.
+
+    The kernel starts at zero: the first prediction is uniform, and the first steps do not shake what was learnt before.
+    It is called within a compact method, whose module gets the layer of that name.
+    """
+    x = x.astype(jnp.float32)
+    if not num_classes:
+        return x
+    x = nn.Dropout(dropout)(x, deterministic=not train)
+    return nn.Dense(num_classes, kernel_init=nn.initializers.zeros, name=name)(x)
+
+
+def image_channels(model: Model, leaves: Mapping[str, Any]) -> int:
+    """Reads off the first layer how many channels the images have."""
+    return int(leaves[model.first_layer].shape[2])
 
 
 def span(groups: Groups, start: str | None, stop: str | None) -> tuple[str, ...]:

@@ -26,6 +26,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 MODEL = ViT
 IMAGE_SIZE = 224
 
+ARCHITECTURES = (
+    r"deit_(tiny|small|base)(_distilled)?_patch16_(224|384)",
+    r"deit3_(small|base|large|huge)_patch1[46]_(224|384)(_in21ft1k)?",
+)
+
 _STUDENT = (*vit.HUGGINGFACE, ("embeddings.distillation_token", "dist_token", "array"))
 _WITH_TEACHER = (
     *(row for row in _STUDENT if row[0] != "classifier"),
@@ -47,6 +52,7 @@ KEY_MAPPINGS = tuple(
 )
 
 infer = vit.infer
+from_timm = vit.from_timm
 to_timm = vit.to_timm
 
 

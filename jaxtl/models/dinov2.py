@@ -23,6 +23,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 MODEL = ViT
 IMAGE_SIZE = 518
 
+ARCHITECTURES = (r"vit_(small|base|large)_patch14(_reg4)?_dinov2",)
+
 _HUGGINGFACE = (
     ("embeddings.patch_embeddings.projection", "patch_embed", "conv"),
     ("embeddings.cls_token", "cls_token", "array"),
@@ -60,6 +62,7 @@ def _key_mapping(prefix: str, positions: str) -> KeyMapping:
 KEY_MAPPINGS = (_key_mapping("dinov2_with_registers.", "antialiased"), _key_mapping("dinov2.", "bicubic"))
 
 infer = vit.infer
+from_timm = vit.from_timm
 to_timm = vit.to_timm
 
 

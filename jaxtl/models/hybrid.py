@@ -66,11 +66,17 @@ class HybridViT(ViT):
         return (*backbone, ("embed", embed), *others)
 
     @property
+    def first_layer(self) -> str:
+        """The path of the kernel [H, W, C, D] that sees the pixels."""
+        return "params/conv1/kernel"
+
+    @property
     def grid(self) -> int:
         """The number of patches along each side."""
         return math.ceil(self.image_size / 2 ** (len(self.stages) + 1)) // self.patch
 
-    def _run(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+    def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """Runs one group: of the ResNet, on maps [B, h, w, c], or of the transformer."""
         if name == "stem":
             self._check(x)
             x = nn.relu(normalised_conv(x, self.stem_width, 7, 2, "conv1", "norm1", self.dtype))
@@ -81,7 +87,7 @@ class HybridViT(ViT):
             return Unit(self.stem_width * 2 ** (stage - 1), stride, self.dtype, name=name)(x)
         if name == "embed":
             return self._embed(x, train)
-        return super()._run(x, name, train)
+        return super().run_group(x, name, train)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -92,6 +98,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 MODEL = HybridViT
 IMAGE_SIZE = 224
+
+# timm's hybrids have names of their own for their arrays.
+ARCHITECTURES = ()
 
 _UNIT = "block{s}/unit{b+1}/"
 _GOOGLE = (

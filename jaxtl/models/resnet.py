@@ -23,6 +23,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 MODEL = ResNet
 IMAGE_SIZE = 224
 
+# timm, torchvision and Keras. Those of timm with another letter have another stem, pooling or block.
+ARCHITECTURES = (r"(tv_)?resnet(18|26|34|50|101|152|200)", r"resnet(18|26|34|50|101|152|200)d")
+
 _TORCHVISION = (
     ("conv1", "conv1", "conv"),
     ("bn1", "bn1", "batchnorm"),
@@ -136,6 +139,22 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
         "width": width,
         "stride_first": config["downsample_in_bottleneck"],
     }
+
+
+_TIMM_SHOWN = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "zero_init_last")
+
+
+def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the fields out of the arguments of timm's create_model: no one that changes the function is supported.
+
+    Raises:
+      UserError: there is such an argument.
+    """
+    usual = {"global_pool": "avg", "output_stride": 32}
+    for key, value in arguments.items():
+        if key not in _TIMM_SHOWN and usual.get(key) != value:
+            raise UserError(f"config.json: a ResNet of timm with {key}={value!r} is not supported.")
+    return {}
 
 
 def to_config(model: ResNet, *, channels: int) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtl.models.base import Groups, span
+from jaxtl.models.base import GroupedModel, Groups, classify
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.layers.batchnorm import BatchNorm
 from jaxtl.models.layers.residual_block import conv
@@ -39,7 +39,7 @@ class Block(nn.Module):
         return nn.relu(x + y)
 
 
-class ResNetCifar(nn.Module):
+class ResNetCifar(GroupedModel):
     """A ResNet of depth 6n + 2 for images of about 32 x 32, with three stages of n blocks.
 
     Attributes:
@@ -63,40 +63,19 @@ class ResNetCifar(nn.Module):
         blocks = tuple((f"layer{stage}.{i}", rf"layer{stage}\.{i}") for stage in (1, 2, 3) for i in range(self.blocks))
         return (("stem", "conv1|bn1"), *blocks, ("head", "head"))
 
-    @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
-    ) -> jax.Array:
-        """Maps normalised images [B, H, W, C] to float32 logits [B, num_classes].
-
-        Args:
-          images: the images, or with `start` what the group before it returned.
-          train: whether batch statistics are used and updated.
-          start: the first group to run.
-          stop: the last group to run; blocks return maps [B, h, w, c], the last one pooled features [B, 4 * width].
-
-        With `num_classes` 0 there is no head, and the pooled features are returned.
-        """
-        x = images
+    def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """Runs one group; blocks return maps [B, h, w, c], the last one pooled features [B, 4 * width]."""
         norm = {"epsilon": self.epsilon, "axis_name": self.axis_name, "dtype": self.dtype}
-        last = f"layer3.{self.blocks - 1}"
-        for name in span(self.groups(), start, stop):
-            if name == "stem":
-                x = conv(self.width, 3, dtype=self.dtype, name="conv1")(x)
-                x = nn.relu(BatchNorm(**norm, name="bn1")(x, use_running_average=not train))
-            elif name == "head":
-                x = x.astype(jnp.float32)
-                if self.num_classes:
-                    x = nn.Dropout(self.dropout)(x, deterministic=not train)
-                    x = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(x)
-            else:
-                stage, index = (int(part) for part in name.removeprefix("layer").split("."))
-                stride = 2 if stage > 1 and index == 0 else 1
-                kind = nn.remat(Block, static_argnums=2) if self.remat else Block
-                x = kind(self.width * 2 ** (stage - 1), stride, **norm, name=name)(x, train)
-                if name == last:
-                    x = x.mean(axis=(1, 2))
-        return x
+        if name == "stem":
+            x = conv(self.width, 3, dtype=self.dtype, name="conv1")(x)
+            return nn.relu(BatchNorm(**norm, name="bn1")(x, use_running_average=not train))
+        if name == "head":
+            return classify(x, self.num_classes, train=train, dropout=self.dropout)
+        stage, index = (int(part) for part in name.removeprefix("layer").split("."))
+        stride = 2 if stage > 1 and index == 0 else 1
+        kind = nn.remat(Block, static_argnums=2) if self.remat else Block
+        x = kind(self.width * 2 ** (stage - 1), stride, **norm, name=name)(x, train)
+        return x.mean(axis=(1, 2)) if (stage, index) == (3, self.blocks - 1) else x
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -105,6 +84,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 MODEL = ResNetCifar
 IMAGE_SIZE = 32
+
+ARCHITECTURES = (r"resnet(8|14|20|26|32|44|56|110|1202)",)
 
 _AKAMASTER = (
     ("conv1", "conv1", "conv"),

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxtl.errors import UserError
-from jaxtl.models.base import Groups, span
+from jaxtl.models.base import GroupedModel, Groups, classify
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.layers.batchnorm import BatchNorm
 from jaxtl.models.layers.conv import max_pool
@@ -69,7 +69,7 @@ class Block(nn.Module):
         return shortcut + nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3))(y, deterministic=not train)
 
 
-class ResNetV2(nn.Module):
+class ResNetV2(GroupedModel):
     """A pre-activation ResNet from images [B, H, W, C] to logits [B, num_classes].
 
     Attributes:
@@ -81,6 +81,8 @@ class ResNetV2(nn.Module):
       axis_name: the mapped axis over which batch statistics are taken, under pmap.
       remat: whether training computes each block a second time instead of keeping what lies within it.
     """
+
+    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "norm_groups")
 
     num_classes: int
     stages: tuple[int, ...]
@@ -102,35 +104,16 @@ class ResNetV2(nn.Module):
         blocks[-1] = (names[-1], f"{blocks[-1][1]}|norm")
         return (("stem", "conv1"), *blocks, ("head", "head"))
 
-    @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
-    ) -> jax.Array:
-        """Maps normalised images [B, H, W, C] to float32 logits [B, num_classes].
-
-        Args:
-          images: the images, or with `start` what the group before it returned.
-          train: whether batch statistics are used and updated, and stochastic depth draws (from the "dropout" key).
-          start: the first group to run.
-          stop: the last group to run; blocks return maps [B, h, w, c], the last one pooled features [B, D].
-
-        With `num_classes` 0 there is no head, and the pooled features are returned.
-        """
-        x = images
-        for name in span(self.groups(), start, stop):
-            if name == "stem":
-                x = self._layers().conv(x, self.width, 7, 2, "conv1")
-                # Padded with zeros, not with -inf: nothing is activated before this pooling.
-                x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-                x = max_pool(x, ((0, 0), (0, 0)), train)
-            elif name == "head":
-                x = x.astype(jnp.float32)
-                if self.num_classes:
-                    x = nn.Dropout(self.dropout)(x, deterministic=not train)
-                    x = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(x)
-            else:
-                x = self._block(x, name, train)
-        return x
+    def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """Runs one group; blocks return maps [B, h, w, c], the last one pooled features [B, D]."""
+        if name == "stem":
+            x = self._layers().conv(x, self.width, 7, 2, "conv1")
+            # Padded with zeros, not with -inf: nothing is activated before this pooling.
+            x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+            return max_pool(x, ((0, 0), (0, 0)), train)
+        if name == "head":
+            return classify(x, self.num_classes, train=train, dropout=self.dropout)
+        return self._block(x, name, train)
 
     def _layers(self) -> Layers:
         return Layers(self.keras, self.norm_groups, self.epsilon, self.axis_name, self.dtype)
@@ -166,6 +149,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 MODEL = ResNetV2
 IMAGE_SIZE = 224
+
+ARCHITECTURES = (r"resnet(50|101|152)v2",)  # Keras
 
 _UNIT = "resnet/block{s}/unit{b+1}/"
 _GOOGLE = (

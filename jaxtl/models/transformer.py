@@ -1,18 +1,21 @@
 """The Vision Transformer as a module, from the patch embedding to the head; its families are vit, deit and dinov2."""
 
 import itertools
-from collections.abc import Hashable
-from typing import Any
+import math
+from collections.abc import Hashable, Sequence
+from functools import partial
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core.scope import Scope
 
-from jaxtl.models.base import Groups, span
+from jaxtl.models.base import Fit, GroupedModel, Groups, Shape, classify
 from jaxtl.models.layers.attention import FORMS, padded_tokens, resolve
 from jaxtl.models.layers.layernorm import LayerNorm
 from jaxtl.models.layers.transformer_block import Block
+from jaxtl.models.resize import resize_positions
 from jaxtl.parallel.scanned_layers import blocks_of, loop_key, rows
 
 
@@ -42,7 +45,7 @@ class PatchEmbed(nn.Module):
         return x + bias.astype(self.dtype)[None, None]
 
 
-class ViT(nn.Module):
+class ViT(GroupedModel):
     """A Vision Transformer from images [B, H, W, C] to logits [B, num_classes].
 
     Attributes:
@@ -62,6 +65,8 @@ class ViT(nn.Module):
       scan: whether blocks that are alike are compiled once and run as a loop, over their stacked parameters.
       attention: its form: "auto", or one of `jaxtl.models.layers.attention.FORMS`.
     """
+
+    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "gelu", "heads", "pool")
 
     num_classes: int
     image_size: int
@@ -89,7 +94,7 @@ class ViT(nn.Module):
     attention: str = "auto"
     dtype: Any = jnp.float32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # A hybrid counts its patches on a smaller map.
         if self.image_size % self.patch and type(self) is ViT:
             raise ValueError(f"image_size {self.image_size} is no multiple of patch {self.patch}")
@@ -120,31 +125,43 @@ class ViT(nn.Module):
         """The number of prefix tokens that have position embeddings."""
         return self.class_token + self.distilled if self.embed_prefix else 0
 
-    @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
-    ) -> jax.Array:
-        """Maps normalised images [B, H, W, C] to float32 logits [B, num_classes].
+    def runs(self, names: Sequence[str]) -> list[tuple[str, ...]]:
+        """Gives neighbouring groups that run as one loop: those of a stack, and with `scan` blocks that are alike."""
+        holders = self._holders()
+        runs = itertools.groupby(names, key=lambda name: holders.get(name) or self._loop_key(name))
+        return [tuple(run) for _, run in runs]
 
-        Args:
-          images: the images, or with `start` what the group before it returned.
-          train: whether dropout and stochastic depth draw (from the "dropout" key).
-          start: the first group to run.
-          stop: the last group to run; blocks return tokens [B, N, D], the last one pooled features [B, D].
+    def _holders(self) -> dict[str, str]:
+        """Gives the stack that each block lies in, if it lies in one."""
+        stacks = [name for name in self.variables.get("params", {}) if blocks_of(name)]
+        return {block: name for name in stacks for block in blocks_of(name)}
 
-        With `num_classes` 0 there is no head, and the pooled features are returned.
-        """
-        x = images
-        scanned = [name for name in self.variables.get("params", {}) if blocks_of(name)]
-        holders = {block: name for name in scanned for block in blocks_of(name)}
-        names = span(self.groups(), start, stop)
-        for _, alike in itertools.groupby(names, key=lambda name: holders.get(name) or self._loop_key(name)):
-            run = list(alike)
-            if run[0].startswith("block"):
-                x = self._pad(x)
-            loop = run[0] in holders or len(run) > 1
-            x = self._loop(x, run, train, holders.get(run[0], "")) if loop else self._run(x, run[0], train)
-        return x[:, : self.tokens] if x.ndim == 3 and names[-1].startswith("block") else x
+    def run_alike(self, x: jax.Array, names: Sequence[str], train: bool) -> jax.Array:
+        """Runs neighbouring blocks on tokens [B, N, D] as one loop."""
+        return self._loop(self._pad(x), list(names), train, self._holders().get(names[0], ""))
+
+    def finish(self, x: jax.Array, name: str) -> jax.Array:
+        """Takes the padding off tokens [B, N, D] that a block gave."""
+        return x[:, : self.tokens] if x.ndim == 3 and name.startswith("block") else x
+
+    @property
+    def first_layer(self) -> str:
+        """The path of the kernel [P, P, C, D] that sees the pixels."""
+        return "params/patch_embed/kernel"
+
+    def no_weight_decay(self) -> tuple[str, ...]:
+        """Gives regexes of parameter paths that weight decay leaves alone: positions and tokens, as in timm."""
+        return ("pos_embed", "cls_token", "dist_token", "reg_token")
+
+    def fit(self, path: str, before: Shape, after: Shape, *, positions: str) -> Fit | None:
+        """Fits position embeddings [1, N, D] to another grid, besides what every model fits."""
+        prefix = self.embedded_tokens
+        if path == "params/pos_embed" and (before[:1], before[2:]) == (after[:1], after[2:]):
+            if all(math.isqrt(count - prefix) ** 2 == count - prefix for count in (before[1], after[1])):
+                antialias = positions == "antialiased"
+                return partial(resize_positions, tokens=after[1], prefix=prefix, antialias=antialias)
+            return None
+        return super().fit(path, before, after, positions=positions)
 
     @property
     def tokens(self) -> int:
@@ -167,14 +184,16 @@ class ViT(nn.Module):
             return name
         return loop_key("/".join([*self.path, name]))
 
-    def _run(self, x: jax.Array, name: str, train: bool) -> jax.Array:
-        """Runs one group."""
+    def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """Runs one group; the embedding and blocks return tokens [B, N, D], the last block pooled features [B, D]."""
         if name == "embed":
             self._check(x)
             return self._embed(x, train)
         if name == "head":
-            return self._head(x)
-        return self._block(x, int(name.removeprefix("block")), train)
+            return self._head(x, train)
+        if name in self._holders():
+            return self.run_alike(x, [name], train)
+        return self._block(self._pad(x), int(name.removeprefix("block")), train)
 
     @property
     def grid(self) -> int:
@@ -274,15 +293,10 @@ class ViT(nn.Module):
         mean = x[:, self.prefix_tokens :].mean(axis=1)
         return mean if self.pool == "mean" else jnp.concatenate([x[:, 0], mean], axis=-1)
 
-    def _head(self, x: jax.Array) -> jax.Array:
-        x = x.astype(jnp.float32)
-        if not self.num_classes:
-            return x
-        if self.pre_logits:
-            x = jnp.tanh(nn.Dense(self.pre_logits, name="pre_logits")(x))
-        # A zero head starts with a uniform prediction: the first steps do not shake what was learnt before.
-        head = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")
-        if not self.teacher_head:
+    def _head(self, x: jax.Array, train: bool) -> jax.Array:
+        if self.pre_logits and self.num_classes:
+            x = jnp.tanh(nn.Dense(self.pre_logits, name="pre_logits")(x.astype(jnp.float32)))
+        head = partial(classify, num_classes=self.num_classes, train=train)
+        if not (self.teacher_head and self.num_classes):
             return head(x)
-        teacher = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head_dist")
-        return (head(x[:, 0]) + teacher(x[:, 1])) / 2
+        return (head(x[:, 0]) + head(x[:, 1], name="head_dist")) / 2

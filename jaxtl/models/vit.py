@@ -34,6 +34,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 MODEL = ViT
 IMAGE_SIZE = 224
 
+ARCHITECTURES = (
+    r"vit_(tiny|small|base|large|huge)_patch\d+_\d+(_in21k|_dino|_sam|_miil(_in21k)?)?",  # timm
+    r"vit_(b_16|b_32|l_16|l_32|h_14)",  # torchvision
+)
+
 _TIMM = (
     ("patch_embed.proj", "patch_embed", "conv"),
     ("cls_token", "cls_token", "array"),
@@ -176,6 +181,36 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     return {**fields, "heads": heads[width]} if width in heads else fields
 
 
+_TIMM_POOLS = {"token": "cls", "avg": "mean"}
+_TIMM_ACTIVATIONS = {"gelu": "exact", "gelu_tanh": "tanh"}
+# Shapes show what these say, or they change nothing that is computed in evaluation.
+_TIMM_SHOWN = (
+    *("img_size", "patch_size", "embed_dim", "depth", "mlp_ratio", "qkv_bias", "init_values", "class_token"),
+    *("no_embed_class", "reg_tokens", "fc_norm", "in_chans", "num_classes", "dynamic_img_size", "dynamic_img_pad"),
+    *("drop_rate", "drop_path_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "patch_drop_rate"),
+    "weight_init",
+)
+
+
+def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the fields out of the arguments of timm's create_model, as far as shapes do not show them.
+
+    Raises:
+      UserError: an argument, or its value, is none that the module has.
+    """
+    fields: dict[str, Any] = {}
+    for key, value in arguments.items():
+        if key == "num_heads":
+            fields["heads"] = int(value)
+        elif key == "global_pool" and value in _TIMM_POOLS:
+            fields["pool"] = _TIMM_POOLS[value]
+        elif key == "act_layer" and value in _TIMM_ACTIVATIONS:
+            fields["gelu"] = _TIMM_ACTIVATIONS[value]
+        elif key not in _TIMM_SHOWN:
+            raise UserError(f"config.json: a ViT of timm with {key}={value!r} is not supported.")
+    return fields
+
+
 _ACTIVATIONS = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh"}
 
 
@@ -246,12 +281,14 @@ def to_timm(model: ViT) -> tuple[str, dict[str, Any]]:
     """Writes the architecture and the arguments by which timm's create_model makes the model.
 
     Raises:
-      UserError: timm's epsilon of 1e-6 is not that of the model.
+      UserError: timm's epsilon of 1e-6 is not that of the model, or it has no such pooling.
     """
     if model.epsilon != 1e-6:
         raise UserError(
             f"timm's ViT has an epsilon of 1e-6, this one {model.epsilon:g}: export to transformers instead."
         )
+    if model.pool == "cls+mean":
+        raise UserError("timm has no head on the class token and the mean together: export to transformers instead.")
     arguments = {
         "img_size": model.image_size,
         "patch_size": model.patch,

@@ -1,11 +1,13 @@
 """Reads what config.json and preprocessor_config.json say about a model, in the words of transformers and of timm."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from jaxtl.errors import UserError
 from jaxtl.models import families, spec
+from jaxtl.models.base import Family
 from jaxtl.preprocessing import Pixels
 
 
@@ -19,6 +21,8 @@ class Facts:
       classes: its class names.
       pixels: how its pixels are prepared.
       pixels_from: the file that says so.
+      architecture: the name that timm or transformers gives it.
+      unknown: the same in words, if that one is not supported.
     """
 
     model: str = ""
@@ -26,6 +30,8 @@ class Facts:
     classes: tuple[str, ...] | None = None
     pixels: Pixels | None = None
     pixels_from: str = ""
+    architecture: str = ""
+    unknown: str = ""
 
 
 def facts_from_config(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Facts:
@@ -39,14 +45,32 @@ def facts_from_config(config: Mapping[str, Any], preprocessor: Mapping[str, Any]
         pixels, origin = _transformers_pixels(preprocessor), "preprocessor_config.json"
     elif "pretrained_cfg" in config:
         pixels, origin = _timm_pixels(config["pretrained_cfg"]), "config.json"
-    model, fields = _architecture(config)
-    return Facts(model, fields, _classes(config), pixels, origin if pixels else "")
+    model, fields, unknown = _timm_architecture(config) if _is_of_timm(config) else _architecture(config)
+    name = str(config.get("architecture") or config.get("model_type") or "")
+    return Facts(model, fields, _classes(config), pixels, origin if pixels else "", name, unknown)
 
 
-def _architecture(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    # A config of timm describes its model by arguments of timm; the shapes say the same more plainly.
-    if "model_type" not in config or "pretrained_cfg" in config:
-        return "", {}
+def _is_of_timm(config: Mapping[str, Any]) -> bool:
+    return "architecture" in config and ("pretrained_cfg" in config or "model_type" not in config)
+
+
+def _timm_architecture(config: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
+    """Reads the name and the arguments of timm's create_model; shapes say the sizes more plainly."""
+    name = str(config["architecture"]).partition(".")[0]
+    family = next((family for family in families() if _names(family, name)), None)
+    if family is None:
+        return "", {}, name
+    arguments = {key: config[key] for key in ("global_pool",) if key in config} | dict(config.get("model_args") or {})
+    return "", family.from_timm(arguments) if hasattr(family, "from_timm") else {}, ""
+
+
+def _names(family: Family, architecture: str) -> bool:
+    return any(re.fullmatch(pattern, architecture) for pattern in family.ARCHITECTURES)
+
+
+def _architecture(config: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
+    if "model_type" not in config:
+        return "", {}, ""
     # Imported here, since it takes a second; it fills in the defaults that a config.json leaves out.
     from transformers import AutoConfig
 
@@ -59,8 +83,9 @@ def _architecture(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     for family, from_config in readers:
         fields = from_config({**complete, "architectures": config.get("architectures")})
         if fields is not None:
-            return spec(family.MODEL, fields), fields
-    raise UserError(f"config.json: the model type {kind!r} is none that is known here.")
+            return spec(family.MODEL, fields), fields, ""
+    classes = config.get("architectures") or ()
+    return "", {}, f"the model type {kind!r} of transformers" + (f" ({classes[0]})" if classes else "")
 
 
 def _classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:

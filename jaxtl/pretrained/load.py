@@ -1,27 +1,25 @@
 """Fills a model with opened weights, leaf by leaf, and accounts for every array on both sides."""
 
-import math
 import re
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.errors import UserError
+from jaxtl.models.base import Fit, GroupedModel
 from jaxtl.pretrained import rename
 from jaxtl.pretrained.open import Weights
 from jaxtl.pretrained.report import LoadReport
-from jaxtl.pretrained.resize import remap_channels, resize_positions
+from jaxtl.pretrained.resolve import resolution_notes
 from jaxtl.trees import flatten, nest
 
 Variables = dict[str, Any]
 
 
-def abstract_variables(model: nn.Module, image_size: int, channels: int = 3) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_variables(model: GroupedModel, image_size: int, channels: int = 3) -> dict[str, jax.ShapeDtypeStruct]:
     """Gives shape and type of every leaf, by path, without computing anything."""
     images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
     # The key within: outside, it would take a device for this process.
@@ -29,13 +27,13 @@ def abstract_variables(model: nn.Module, image_size: int, channels: int = 3) -> 
     return flatten(tree)
 
 
-def initialise(model: nn.Module, rng: jax.Array, image_size: int, *, channels: int = 3) -> Variables:
+def initialise(model: GroupedModel, rng: jax.Array, image_size: int, *, channels: int = 3) -> Variables:
     """Initialises a model at random, under jit: {"params": ..., "batch_stats": ... where it has any}."""
     return nest(_initialise_leaves(model, rng, image_size, channels, None))
 
 
 def _initialise_leaves(
-    model: nn.Module, rng: jax.Array, image_size: int, channels: int, paths: set[str] | None
+    model: GroupedModel, rng: jax.Array, image_size: int, channels: int, paths: set[str] | None
 ) -> dict[str, Any]:
     def init(rng: jax.Array) -> dict[str, jax.Array]:
         leaves = flatten(model.init(rng, jnp.zeros((1, image_size, image_size, channels))))
@@ -47,7 +45,7 @@ def _initialise_leaves(
 
 def load_pretrained(
     weights: Weights,
-    model: nn.Module,
+    model: GroupedModel,
     *,
     image_size: int,
     head: str = "auto",
@@ -91,7 +89,7 @@ def load_pretrained(
 
 def examine(
     weights: Weights,
-    model: nn.Module,
+    model: GroupedModel,
     *,
     image_size: int,
     head: str = "auto",
@@ -112,13 +110,13 @@ _READERS = 4
 
 
 def _examine(
-    weights: Weights, model: nn.Module, image_size: int, head: str, classes: tuple[str, ...] | None, channels: int
-) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, "Fit"], LoadReport]:
+    weights: Weights, model: GroupedModel, image_size: int, head: str, classes: tuple[str, ...] | None, channels: int
+) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, Fit], LoadReport]:
     """Finds for each leaf what fills it; gives the leaves, what fits each array to its leaf, and the account."""
     leaves = abstract_variables(model, image_size, channels)
     keep_head, reason = _decide_head(weights, model, head, classes)
     sources = {path: parts for path, parts in weights.plan.parts.items() if keep_head or not _in_head(path, model)}
-    found = {path: _fit(weights, path, leaves[path].shape, model, channels) for path in sources if path in leaves}
+    found = {path: _fit(weights, path, leaves[path].shape, model) for path in sources if path in leaves}
     fits = {path: fit for path, fit in found.items() if fit is not None}
     fresh = [path for path in leaves if path not in sources]
     problems = [f"{name}: no rule names this array" for name in weights.plan.unknown]
@@ -134,11 +132,12 @@ def _examine(
     ]
     problems += [f"{path}: the weights have nothing for it" for path in fresh if keep_head or not _in_head(path, model)]
     if problems:
-        raise UserError(_mismatch(weights, problems))
+        raise UserError(_mismatch(weights, problems), arguments=["model"] if weights.model else [])
 
     load_report = LoadReport.begin(weights, head=reason)
     shapes = {path: list(leaf.shape) for path, leaf in leaves.items()}
     load_report.contradicted = _contradictions(weights, model)
+    load_report.notes = [*weights.notes, *resolution_notes(weights, weights.asked)]
     load_report.loaded = {
         path: {"from": [part.source for part in sources[path]], "shape": shapes[path]} for path in fits
     }
@@ -158,26 +157,15 @@ def _put(array: np.ndarray) -> jax.Array:
     return jnp.array(array.astype(np.float32, copy=False), copy=True)
 
 
-Fit = Callable[[np.ndarray], np.ndarray]
-
-
-def _fit(weights: Weights, path: str, shape: tuple[int, ...], model: Any, channels: int) -> Fit | None:
+def _fit(weights: Weights, path: str, shape: tuple[int, ...], model: GroupedModel) -> Fit | None:
     """Gives what brings an array into the shape of its leaf; None if nothing may."""
     before = weights.shapes[path]
     if before == shape:
         return lambda array: array
-    if path.endswith("/pos_embed") and (before[:1], before[2:]) == (shape[:1], shape[2:]):
-        prefix = model.embedded_tokens
-        if all(math.isqrt(count - prefix) ** 2 == count - prefix for count in (before[1], shape[1])):
-            antialias = weights.key_mapping.positions == "antialiased"
-            return lambda array: resize_positions(array, shape[1], prefix=prefix, antialias=antialias)
-    first_layer = len(shape) == 4 and shape[2] == channels
-    if first_layer and len(before) == 4 and (before[:2], before[3]) == (shape[:2], shape[3]):
-        return lambda array: remap_channels(array, channels)
-    return None
+    return model.fit(path, before, shape, positions=weights.key_mapping.positions)
 
 
-def _contradictions(weights: Weights, model: Any) -> dict[str, str]:
+def _contradictions(weights: Weights, model: GroupedModel) -> dict[str, str]:
     """Compares the model with the fields that shapes do not show."""
     return {
         key: f"the weights imply {value}, the model has {getattr(model, key)}"
@@ -186,12 +174,12 @@ def _contradictions(weights: Weights, model: Any) -> dict[str, str]:
     }
 
 
-def _in_head(path: str, model: nn.Module) -> bool:
+def _in_head(path: str, model: GroupedModel) -> bool:
     pattern = dict(model.groups())["head"]
     return re.match(rf"(?:{pattern})(?:/|$)", path.partition("/")[2]) is not None
 
 
-def _decide_head(weights: Weights, model: nn.Module, head: str, classes: tuple[str, ...] | None) -> tuple[bool, str]:
+def _decide_head(weights: Weights, model: GroupedModel, head: str, classes: tuple[str, ...] | None) -> tuple[bool, str]:
     """Decides whether the head of the weights is kept, and says why."""
     wanted: int = model.num_classes
     if head not in ("auto", "keep", "new"):
@@ -228,5 +216,5 @@ def _plain(name: str) -> str:
 def _mismatch(weights: Weights, problems: list[str]) -> str:
     shown = problems[:8] + ([f"... and {len(problems) - 8} more"] if len(problems) > 8 else [])
     lines = [f"{weights.location} ({weights.key_mapping.name} names) does not fit the model:", *shown]
-    advice = f'These are weights of {weights.model}: set config.model.name to that, or to "auto".'
+    advice = f'These are weights of {weights.model}: build that model, or "auto".'
     return "\n  ".join(lines) + (f"\n{advice}" if weights.model else "")

@@ -23,7 +23,7 @@ WEIGHT_FILES = (
 )
 """What a folder or a hub repository is searched for, in this order."""
 
-_WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".th", ".pt", ".bin", ".h5")
+_WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".th", ".pt", ".bin", ".h5", ".keras")
 _SIDE_FILES = ("config.json", "preprocessor_config.json")
 _TIMEOUT = 10.0
 
@@ -202,7 +202,8 @@ def _unreachable(what: str, reason: str, cache: Path, name: str) -> UserError:
     return UserError(
         f"{what}: {name} is not in the cache {cache}, and the network did not give it ({reason}).\n"
         f"Bring {name} (with config.json and preprocessor_config.json, if it has them) here by hand and give the path "
-        f"of its folder as config.model.weights."
+        f"of its folder.",
+        arguments=["weights"],
     )
 
 

@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from jaxtl.errors import UserError
-from jaxtl.models import fields_of, find_family, spec
+from jaxtl.models import complete_fields, families, find_family, spec
+from jaxtl.models.base import Family
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults, Pixels
 from jaxtl.pretrained import rename
+from jaxtl.pretrained.architecture import UnknownArchitecture, keras_name, telltale, unknown_name
 from jaxtl.pretrained.formats.arrays import Arrays, Loader
 from jaxtl.pretrained.formats.read import read
 from jaxtl.pretrained.hub_config import Facts, facts_from_config
@@ -26,9 +27,6 @@ from jaxtl.trees import flatten
 
 NATIVE = KeyMapping("jaxtl", "native", ())
 """Native names: the paths of the variables themselves."""
-
-UNSEEN = ("epsilon", "gelu", "heads", "stride_first", "momentum", "unbiased", "norm_groups", "pool")
-"""Fields that change what a model computes, but not the shape of any array."""
 
 _KNOWN_FILES = (
     (re.compile(r"deit3?_.*"), PixelDefaults(IMAGENET, "bicubic", 224 / 256)),
@@ -48,7 +46,9 @@ class Weights:
       family: the model file that knows these names.
       key_mapping: the convention of the names.
       model: the full name of the model these weights are of; empty if the source does not say.
+      asked: the model name that the user gave; empty if the source decides.
       unseen: fields of the module that leave no trace in the shapes, as the source or its convention implies them.
+      notes: what else the load report says about them.
       num_classes: the width of the head; 0 for weights without one.
       classes: the class names; None if unknown.
       pixels: how pixels must be prepared; None if unknown.
@@ -60,10 +60,12 @@ class Weights:
     location: str
     files: tuple[Path, ...]
     arrays: Arrays
-    family: ModuleType
+    family: Family
     key_mapping: KeyMapping
     model: str = ""
+    asked: str = ""
     unseen: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     num_classes: int = 0
     classes: tuple[str, ...] | None = None
     pixels: Pixels | None = None
@@ -110,39 +112,52 @@ def open_weights(location: str, *, model: str = "", cache_dir: str = "") -> Weig
 
     Args:
       location: hf:org/name[@revision], https://..., gs://..., a path to a file or folder, or run:WORKDIR.
-      model: the name of the model to assume where the source does not say.
+      model: the name of the model that the user wants: it holds where the source does not say of which model it is,
+        and opens a source that says it is of one that is not supported.
       cache_dir: the folder for downloads; empty for the cache of huggingface_hub.
 
     Raises:
+      UnknownArchitecture: it names an architecture that is not supported, and no model is given.
       UserError: the source is missing, cannot be fetched, is broken, or holds no model that is known here.
     """
     if location.startswith("run:"):
-        return _open_run(Path(location.removeprefix("run:")))
-    found = locate(location, cache_dir=cache_dir)
-    return _describe(location, found, read(found.path), model)
+        opened = _open_run(Path(location.removeprefix("run:")))
+    else:
+        found = locate(location, cache_dir=cache_dir)
+        opened = _describe(location, found, read(found.path), model)
+    return dataclasses.replace(opened, asked=model)
 
 
 def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weights:
     if "jaxtl" in arrays.metadata:
         return from_native(location, arrays, json.loads(arrays.metadata["jaxtl"]), (found.path,))
-    recognised = rename.recognise(arrays)
-    if recognised is None:
+    facts = facts_from_config(found.config, found.preprocessor)
+    strange, recognised = telltale(arrays.shapes), rename.recognise(arrays)
+    if strange or recognised is None:
+        if strange or facts.unknown:
+            raise _unsupported(location, facts.unknown or f"a {strange}")
         listed = ", ".join(list(arrays)[:4])
         raise UserError(f"{location}: these arrays belong to no model family that is known here: {listed}, ...")
     family, key_mapping = recognised
     plan = rename.plan(arrays, key_mapping)
-    facts = facts_from_config(found.config, found.preprocessor)
     shapes = plan.shapes(arrays.shapes)
     pixels, pixels_from = _pixels(found.path, facts, key_mapping, family)
+    implied = {**key_mapping.fields, **facts.fields}
+    inferred = facts.model or _infer(family, shapes, implied)
+    unknown = facts.unknown or ("" if facts.architecture else unknown_name(_name(found, arrays)))
+    if unknown and not model:
+        fits = inferred and not plan.unknown
+        raise UnknownArchitecture(unknown, inferred) if fits else _unsupported(location, unknown)
     return Weights(
         location=location,
         files=_files(found.path),
         arrays=arrays,
         family=family,
         key_mapping=key_mapping,
-        model=facts.model or _infer(family, shapes, key_mapping) or model,
-        unseen={**key_mapping.fields, **{key: facts.fields[key] for key in UNSEEN if key in facts.fields}},
-        num_classes=next((shape[-1] for path, shape in shapes.items() if path == "params/head/kernel" and shape), 0),
+        model=inferred or model,
+        unseen={key: implied[key] for key in family.MODEL.unseen if key in implied},
+        notes=(f"{unknown} is not supported: loaded as {model}, as asked",) if unknown else (),
+        num_classes=(shapes.get(family.MODEL.head_path) or (0,))[-1],
         classes=facts.classes,
         pixels=pixels,
         pixels_from=pixels_from,
@@ -152,15 +167,26 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     )
 
 
-def _infer(family: ModuleType, shapes: Mapping[str, tuple[int, ...]], key_mapping: KeyMapping) -> str:
+def _unsupported(location: str, kind: str) -> UserError:
+    known = ", ".join(family.__name__.rpartition(".")[2] for family in families())
+    return UserError(f"{location}: these are weights of {kind}, which is not supported; the families are {known}.")
+
+
+def _name(found: Found, arrays: Arrays) -> str:
+    """Gives what the weights are called: by Keras within the file, else by the file's name."""
+    return keras_name(arrays.metadata) or found.path.name
+
+
+def _infer(family: Family, shapes: Mapping[str, tuple[int, ...]], implied: Mapping[str, Any]) -> str:
     """Names the model that arrays of these shapes are of; empty if they are incomplete or leave it open."""
     try:
         fields = family.infer(shapes)
     except (KeyError, ValueError, IndexError):
         return ""
+    fields = {**fields, **implied}
     # The number of heads is the one size that shapes do not show.
     heads_known = "heads" in fields or "heads" not in next(iter(family.VARIANTS.values()))
-    return spec(family.MODEL, {**fields, **key_mapping.fields}) if heads_known else ""
+    return spec(family.MODEL, fields) if heads_known else ""
 
 
 def _files(path: Path) -> tuple[Path, ...]:
@@ -170,7 +196,7 @@ def _files(path: Path) -> tuple[Path, ...]:
     return tuple(path.parent / name for name in shards)
 
 
-def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, family: ModuleType) -> tuple[Pixels | None, str]:
+def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, family: Family) -> tuple[Pixels | None, str]:
     """Takes the first that speaks: what lies beside the file, the table of known files, the convention itself."""
     if facts.pixels is not None:
         return facts.pixels, facts.pixels_from
@@ -217,8 +243,8 @@ def from_native(
 
 
 def _native_unseen(facts: Mapping[str, Any]) -> dict[str, Any]:
-    fields = fields_of(facts["model"])
-    unseen = {key: fields[key] for key in UNSEEN if key in fields}
+    fields = complete_fields(facts["model"])
+    unseen = {key: fields[key] for key in find_family(facts["model"]).MODEL.unseen}
     return unseen if facts.get("epsilon") is None else {**unseen, "epsilon": facts["epsilon"]}
 
 

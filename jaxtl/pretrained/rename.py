@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
 
 import numpy as np
 
 from jaxtl.models import families
+from jaxtl.models.base import Family
 from jaxtl.models.key_mapping import KeyMapping
 
 
@@ -203,7 +203,7 @@ def _prefix(names: Iterable[str], key_mapping: KeyMapping) -> str:
     return next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in names)), "")
 
 
-def recognise(names: Iterable[str]) -> tuple[ModuleType, KeyMapping] | None:
+def recognise(names: Iterable[str]) -> tuple[Family, KeyMapping] | None:
     """Finds the family and the convention whose table names the most of these arrays; None if none names any."""
     names = tuple(names)
     candidates = [(family, key_mapping) for family in families() for key_mapping in family.KEY_MAPPINGS]

@@ -28,6 +28,7 @@ class LoadReport:
       resized: leaves that were fitted, with the shapes before and after.
       dropped: arrays of the source that were left out, with their shapes.
       initialised: leaves of the model that got a fresh value, with their shapes.
+      notes: what was completed or loaded otherwise than the name of the model alone says.
       contradicted: fields in which the model was asked to differ from what its weights imply.
     """
 
@@ -49,6 +50,7 @@ class LoadReport:
     dropped: dict[str, list[int]] = field(default_factory=dict)
     initialised: dict[str, list[int]] = field(default_factory=dict)
     contradicted: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def begin(cls, weights: Weights, *, head: str) -> "LoadReport":
@@ -97,6 +99,7 @@ class LoadReport:
             "dropped": _some(self.dropped),
             "initialised": _some(self.initialised),
             "contradicted": "; ".join(f"{name}: {what}" for name, what in self.contradicted.items()),
+            "model": "; ".join(self.notes),
         }
         return "\n".join(f"{name:<14}{value}" for name, value in rows.items() if value)
 

@@ -1,7 +1,9 @@
 """Joins the model that a user names with what its weights know: fields that leave no trace in the shapes."""
 
+from typing import Any
+
 from jaxtl.errors import UserError
-from jaxtl.models import fields_of, find_family, spec
+from jaxtl.models import complete_fields, find_family, format_value
 from jaxtl.pretrained.open import Weights
 
 
@@ -21,11 +23,36 @@ def resolve_model(weights: Weights, name: str) -> str:
     """
     if name == "auto":
         if not weights.model:
-            raise UserError(f"{weights.location} does not say of which model it is; give config.model.name.")
+            raise UserError(f"{weights.location} does not say of which model it is: give the name of the model.")
         return weights.model
+    settled = ",".join(f"{key}={format_value(value)}" for key, value in _settled(weights, name).items())
+    return name + ("," if ":" in name else ":") * bool(settled) + settled
+
+
+def resolution_notes(weights: Weights, name: str) -> tuple[str, ...]:
+    """Says in which fields `resolve_model` differs from the model that the name alone stands for.
+
+    >>> resolution_notes(weights, "resnet50")  # doctest: +SKIP
+    ('stride_first=true, as the weights say: resnet50 alone has false',)
+    """
+    if name in ("", "auto"):
+        return ()
+    alone = complete_fields(name)
+    return tuple(
+        f"{key}={format_value(value)}, as the weights say: {name} alone has {format_value(alone[key])}"
+        for key, value in _settled(weights, name).items()
+    )
+
+
+def _settled(weights: Weights, name: str) -> dict[str, Any]:
+    """Gives the fields without a trace in the shapes that weights settle otherwise than the name."""
     family = find_family(name)
     if family.MODEL is not weights.family.MODEL:
-        return name
+        return {}
     written = {item.partition("=")[0] for item in name.partition(":")[2].split(",")}
-    unseen = {key: value for key, value in weights.unseen.items() if key not in written}
-    return spec(family.MODEL, {**fields_of(name), **unseen})
+    alone = complete_fields(name)
+    return {
+        key: value
+        for key, value in weights.unseen.items()
+        if key not in written and key in family.MODEL.unseen and alone.get(key) != value
+    }

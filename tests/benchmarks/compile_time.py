@@ -28,7 +28,12 @@ FORMS = ("stacked", "scanned", "unrolled")
 
 def measure(name: str, form: str, dtype: str) -> tuple[float, float, float]:
     """Returns seconds to trace and lower, seconds to compile, and MiB at work."""
-    model = models.build(name, num_classes=10, image_size=32, scan=form != "unrolled", dtype=jnp.dtype(dtype))
+    model = models.build(
+        name,
+        num_classes=10,
+        image_size=32,
+        options=models.ModelOptions(scan=form != "unrolled", dtype=jnp.dtype(dtype)),
+    )
     image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
     labels = groups_lib.assign(variables["params"], model.groups())

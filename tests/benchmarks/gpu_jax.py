@@ -110,7 +110,7 @@ def random_variables(model: nn.Module, side: int) -> Any:
 
 def logits(name: str, dtype: str, target: str, variables: Any, images: np.ndarray) -> np.ndarray:
     """Gives the logits that the program for `target` computes, on the CPU where there is no GPU."""
-    model = models.build(name, num_classes=CLASSES, dtype=jnp.dtype(dtype))
+    model = models.build(name, num_classes=CLASSES, options=models.ModelOptions(dtype=jnp.dtype(dtype)))
     device = jax.devices("cpu")[0] if target == "cpu" else jax.devices()[0]
     precision = jax.default_matmul_precision("highest") if dtype == "float32" else contextlib.nullcontext()
     with compiling_for(target), precision:
@@ -170,7 +170,7 @@ def losses(row: Row, form: str, steps: int = 20) -> tuple[np.ndarray, int]:
 
 def compile_step(row: Row, *, attention: str = "", learning_rate: float = 1e-4) -> tuple[Any, TrainState, Any, float]:
     """Gives a compiled bfloat16 step, the state and batch that it takes, and the GFLOP of one."""
-    model = models.build(row.model, num_classes=CLASSES, dtype=jnp.bfloat16)
+    model = models.build(row.model, num_classes=CLASSES, options=models.ModelOptions(dtype=jnp.bfloat16))
     if attention:
         model = model.clone(attention=attention)
     images, labels = noise(row)

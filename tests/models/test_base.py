@@ -1,5 +1,6 @@
 """Groups: they cover every leaf once, and running them one after another is running the model."""
 
+import dataclasses
 import re
 
 import jax
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxtl import models
-from jaxtl.models.base import span
+from jaxtl.models.base import Model, image_channels, span
+from jaxtl.models.resize import resize_positions
 from jaxtl.pretrained.load import abstract_variables
 from jaxtl.trees import nest
 
@@ -79,6 +81,64 @@ def test_groups_one_after_another_are_the_whole(kind):
     assert features.shape[0] == 2
     shape = jax.eval_shape(headless.apply, variables, images).shape
     assert features.shape == shape
+
+
+FIRST = {"resnet_bottleneck": "conv1_0", "hybrid": "conv1", "vit": "patch_embed", "deit": "patch_embed"}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_model_names_its_first_layer_and_its_head(kind):
+    model = models.build(SMALL[kind], num_classes=3, image_size=32)
+    assert isinstance(model, Model)
+    assert set(model.unseen) <= {field.name for field in dataclasses.fields(model)}
+    leaves = abstract_variables(model, 32, channels=5)
+    if kind in FIRST:
+        assert model.first_layer == f"params/{FIRST[kind]}/kernel"
+    assert image_channels(model, leaves) == 5
+    # It is the only array that follows the channels.
+    shapes = {path: leaf.shape for path, leaf in abstract_variables(model, 32).items()}
+    assert [path for path in shapes if shapes[path] != leaves[path].shape] == [model.first_layer]
+    assert leaves[model.head_path].shape[-1] == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [
+        # timm 1.0.31: VisionTransformer {pos_embed, cls_token, dist_token, reg_token}; its ResNets have no such set.
+        ("vit", {"pos_embed", "cls_token"}),
+        ("deit", {"pos_embed", "cls_token", "dist_token"}),
+        ("dinov2", {"pos_embed", "cls_token", "reg_token"}),
+        ("hybrid", {"pos_embed", "cls_token"}),
+        ("resnet_bottleneck", set()),
+        ("resnet_cifar", set()),
+        ("bit", set()),
+    ],
+)
+def test_what_weight_decay_leaves_alone(kind, left):
+    model = models.build(SMALL[kind], num_classes=3, image_size=32)
+    paths = [path.partition("/")[2] for path in abstract_variables(model, 32) if path.startswith("params/")]
+    patterns = model.no_weight_decay()
+    assert {path for path in paths if any(re.fullmatch(pattern, path) for pattern in patterns)} == left
+    assert {path for path in paths if any(re.match(rf"(?:{p})(?:/|$)", path) for p in patterns)} == left
+
+
+def test_arrays_are_fitted_where_the_family_says_so():
+    vit = models.build(SMALL["vit"], num_classes=3, image_size=32)
+    resnet = models.build(SMALL["resnet_basic"], num_classes=3, image_size=32)
+    positions = np.random.default_rng(0).normal(size=(1, 17, 32)).astype(np.float32)
+    fit = vit.fit("params/pos_embed", (1, 17, 32), (1, 10, 32), positions="bicubic")
+    np.testing.assert_array_equal(fit(positions), resize_positions(positions, 10, prefix=1, antialias=False))
+    assert fit(positions).shape == (1, 10, 32)
+    assert vit.fit("params/pos_embed", (1, 18, 32), (1, 10, 32), positions="bicubic") is None
+    assert vit.fit("params/pos_embed", (1, 17, 32), (1, 10, 16), positions="bicubic") is None
+    kernel = np.ones((7, 7, 3, 8), np.float32)
+    assert resnet.fit("params/conv1/kernel", (7, 7, 3, 8), (7, 7, 1, 8), positions="")(kernel).max() == 3
+    for path, before, after in [
+        ("params/layer1.0/conv1/kernel", (3, 3, 3, 8), (3, 3, 1, 8)),
+        ("params/conv1/kernel", (7, 7, 3, 8), (3, 3, 1, 8)),
+        ("params/pos_embed", (1, 17, 32), (1, 10, 32)),
+    ]:
+        assert resnet.fit(path, before, after, positions="") is None
 
 
 def test_a_span_of_groups():

@@ -1,9 +1,12 @@
 """Models by name: every variant builds, names carry fields, and errors name what is allowed."""
 
+import re
+
 import pytest
 
 from jaxtl import models
 from jaxtl.errors import UserError
+from jaxtl.models.base import Family
 from jaxtl.models.resnet import ResNet
 from jaxtl.models.transformer import ViT
 
@@ -15,6 +18,13 @@ def test_every_variant_is_written_as_it_is_named(name):
     assert models.spec(type(model), models.fields_of(name)) == name
 
 
+@pytest.mark.parametrize("family", models.families(), ids=lambda family: family.__name__.rpartition(".")[2])
+def test_every_family_is_complete(family):
+    assert all(hasattr(family, name) for name in (*Family.__annotations__, "infer"))
+    for pattern in family.ARCHITECTURES:
+        re.compile(pattern)
+
+
 def test_fields_in_a_name_replace_those_of_the_variant():
     model = models.build("vit_s16:patch=8,registers=4,layer_scale=true,epsilon=1e-5,pool=mean", num_classes=0)
     assert (model.patch, model.registers, model.layer_scale, model.epsilon, model.pool) == (8, 4, True, 1e-5, "mean")
@@ -24,7 +34,11 @@ def test_fields_in_a_name_replace_those_of_the_variant():
 
 def test_arguments_replace_what_the_name_says():
     model = models.build(
-        "vit_s16:epsilon=1e-5", num_classes=2, image_size=384, epsilon=1e-4, dropout=0.1, drop_path=0.2
+        "vit_s16:epsilon=1e-5",
+        num_classes=2,
+        image_size=384,
+        epsilon=1e-4,
+        options=models.ModelOptions(dropout=0.1, drop_path=0.2),
     )
     assert (model.image_size, model.epsilon, model.dropout, model.drop_path) == (384, 1e-4, 0.1, 0.2)
 
@@ -59,7 +73,7 @@ def test_the_nearest_variant_gives_the_name():
         ("vit_b16:heads=7", {}, "width 768 is no multiple of heads 7"),
         ("vit_b16:pool=max", {}, "pool 'max' is none of cls, mean"),
         ("vit_b16:class_token=false", {}, "pool 'cls' needs class_token"),
-        ("resnet20_cifar", {"drop_path": 0.1}, "has no drop_path; leave it at 0"),
+        ("resnet20_cifar", {"options": models.ModelOptions(drop_path=0.1)}, "has no drop_path; leave it at 0"),
     ],
 )
 def test_names_that_are_wrong_say_what_is_allowed(name, options, message):

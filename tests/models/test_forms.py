@@ -31,7 +31,9 @@ KERAS = "resnet50v2:stages=1-1,width=8"
 )
 def test_a_model_trains_on_a_gpu_as_in_its_plain_form(name, size):
     remat = name.endswith(",remat=true")
-    model = models.build(name.removesuffix(",remat=true"), num_classes=3, image_size=size, remat=remat)
+    model = models.build(
+        name.removesuffix(",remat=true"), num_classes=3, image_size=size, options=models.ModelOptions(remat=remat)
+    )
     images = normal(4, size, size, 3)
     variables = filled(model, images)
     params, rest = variables["params"], {key: value for key, value in variables.items() if key != "params"}

@@ -39,7 +39,7 @@ VIT = "vit_s16:patch=8,width=32,depth=2,heads=2"
 
 @pytest.mark.parametrize("name", [VIT, "resnet18:stages=1-1,width=8", "bit_r50x1:stages=1-1,width=32"])
 def test_bfloat16_computes_in_half_and_keeps_float32_at_both_ends(name):
-    model = models.build(name, num_classes=3, image_size=32, dtype=jnp.bfloat16)
+    model = models.build(name, num_classes=3, image_size=32, options=models.ModelOptions(dtype=jnp.bfloat16))
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
@@ -51,7 +51,7 @@ def test_bfloat16_computes_in_half_and_keeps_float32_at_both_ends(name):
 
 @pytest.mark.parametrize("name", [VIT, "resnet18:stages=2-2,width=8", "bit_r50x1:stages=1-2,width=32"])
 def test_stochastic_depth_draws_in_training_only(name):
-    model = models.build(name, num_classes=0, image_size=32, drop_path=0.9)
+    model = models.build(name, num_classes=0, image_size=32, options=models.ModelOptions(drop_path=0.9))
     generator = np.random.default_rng(0)
     leaves = abstract_variables(model, 32)
     variables = nest(

@@ -53,7 +53,7 @@ def test_scanned_blocks_train_as_the_others(name, remat):
     if name.startswith("deit"):
         name += ":patch=8,width=32,depth=4,heads=2"
     plain = models.build(name, num_classes=3, image_size=32)
-    scanned = models.build(name, num_classes=3, image_size=32, scan=True, remat=remat)
+    scanned = models.build(name, num_classes=3, image_size=32, options=models.ModelOptions(scan=True, remat=remat))
     variables = filled(plain)
     assert jax.tree.structure(variables) == jax.tree.structure(jax.eval_shape(scanned.init, jax.random.key(0), IMAGES))
     np.testing.assert_allclose(scanned.apply(variables, IMAGES), plain.apply(variables, IMAGES), rtol=1e-4, atol=1e-5)
@@ -68,7 +68,7 @@ def test_frozen_blocks_stay_still_and_cost_nothing_backwards(unfreeze):
     plain = models.build(VIT, num_classes=3, image_size=32)
     variables = filled(plain)
     gflop, after = [], []
-    for model in (plain, models.build(VIT, num_classes=3, image_size=32, scan=True)):
+    for model in (plain, models.build(VIT, num_classes=3, image_size=32, options=models.ModelOptions(scan=True))):
         state, step = step_of(model, variables, unfreeze)
         state, scalars = step(state, BATCH)
         after.append((state.params, scalars["grad_norm"]))
@@ -79,7 +79,7 @@ def test_frozen_blocks_stay_still_and_cost_nothing_backwards(unfreeze):
 
 
 def test_one_loop_forwards_and_one_backwards_where_all_train_and_one_for_each_kind_where_some_do():
-    model = models.build(VIT, num_classes=3, image_size=32, scan=True)
+    model = models.build(VIT, num_classes=3, image_size=32, options=models.ModelOptions(scan=True))
     variables = filled(model)
 
     def count(unfreeze):
@@ -90,7 +90,9 @@ def test_one_loop_forwards_and_one_backwards_where_all_train_and_one_for_each_ki
 
 
 def test_dropout_of_frozen_scanned_blocks_is_off():
-    model = models.build(VIT, num_classes=3, image_size=32, scan=True, dropout=0.5, drop_path=0.5)
+    model = models.build(
+        VIT, num_classes=3, image_size=32, options=models.ModelOptions(scan=True, dropout=0.5, drop_path=0.5)
+    )
     variables = filled(model)
     labels = labels_of(model, variables, "head")
     rngs = {"dropout": jax.random.key(0)}
@@ -103,7 +105,7 @@ def test_dropout_of_frozen_scanned_blocks_is_off():
 @pytest.mark.slow
 def test_scanned_blocks_keep_their_rates_of_stochastic_depth_and_draw_each_for_itself():
     name = VIT.replace("width=32", "width=4")
-    model = models.build(name, num_classes=3, image_size=8, scan=True, drop_path=0.8)
+    model = models.build(name, num_classes=3, image_size=8, options=models.ModelOptions(scan=True, drop_path=0.8))
     images = np.zeros((400, 8, 8, 3), np.float32)
     variables = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0), images[:1]))
     for i in range(4):  # Block i adds 1 to channel i, and nothing else.
@@ -123,7 +125,7 @@ def test_scanned_blocks_keep_their_rates_of_stochastic_depth_and_draw_each_for_i
 def test_remat_changes_nothing_and_keeps_less(name):
     after, kept = [], []
     for remat in (False, True):
-        model = models.build(name, num_classes=3, image_size=32, remat=remat)
+        model = models.build(name, num_classes=3, image_size=32, options=models.ModelOptions(remat=remat))
         variables = filled(model, 0.05, 0.2)
         state, step = step_of(model, variables)
         after.append(step(state, BATCH)[0].variables)

@@ -38,7 +38,11 @@ def build(name, dtype=jnp.float32, scan=False, remat=False, **step):
     """Returns the model, the variables to start from, and the options that are those of the step."""
     options = {"num_classes": 8, "image_size": 16}
     variables = jax.jit(models.build(name, **options).init)(jax.random.key(0), jnp.zeros((1, *IMAGE.shape[1:])))
-    return models.build(name, dtype=dtype, scan=scan, remat=remat, **options), variables, step
+    return (
+        models.build(name, options=models.ModelOptions(dtype=dtype, scan=scan, remat=remat), **options),
+        variables,
+        step,
+    )
 
 
 def cast(partitioner, model, variables, unfreeze):

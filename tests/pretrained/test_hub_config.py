@@ -98,6 +98,13 @@ def test_architecture_and_classes_come_from_the_config():
     assert facts.classes == ("cat", "dog")
 
 
+def test_an_architecture_that_is_not_known_is_named():
+    swin = {"model_type": "swin", "architectures": ["SwinForImageClassification"]}
+    assert facts_from_config(swin, {}).unknown == "the model type 'swin' of transformers (SwinForImageClassification)"
+    assert facts_from_config({"architecture": "resnetblur50.bt_in1k"}, {}).unknown == "resnetblur50"
+    assert facts_from_config({"architecture": "resnet50.a1_in1k"}, {}).unknown == ""
+
+
 def test_placeholder_labels_are_no_class_names():
     assert facts_from_config({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, {}).classes is None
 
@@ -139,7 +146,6 @@ def test_every_model_type_is_known_by_its_name(config, model):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "swin"}, "'swin' is none that is known"),
         ({"model_type": "no such thing"}, "transformers does not take it"),
         ({"model_type": "vit", "hidden_act": "relu"}, "hidden_act 'relu'"),
         ({"model_type": "dinov2", "use_swiglu_ffn": True}, "use_swiglu_ffn"),

@@ -51,6 +51,7 @@ def test_keras_resnet(version, tmp_path):
     path, classic = tmp_path / "resnet.weights.h5", tmp_path / "resnet.h5"
     module.save_weights(path)
     module.save(classic)
+    module.save(tmp_path / "resnet.keras")
     # Keras gives the first version BGR; the rule for its first layer turns the channels instead.
     turn = slice(None, None, -1 if version == 1 else 1)
     for size in (64, 50):
@@ -63,6 +64,10 @@ def test_keras_resnet(version, tmp_path):
 
     other = pretrained.open_weights(str(classic)).arrays
     numbered = pretrained.open_weights(str(path)).arrays
+    packed = pretrained.open_weights(str(tmp_path / "resnet.keras")).arrays
+    assert {name: array.tolist() for name, array in packed.items()} == {
+        name: array.tolist() for name, array in numbered.items()
+    }
     assert set(other) == set(numbered)
     assert all(np.array_equal(other[name], numbered[name]) for name in other)
 

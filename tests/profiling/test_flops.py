@@ -199,7 +199,9 @@ def test_products_that_cannot_be_seen_are_an_error():
 
 def prepare(name, unfreeze="all", size=32, classes=3, rows=4, dtype=jnp.float32, **options):
     """A step of AdamW and the shapes that it takes."""
-    model = models.build(name, num_classes=classes, image_size=size, dtype=dtype, **options)
+    model = models.build(
+        name, num_classes=classes, image_size=size, options=models.ModelOptions(dtype=dtype, **options)
+    )
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     assignment = groups_lib.assign(variables["params"], model.groups())
     labels = groups_lib.select(assignment, unfreeze)

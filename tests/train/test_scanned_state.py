@@ -54,7 +54,7 @@ def test_weight_decay_looks_at_one_block():
 
 def parts(depth, unfreeze, stack, *, name="adamw", layer_decay=1.0, average=False, **options):
     """Returns partitioner, state on the devices and step of a model of some blocks, in stacks or not."""
-    model = models.build(VIT.format(depth=depth), num_classes=3, image_size=32, scan=True)
+    model = models.build(VIT.format(depth=depth), num_classes=3, image_size=32, options=models.ModelOptions(scan=True))
     shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
     generator = np.random.default_rng(1)
     variables = jax.tree.map(lambda x: generator.uniform(-0.1, 0.2, x.shape).astype(np.float32), shapes)

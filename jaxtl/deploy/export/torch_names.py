@@ -3,14 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import flax.linen as nn
 import numpy as np
 
 from jaxtl.errors import UserError
-from jaxtl.models import build, families
+from jaxtl.models import build, families, find_family
+from jaxtl.models.base import Family, GroupedModel, image_channels
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import Pixels
 from jaxtl.pretrained import rename
@@ -44,7 +43,7 @@ def save_huggingface(
     """
     leaves = flatten(variables)
     module = _module(leaves, model, pixels, epsilon)
-    channels = _channels(leaves)
+    channels = image_channels(module, leaves)
     for family in _families_of(module):
         config = family.to_config(module, channels=channels) if hasattr(family, "to_config") else None
         if config is None:
@@ -87,13 +86,13 @@ def save_timm(
         key_mappings = [
             key_mapping for key_mapping in family.KEY_MAPPINGS if key_mapping.name in ("timm", "torchvision")
         ]
-        if not key_mappings:
+        if not key_mappings or not hasattr(family, "to_timm"):
             continue
         architecture, arguments = family.to_timm(module)
         arrays = _first_complete(leaves, key_mappings)
         count: int = module.num_classes
         facts = {
-            "input_size": [_channels(leaves), pixels.size, pixels.size],
+            "input_size": [image_channels(module, leaves), pixels.size, pixels.size],
             "crop_pct": pixels.size / pixels.resize,
             "interpolation": pixels.interpolation,
             "mean": list(pixels.mean),
@@ -107,20 +106,15 @@ def save_timm(
     raise UserError(f"timm has no names for {model!r}; export to another format.")
 
 
-def _module(leaves: Mapping[str, np.ndarray], model: str, pixels: Pixels, epsilon: float | None) -> nn.Module:
-    head = leaves.get("params/head/kernel")
+def _module(leaves: Mapping[str, np.ndarray], model: str, pixels: Pixels, epsilon: float | None) -> GroupedModel:
+    head = leaves.get(find_family(model).MODEL.head_path)
     if head is None:
         raise UserError(f"the model {model!r} has no head; only classifiers are exported.")
     return build(model, num_classes=head.shape[-1], image_size=pixels.size, epsilon=epsilon)
 
 
-def _families_of(module: nn.Module) -> list[ModuleType]:
+def _families_of(module: GroupedModel) -> list[Family]:
     return [family for family in families() if family.MODEL is type(module)]
-
-
-def _channels(leaves: Mapping[str, np.ndarray]) -> int:
-    """Reads the number of image channels off the first layer, the one whose kernel has the fewest."""
-    return min(leaf.shape[2] for leaf in leaves.values() if leaf.ndim == 4)
 
 
 def _first_complete(leaves: Mapping[str, np.ndarray], key_mappings: Sequence[KeyMapping]) -> dict[str, np.ndarray]:

@@ -1,13 +1,13 @@
 """The residual network as a module, https://arxiv.org/abs/1512.03385, with the changes that its families have."""
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtl.models.base import Groups, span
+from jaxtl.models.base import GroupedModel, Groups, classify
 from jaxtl.models.layers.batchnorm import BatchNorm
 from jaxtl.models.layers.conv import convolve, max_pool
 
@@ -70,7 +70,7 @@ class Block(nn.Module):
         return self.norm(name="downsample_bn")(x, use_running_average=not train)
 
 
-class ResNet(nn.Module):
+class ResNet(GroupedModel):
     """A ResNet from images [B, H, W, C] to logits [B, num_classes].
 
     Attributes:
@@ -86,6 +86,15 @@ class ResNet(nn.Module):
       axis_name: the mapped axis over which batch statistics are taken, under pmap.
       remat: whether training computes each block a second time instead of keeping what lies within it.
     """
+
+    unseen: ClassVar[tuple[str, ...]] = (
+        "epsilon",
+        "momentum",
+        "unbiased",
+        "stride_first",
+        "average_shortcut",
+        "conv_bias",
+    )
 
     num_classes: int
     stages: tuple[int, ...]
@@ -114,32 +123,18 @@ class ResNet(nn.Module):
         )
         return (("stem", r"conv1(?:_\d)?|bn1(?:_\d)?"), *blocks, ("head", "head"))
 
-    @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
-    ) -> jax.Array:
-        """Maps normalised images [B, H, W, C] to float32 logits [B, num_classes].
+    @property
+    def first_layer(self) -> str:
+        """The path of the kernel [H, W, C, D] that sees the pixels."""
+        return "params/conv1_0/kernel" if self.deep_stem else "params/conv1/kernel"
 
-        Args:
-          images: the images, or with `start` what the group before it returned.
-          train: whether batch statistics are used and updated, and stochastic depth draws (from the "dropout" key).
-          start: the first group to run.
-          stop: the last group to run; blocks return maps [B, h, w, c], the last one pooled features [B, D].
-
-        With `num_classes` 0 there is no head, and the pooled features are returned.
-        """
-        x = images
-        for name in span(self.groups(), start, stop):
-            if name == "stem":
-                x = self._stem(x, train)
-            elif name == "head":
-                x = x.astype(jnp.float32)
-                if self.num_classes:
-                    x = nn.Dropout(self.dropout)(x, deterministic=not train)
-                    x = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")(x)
-            else:
-                x = self._block(x, name, train)
-        return x
+    def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """Runs one group; blocks return maps [B, h, w, c], the last one pooled features [B, D]."""
+        if name == "stem":
+            return self._stem(x, train)
+        if name == "head":
+            return classify(x, self.num_classes, train=train, dropout=self.dropout)
+        return self._block(x, name, train)
 
     def _norm(self) -> partial[BatchNorm]:
         return partial(

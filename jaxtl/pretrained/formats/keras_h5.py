@@ -1,5 +1,7 @@
-"""Reads Keras' files: .weights.h5 of Keras 3, and the classic .h5 with weights by layer name."""
+"""Reads Keras' files: .keras and .weights.h5 of Keras 3, and the classic .h5 with weights by layer name."""
 
+import io
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ _BY_COUNT = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving
 
 
 def read_keras(path: Path) -> Arrays:
-    """Opens a Keras file; its arrays are named "layer/variable", such as "conv1_conv/kernel".
+    """Opens a Keras file, HDF5 or .keras; its arrays are named "layer/variable", such as "conv1_conv/kernel".
 
     Raises:
       UserError: h5py is not installed, or the file is broken or no Keras file.
@@ -26,15 +28,33 @@ def read_keras(path: Path) -> Arrays:
     except ModuleNotFoundError:
         raise UserError(f"reading {path} needs h5py: pip install 'jaxtl[keras]'.") from None
     try:
-        with h5py.File(path, "r") as file:
+        content, config = _unpack(path)
+        with h5py.File(_stream(path, content), "r") as file:
             found = dict(_numbered(file, path) if "layers" in file else _classic(file, path))
-    except OSError:
+            config = config or _text(file.attrs.get("model_config", ""))
+    except (OSError, KeyError, zipfile.BadZipFile):
         raise UserError(f"{path} is a broken HDF5 file (truncated in the transfer?); get it again.") from None
     if not found:
         raise UserError(f"{path} is an HDF5 file without Keras layers; save it with Keras' save_weights.")
     shapes = {name: shape for name, (_, shape) in found.items()}
-    loaders = {name: partial(_load, path, place) for name, (place, _) in found.items()}
-    return Arrays("hdf5", shapes, dict(loaders))
+    loaders = {name: partial(_load, path, content, place) for name, (place, _) in found.items()}
+    return Arrays("hdf5", shapes, dict(loaders), {"model_config": config})
+
+
+def _unpack(path: Path) -> tuple[bytes, str]:
+    """Gives the weights and the configuration of the model in a .keras file, which is a zip; empty for HDF5 itself."""
+    if not zipfile.is_zipfile(path):
+        return b"", ""
+    with zipfile.ZipFile(path) as archive:
+        return archive.read("model.weights.h5"), archive.read("config.json").decode()
+
+
+def _stream(path: Path, content: bytes) -> Path | io.BytesIO:
+    return io.BytesIO(content) if content else path
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()
 
 
 Entry = tuple[str, tuple[str, tuple[int, ...]]]
@@ -67,9 +87,9 @@ def _classic(file: Any, path: Path) -> Iterator[Entry]:
             yield f"{layer}/{name.rpartition('/')[2].partition(':')[0]}", (array.name, array.shape)
 
 
-def _load(path: Path, place: str) -> np.ndarray:
+def _load(path: Path, content: bytes, place: str) -> np.ndarray:
     import h5py
 
-    with h5py.File(path, "r") as file:
+    with h5py.File(_stream(path, content), "r") as file:
         array = file[place][()]
         return array.view(ml_dtypes.bfloat16) if file[place].attrs.get("dtype") == "bfloat16" else array

@@ -34,9 +34,7 @@ def read(path: Path) -> Arrays:
     if start.startswith(b"PK"):
         return _read_zip(path)
     if start.startswith(b"\x89HDF"):
-        from jaxtl.pretrained.formats.keras_h5 import read_keras
-
-        return read_keras(path)
+        return _read_keras(path)
     if start.startswith(b"\x80"):
         return _read_torch(path)
     if start.lstrip()[:1] == b"<":
@@ -134,6 +132,8 @@ def _read_zip(path: Path) -> Arrays:
             members = archive.namelist()
             if any(member.endswith("/data.pkl") for member in members):
                 return _read_torch(path)
+            if "model.weights.h5" in members:
+                return _read_keras(path)
             shapes, loaders = {}, {}
             for member in members:
                 name = member.removesuffix(".npy")
@@ -162,6 +162,12 @@ def _npz_loader(path: Path, member: str) -> Loader:
             return np.lib.format.read_array(file, allow_pickle=False)
 
     return load
+
+
+def _read_keras(path: Path) -> Arrays:
+    from jaxtl.pretrained.formats.keras_h5 import read_keras
+
+    return read_keras(path)
 
 
 def _read_torch(path: Path) -> Arrays:

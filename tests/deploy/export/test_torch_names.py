@@ -134,6 +134,7 @@ def test_timm_config_names_an_architecture_with_its_arguments(tmp_path):
         (save_timm, "resnet20_cifar", "timm has no names"),
         (save_timm, "resnet50:stages=1-1,width=8", "timm has no such ResNet"),
         (save_timm, f"vit_s16:{SMALL},epsilon=1e-12", "epsilon of 1e-6"),
+        (save_timm, f"dinov2_s14:{SMALL}", "no head on the class token and the mean"),
     ],
 )
 def test_what_others_cannot_express_is_refused(save, name, message, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from jaxtl.pretrained.resize import remap_channels, resize_positions
+from jaxtl.models.resize import remap_channels, resize_positions
 
 
 def _reference(positions, side, *, prefix, antialias):

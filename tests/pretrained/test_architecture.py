@@ -1,0 +1,228 @@
+"""What a source is called is believed before its shapes: the same arrays may be of another function."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+from torch_references import TimmViT, TorchResNet
+
+from jaxtl import pretrained
+from jaxtl.errors import UserError
+from jaxtl.pretrained.architecture import UnknownArchitecture, is_known, telltale, unknown_name
+
+# Written down from the lists of timm 1.0.31 and torchvision 0.28: the first compute what a model here computes.
+KNOWN = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet26d", "resnet50d", "resnet101d"),
+    *("tv_resnet50", "resnet50v2", "resnet20", "vit_tiny_patch16_224", "vit_base_patch16_384"),
+    *("vit_huge_patch14_224", "vit_base_patch16_224_in21k", "vit_b_16", "vit_h_14", "deit_tiny_patch16_224"),
+    *("deit_base_distilled_patch16_384", "deit3_large_patch16_224", "vit_small_patch14_dinov2"),
+    "vit_base_patch14_reg4_dinov2",
+)
+OTHERS = (
+    *("resnetblur50", "resnetaa50", "ecaresnet50d", "seresnet50", "resnet50_gn", "resnet50_clip", "resnet50c"),
+    *("resnet50t", "resnet50s", "resnet14t", "resnetv2_50", "resnext50_32x4d", "wide_resnet50_2"),
+    *("vit_base_patch16_clip_224", "vit_base_patch16_clip_quickgelu_224", "vit_base_patch16_siglip_224"),
+    *("vit_base_patch16_siglip_gap_224", "vit_relpos_base_patch16_224", "vit_giant_patch14_dinov2"),
+    *("vit_base_patch16_gap_224", "vit_base_patch16_rpn_224", "vit_base_patch16_xp_224"),
+    *("beit_base_patch16_224", "eva02_tiny_patch14_224"),
+)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_names_that_are_known(name):
+    assert is_known(name)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_names_of_other_functions(name):
+    assert not is_known(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet50-0676ba61.pth",
+        "resnet50_a1_0-14fe96d1.pth",
+        "resnet50d_ra2-464e36ba.pth",
+        "resnet20-12fca82f.th",
+        "ssl_resnet50-08389792.pth",
+        "deit_tiny_patch16_224.safetensors",
+        "jx_vit_base_p16_224-80ecf9dd.pth",
+        "vit_b_16-c867db91.pth",
+        "ViT-B_16.npz",
+        "BiT-M-R50x1.npz",
+        "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz",
+        "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
+        "resnet50.a1_in1k.safetensors",
+        "my_resnet50_flowers.pth",
+        "vit_base_patch16_224_flowers.pth",
+        "model.safetensors",
+        "pytorch_model.bin",
+        "weights.safetensors",
+        "flowers-12345678.pth",
+        "gap_model.pth",
+        "functional_1",
+        "vit.pth",
+        "resnet.weights.h5",
+    ],
+)
+def test_file_names_that_say_nothing_else(name):
+    assert unknown_name(name) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("resnetblur50-84f4748f.pth", "resnetblur50"),
+        ("resnetaa50_a1h-4cf422b3.pth", "resnetaa50_a1h"),
+        ("seresnet50_ra_224-8efdb4bb.pth", "seresnet50_ra_224"),
+        ("ecaresnet50d_p-e4fa23c2.pth", "ecaresnet50d_p"),
+        ("resnet50_gn_a1h2-8fe6c4d0.pth", "resnet50_gn_a1h2"),
+        ("wide_resnet50_2-95faca4d.pth", "wide_resnet50_2"),
+        ("resnext50_32x4d-7cdf4587.pth", "resnext50_32x4d"),
+        ("resnetv2_50_a1h-000cdf49.pth", "resnetv2_50_a1h"),
+        ("vit_relpos_base_patch16_224.safetensors", "vit_relpos_base_patch16_224"),
+        ("vit_base_patch16_clip_224.safetensors", "vit_base_patch16_clip_224"),
+        ("vit_base_patch16_rope_224.safetensors", "vit_base_patch16_rope_224"),
+        ("beit_base_patch16_224.pth", "beit_base_patch16_224"),
+        ("resnetblur50", "resnetblur50"),
+    ],
+)
+def test_file_names_of_other_architectures(name, architecture):
+    assert unknown_name(name) == architecture
+
+
+MESSAGE = "resnetblur50 is not supported; nearest: resnet50; model=resnet50 loads it all the same"
+
+
+@pytest.fixture(scope="module")
+def resnet50():
+    return {name: array.numpy() for name, array in TorchResNet((3, 4, 6, 3), True, 64, 7).state_dict().items()}
+
+
+def _in_config(folder, arrays):
+    save_file(arrays, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"architecture": "resnetblur50", "num_classes": 7}))
+    return folder
+
+
+def _in_file_name(folder, arrays):
+    save_file(arrays, folder / "resnetblur50.safetensors")
+    return folder / "resnetblur50.safetensors"
+
+
+@pytest.mark.parametrize("write", [_in_config, _in_file_name])
+def test_another_function_of_the_same_arrays_is_refused_unless_a_model_is_given(write, resnet50, tmp_path):
+    location = str(write(tmp_path, resnet50))
+    with pytest.raises(UnknownArchitecture) as caught:
+        pretrained.open_weights(location)
+    assert str(caught.value) == MESSAGE
+    assert caught.value.advise("--x=") == MESSAGE.replace("model=", "--x=")
+    opened = pretrained.open_weights(location, model="resnet50")
+    assert opened.notes == ("resnetblur50 is not supported: loaded as resnet50, as asked",)
+    assert pretrained.resolve_model(opened, "resnet50") == "resnet50"
+
+
+def test_keras_says_its_name_within_the_file(tmp_path):
+    path = tmp_path / "model.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = ["conv1_conv"]
+        layer = group.create_group("conv1_conv")
+        layer.attrs["weight_names"] = ["conv1_conv/kernel:0"]
+        layer["conv1_conv/kernel:0"] = np.zeros((7, 7, 3, 8), np.float32)
+        file.attrs["model_config"] = json.dumps({"class_name": "Functional", "config": {"name": "resnext50"}})
+    with pytest.raises(UserError, match="these are weights of resnext50, which is not supported"):
+        pretrained.open_weights(str(path))
+
+
+def test_arguments_of_timm_complete_its_names(tmp_path):
+    save_file({k: v.numpy() for k, v in TimmViT("vit").state_dict().items()}, tmp_path / "model.safetensors")
+    config = {"architecture": "vit_tiny_patch16_224", "global_pool": "avg"}
+    config["model_args"] = {"act_layer": "gelu_tanh", "num_heads": 6, "img_size": 32}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    opened = pretrained.open_weights(str(tmp_path))
+    name, _, fields = opened.model.partition(":")
+    assert name == "vit_ti16"
+    assert set(fields.split(",")) == {"image_size=32", "patch=8", "depth=3", "heads=6", "pool=mean", "gelu=tanh"}
+    config["model_args"] = {"act_layer": "quick_gelu"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"a ViT of timm with act_layer='quick_gelu' is not supported"):
+        pretrained.open_weights(str(tmp_path))
+
+
+def test_a_resnet_of_timm_with_other_parts_is_refused(resnet50, tmp_path):
+    save_file(resnet50, tmp_path / "model.safetensors")
+    config = {"architecture": "resnet50", "global_pool": "avg", "model_args": {"aa_layer": "blur"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="a ResNet of timm with aa_layer='blur' is not supported"):
+        pretrained.open_weights(str(tmp_path))
+
+
+def _se_resnet():
+    state = TorchResNet().state_dict()
+    return {**state, "layer1.0.se.fc1.weight": torch.zeros(2, 32, 1, 1)}
+
+
+def _resnext():
+    state = TorchResNet().state_dict()
+    return {**state, "layer1.0.conv2.weight": torch.zeros(8, 2, 3, 3)}
+
+
+def _wide():
+    state = TorchResNet().state_dict()
+    return {**state, "layer1.0.conv1.weight": torch.zeros(16, 8, 1, 1)}
+
+
+def _with(name):
+    return lambda: {**TimmViT("vit").state_dict(), name: torch.zeros(3)}
+
+
+TELLTALES = {
+    "BEiT": _with("blocks.0.attn.relative_position_bias_table"),
+    "CLIP": _with("norm_pre.weight"),
+    "SigLIP": _with("attn_pool.latent"),
+    "SE-ResNet": _se_resnet,
+    "ResNeXt": _resnext,
+    "wide ResNet": _wide,
+}
+
+
+@pytest.mark.parametrize("family", TELLTALES)
+def test_arrays_that_only_another_family_has_name_it(family, tmp_path):
+    save_file({name: array.numpy() for name, array in TELLTALES[family]().items()}, tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match=f"these are weights of a {family}, which is not supported; the families are"):
+        pretrained.open_weights(str(tmp_path / "weights.safetensors"), model="vit_b16")
+
+
+def test_arrays_of_the_supported_families_tell_of_no_other():
+    for module in (TorchResNet(), TorchResNet(bottleneck=False), TorchResNet(d=True), TimmViT("deit3")):
+        assert telltale({name: tuple(array.shape) for name, array in module.state_dict().items()}) == ""
+
+
+@pytest.mark.parametrize(
+    ("config", "cls", "kind"),
+    [
+        ("BeitConfig", "BeitForImageClassification", r"weights of the model type 'beit' of transformers \(BeitFor"),
+        ("CLIPVisionConfig", "CLIPVisionModel", "weights of the model type 'clip_vision_model' of transformers"),
+        ("SwinConfig", "SwinForImageClassification", "weights of the model type 'swin' of transformers"),
+        (
+            "ViTMSNConfig",
+            "ViTMSNForImageClassification",
+            r"^the model type 'vit_msn' of transformers \(ViTMSN.*\) is not supported; nearest: vit_.*; model=vit_",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_families_of_transformers_are_named(config, cls, kind, tmp_path):
+    import transformers
+
+    sizes = {"hidden_size": 192, "num_hidden_layers": 1, "num_attention_heads": 3, "image_size": 32, "patch_size": 8}
+    other = {"embed_dim": 12, "depths": [1], "num_heads": [2], "image_size": 32, "window_size": 2}
+    fields = {**other} if config == "SwinConfig" else {**sizes, "intermediate_size": 64}
+    getattr(transformers, cls)(getattr(transformers, config)(**fields)).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=kind):
+        pretrained.open_weights(str(tmp_path))
