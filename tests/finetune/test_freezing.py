@@ -15,6 +15,8 @@ LABELS = {
     "block0/norm/scale": "frozen",
     "block0/norm/bias": "block0",
     "block1/attn/kernel": "frozen",
+    "block2/norm/scale": "block2",
+    "block2/norm/bias": "frozen",
     "head/kernel": "head",
 }
 
@@ -27,6 +29,7 @@ LABELS = {
         (("block0",), True),
         (("block0", "norm"), True),  # One of its two parameters trains.
         (("block1",), False),
+        (("block2", "norm"), True),
         (("block1", "attn"), False),
         (("block0", "Dropout_0"), True),  # As the block that it is in.
         (("block1", "attn", "Dropout_0"), False),

@@ -98,22 +98,28 @@ def test_a_rule_replaces_what_it_names_where_it_fits():
 
 
 def test_labels_number_the_rules_as_they_come_and_stay_what_checkpoints_hold():
-    first = OptimizerOptions(name="sgd", learning_rate=0.5)
-    second = OptimizerOptions(name="sgd", learning_rate=0.25)
-    again = OptimizerOptions(name="sgd", learning_rate=0.5)  # Equal to the first, though another object.
+    first, second = OptimizerOptions(name="sgd", learning_rate=0.5), OptimizerOptions(name="sgd", learning_rate=0.25)
     optimizer = make_optimizer(
-        {**GROUPS, "tail/kernel": "head"},
+        {**GROUPS, "head/scale": "head", "tail/kernel": "head"},
         multipliers={"head/bias": (1.0, 0.125)},
-        overrides={"tail/kernel": second, "head/kernel": again, "base/kernel": first},
+        overrides={
+            "tail/kernel": second,
+            "head/kernel": first,
+            "head/scale": OptimizerOptions(name="sgd", learning_rate=0.5),  # Equal to the first: the same rule.
+            "base/kernel": OptimizerOptions(),  # Frozen, and counted all the same.
+        },
     )
-    params = {**PARAMS, "tail": {"kernel": jnp.ones((2, 2))}}
-    # The frozen base/kernel counts: its rule is the first.
+    params = {
+        **PARAMS,
+        "head": {**PARAMS["head"], "scale": jnp.ones((2, 2))},
+        "tail": {"kernel": jnp.ones((2, 2))},
+    }
     assert sorted(optimizer.init(params).inner_states) == [
         "block x 1",
         "frozen",
         "head x 1 0.125",
-        "head x 1 by rule 1",
         "head x 1 by rule 2",
+        "head x 1 by rule 3",
     ]
 
 
