@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib.util
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ def default() -> ConfigDict:
     # without smoothing and class weights; prediction gives the sigmoid of each class for "binary", else the softmax.
     c.train.loss = "softmax"
     c.train.label_smoothing = 0.0
+    c.train.auxiliary_weight = 0.3  # Of the losses of auxiliary heads, in models that have some.
     c.train.focal_gamma = 2.0
     c.train.class_weights = ""  # "" | "balanced" (by the counts in train) | one number a class, with commas
     c.train.ema_decay = 0.0  # Of the moving average of weights, evaluated beside them; 0: none.
@@ -211,8 +213,12 @@ def flat(config: ConfigDict) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Lists the keys in which two configs differ, as "train.seed: 0 -> 1"."""
-    before, after = dict(_leaves(old)), dict(_leaves(new))
+    """Lists the keys in which two configs differ, as "train.seed: 0 -> 1".
+
+    A key that the old one lacks is newer than it, and has its default there.
+    """
+    defaults = dict(_leaves(json.loads(json.dumps(to_dict(default())))))
+    before, after = {**defaults, **dict(_leaves(old))}, dict(_leaves(new))
     return [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())

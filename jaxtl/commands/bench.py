@@ -40,15 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
-    if not arguments.plan:
-        flags.connect(arguments)
-    config = flags.load_config(arguments, overrides)
     if arguments.plan:
         # It needs no chip, and takes none from a run.
         jax.config.update("jax_platforms", "cpu")
+        config = flags.load_config(arguments, overrides)
         slice_plan.run(config, arguments.workdir, arguments.plan, share=arguments.plan_share)
         return
-    run(config, arguments.workdir, source=arguments.input, steps=arguments.steps, warmup=arguments.warmup)
+    with flags.connected(arguments):
+        config = flags.load_config(arguments, overrides)
+        run(config, arguments.workdir, source=arguments.input, steps=arguments.steps, warmup=arguments.warmup)
 
 
 def run(

@@ -1,9 +1,9 @@
 """Flags that several commands share."""
 
 import argparse
+import contextlib
 import os
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,17 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def connect(arguments: argparse.Namespace) -> None:
-    """Joins the processes; all but the first print nothing but errors from here on."""
+@contextlib.contextmanager
+def connected(arguments: argparse.Namespace) -> Iterator[None]:
+    """Joins the processes; within, all but the first print nothing but errors."""
     processes.connect(
         arguments.coordinator, arguments.processes, arguments.process_id, timeout=arguments.connect_timeout
     )
-    if not processes.is_main():
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives.
+    if processes.is_main():
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def load_config(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> ConfigDict:
@@ -84,7 +88,7 @@ def main_of(run: Callable[[ConfigDict, Path], Any]) -> Callable[[argparse.Namesp
     """Returns the main function of a command that several processes may run, with a config and a workdir alone."""
 
     def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
-        connect(arguments)
-        run(load_config(arguments, overrides), arguments.workdir)
+        with connected(arguments):
+            run(load_config(arguments, overrides), arguments.workdir)
 
     return main

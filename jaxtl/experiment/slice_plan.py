@@ -172,7 +172,7 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], *, own: bool) -> Pr
     try:
         compiled: Any = partitioner.compile(step, *arguments, donate=True)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if error.error_code_string != "RESOURCE_EXHAUSTED":
             raise
         raise UserError(
             f"the step does not fit into a chip's memory: {' '.join(str(error).split())[:200]}\n"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -133,7 +134,15 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
             overrides[path] = rules[fitting[0]]
             peaks[path] = f.groups[fitting[0]].get("learning_rate", base["learning_rate"])
     # Of what the checkpoint's arrays depend on, nothing may change while a run stands still.
-    facts = {path: (overrides.get(path), *(stage.since.get(path) for stage in stages)) for path in assignment}
+    exempt = module.no_weight_decay()
+    facts = {
+        path: (
+            overrides.get(path),
+            any(re.fullmatch(pattern, path) for pattern in exempt),
+            *(stage.since.get(path) for stage in stages),
+        )
+        for path in assignment
+    }
     return Plan(
         assignment=assignment,
         stages=stages,
@@ -147,7 +156,7 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
         peaks=peaks,
         notes=tuple(notes),
         scanned=find_scanned(module.alike(), facts) if config.model.scan else (),
-        no_weight_decay=module.no_weight_decay(),
+        no_weight_decay=exempt,
     )
 
 
