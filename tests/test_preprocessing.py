@@ -24,7 +24,7 @@ def test_the_user_wins_field_by_field():
 
 
 def test_without_facts_mean_and_std_must_be_given():
-    with pytest.raises(UserError, match=r"x\.pth do not say with which mean and std .*config\.model\.mean"):
+    with pytest.raises(UserError, match=r"x\.pth do not say with which mean and std .*give mean and std"):
         resolve_pixels(None, image_size=224, origin="x.pth")
     with pytest.raises(UserError, match="with which std "):
         resolve_pixels(None, image_size=224, mean=[0.5] * 3)

@@ -49,7 +49,7 @@ def test_cached_batches_are_features(config):
     step = steps.make_step(experiment, stage, optimizer, module=Head(), cached=True)
     state = steps.make_state(experiment, stage, optimizer)
     features = {**batch(), "image": np.ones((4, 16), np.float32)}
-    _, scalars = step(state, features)
+    _, scalars = jax.jit(step)(state, features)
     assert float(scalars["loss"]) == pytest.approx(np.log(3), abs=1e-6)
 
 
