@@ -43,7 +43,8 @@ class Unit(nn.Module):
 def normalised_conv(x: jax.Array, features: int, size: int, stride: int, conv: str, norm: str, dtype: Any) -> jax.Array:
     """Convolves [B, H, W, C] with a standardised kernel and normalises in 32 groups, in layers of these names."""
     x = StandardizedConv(features, size, stride, "SAME", 1e-5, epsilon_on_deviation=True, dtype=dtype, name=conv)(x)
-    return nn.GroupNorm(num_groups=32, epsilon=1e-6, dtype=dtype, name=norm)(x)
+    x = nn.GroupNorm(num_groups=32, epsilon=1e-6, dtype=dtype, name=norm)(x)
+    return x
 
 
 class HybridViT(ViT):
@@ -73,7 +74,7 @@ class HybridViT(ViT):
     @property
     def grid(self) -> int:
         """The number of patches along each side."""
-        return math.ceil(self.image_size / 2 ** (len(self.stages) + 1)) // self.patch
+        return math.ceil(self.image_size / (2 << len(self.stages))) // self.patch
 
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group: of the ResNet, on maps [B, h, w, c], or of the transformer."""

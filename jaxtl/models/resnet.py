@@ -148,12 +148,12 @@ def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Reads the fields out of the arguments of timm's create_model: no one that changes the function is supported.
 
     Raises:
-      UserError: there is such an argument.
+      ValueError: there is such an argument; it names it and its value.
     """
     usual = {"global_pool": "avg", "output_stride": 32}
     for key, value in arguments.items():
         if key not in _TIMM_SHOWN and usual.get(key) != value:
-            raise UserError(f"config.json: a ResNet of timm with {key}={value!r} is not supported.")
+            raise ValueError(f"{key}={value!r}")
     return {}
 
 

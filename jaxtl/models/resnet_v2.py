@@ -66,7 +66,8 @@ class Block(nn.Module):
         y = layers.norm(layers.conv(y, self.features, 1, 1, "conv1"), train, "norm2")
         y = layers.norm(layers.conv(y, self.features, 3, self.stride, "conv2"), train, "norm3")
         y = layers.conv(y, 4 * self.features, 1, 1, "conv3")
-        return shortcut + nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3))(y, deterministic=not train)
+        x = shortcut + nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3))(y, deterministic=not train)
+        return x
 
 
 class ResNetV2(GroupedModel):

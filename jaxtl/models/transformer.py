@@ -209,7 +209,8 @@ class ViT(GroupedModel):
 
     def _embed(self, x: jax.Array, train: bool) -> jax.Array:
         embed = PatchEmbed(self.patch, self.width, self.dropout, self.dtype, name="patch_embed")
-        return embed.drop(self._tokens(embed(x)), deterministic=not train)
+        x = embed.drop(self._tokens(embed(x)), deterministic=not train)
+        return x
 
     def _tokens(self, x: jax.Array) -> jax.Array:
         """Adds the position embeddings to the patch tokens [B, N, D], and puts the prefix tokens before them."""
@@ -238,7 +239,7 @@ class ViT(GroupedModel):
         rates = [self._rate(int(name.removeprefix("block"))) for name in names]
         key = self.make_rng("dropout") if train and self.has_rng("dropout") else None
 
-        def body(x, inputs):
+        def body(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
             leaves, rate, number = inputs
             rngs = {} if key is None else {"dropout": jax.random.fold_in(key, number)}
             # Below the path of the stack, or of the first block, so that what holds for frozen blocks holds here.

@@ -196,7 +196,7 @@ def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Reads the fields out of the arguments of timm's create_model, as far as shapes do not show them.
 
     Raises:
-      UserError: an argument, or its value, is none that the module has.
+      ValueError: an argument, or its value, is none that the module has; it names the two.
     """
     fields: dict[str, Any] = {}
     for key, value in arguments.items():
@@ -207,7 +207,7 @@ def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
         elif key == "act_layer" and value in _TIMM_ACTIVATIONS:
             fields["gelu"] = _TIMM_ACTIVATIONS[value]
         elif key not in _TIMM_SHOWN:
-            raise UserError(f"config.json: a ViT of timm with {key}={value!r} is not supported.")
+            raise ValueError(f"{key}={value!r}")
     return fields
 
 

@@ -61,7 +61,10 @@ def _timm_architecture(config: Mapping[str, Any]) -> tuple[str, dict[str, Any], 
     if family is None:
         return "", {}, name
     arguments = {key: config[key] for key in ("global_pool",) if key in config} | dict(config.get("model_args") or {})
-    return "", family.from_timm(arguments) if hasattr(family, "from_timm") else {}, ""
+    try:
+        return "", family.from_timm(arguments) if hasattr(family, "from_timm") else {}, ""
+    except ValueError as error:
+        return "", {}, f"{name} with {error}"
 
 
 def _names(family: Family, architecture: str) -> bool:

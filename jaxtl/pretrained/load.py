@@ -216,5 +216,5 @@ def _plain(name: str) -> str:
 def _mismatch(weights: Weights, problems: list[str]) -> str:
     shown = problems[:8] + ([f"... and {len(problems) - 8} more"] if len(problems) > 8 else [])
     lines = [f"{weights.location} ({weights.key_mapping.name} names) does not fit the model:", *shown]
-    advice = f'These are weights of {weights.model}: build that model, or "auto".'
+    advice = f'These are weights of {weights.model}: give that as the name of the model, or "auto".'
     return "\n  ".join(lines) + (f"\n{advice}" if weights.model else "")

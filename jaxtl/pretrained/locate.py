@@ -202,7 +202,7 @@ def _unreachable(what: str, reason: str, cache: Path, name: str) -> UserError:
     return UserError(
         f"{what}: {name} is not in the cache {cache}, and the network did not give it ({reason}).\n"
         f"Bring {name} (with config.json and preprocessor_config.json, if it has them) here by hand and give the path "
-        f"of its folder.",
+        f"of its folder as the weights.",
         arguments=["weights"],
     )
 

@@ -164,6 +164,7 @@ def test_a_cold_cache_offline_ends_within_seconds_and_says_what_is_missing(tmp_p
     assert "model.safetensors is not in the cache" in message
     assert str(tmp_path) in message
     assert caught.value.arguments == ("weights",)
+    assert "give the path of its folder as the weights" in message
 
 
 @pytest.mark.parametrize("location", ["hf:name", "hf:", "hf:/x", "hf:org//x"])

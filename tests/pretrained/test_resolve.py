@@ -11,7 +11,7 @@ from torch_references import TorchResNet
 
 from jaxtl import config, pretrained
 from jaxtl.errors import UserError
-from jaxtl.experiment import setup
+from jaxtl.experiment import model as model_lib
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -72,15 +72,15 @@ def _config(location, name):
 def test_the_commands_build_the_same_model_and_say_what_the_weights_settled(tmp_path):
     location, _, _ = _resnet(tmp_path)
     made = _config(location, RESNET)
-    opened = setup.open_weights(made)
-    model = setup.make_model(made, opened, tuple("abcde"))
+    opened = model_lib.open_weights(made)
+    model = model_lib.make_model(made, opened, tuple("abcde"))
     assert model.module.stride_first
     assert model.facts()["model"] == model.name == "resnet50:stages=2-1-2,width=8,stride_first=true"
-    report = setup.examine(made, opened, model)
+    report = model_lib.examine_weights(made, opened, model)
     note = f"stride_first=true, as the weights say: {RESNET} alone has false"
     assert (report.notes, report.contradicted) == ([note], {})
     assert f"model         {note}" in report.table()
-    assert setup.load_model(model.facts()).module == model.module.clone(image_size=model.pixels.size)
+    assert model_lib.load_model(model.facts()).module == model.module.clone(image_size=model.pixels.size)
 
 
 def test_the_commands_name_the_key_that_loads_an_unknown_architecture(tmp_path):
@@ -89,21 +89,21 @@ def test_the_commands_name_the_key_that_loads_an_unknown_architecture(tmp_path):
     nearest = "resnet18:width=8,stages=1-1"
     advice = f"nearest: {nearest}; --config.model.name={nearest} loads it all the same"
     with pytest.raises(UserError) as caught:
-        setup.open_weights(_config(path, "auto"))
+        model_lib.open_weights(_config(path, "auto"))
     assert str(caught.value) == f"resnetblur18-0123 is not supported; {advice}"
     made = _config(path, nearest)
-    opened = setup.open_weights(made)
-    report = setup.examine(made, opened, setup.make_model(made, opened, tuple("abcde")))
+    opened = model_lib.open_weights(made)
+    report = model_lib.examine_weights(made, opened, model_lib.make_model(made, opened, tuple("abcde")))
     assert report.notes == [f"resnetblur18-0123 is not supported: loaded as {nearest}, as asked"]
 
 
 def test_what_the_name_says_holds_against_the_weights_and_is_said(tmp_path):
     location, _, _ = _resnet(tmp_path)
     made = _config(location, f"{RESNET},stride_first=false,epsilon=1e-3")
-    opened = setup.open_weights(made)
-    model = setup.make_model(made, opened, tuple("abcde"))
+    opened = model_lib.open_weights(made)
+    model = model_lib.make_model(made, opened, tuple("abcde"))
     assert (model.module.stride_first, model.module.epsilon, model.epsilon) == (False, 1e-3, 1e-3)
-    report = setup.examine(made, opened, model)
+    report = model_lib.examine_weights(made, opened, model)
     assert report.contradicted == {"stride_first": "the weights imply True, the model has False"}
     assert report.notes == []
 
@@ -111,7 +111,7 @@ def test_what_the_name_says_holds_against_the_weights_and_is_said(tmp_path):
 def test_facts_written_before_names_were_complete_still_open():
     facts = {"model": VIT, "num_classes": 5, "epsilon": 1e-12, "classes": tuple("abcde")}
     facts["pixels"] = {"size": 32, "resize": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
-    assert setup.load_model(facts).module.epsilon == 1e-12
+    assert model_lib.load_model(facts).module.epsilon == 1e-12
     opened = pretrained.from_native("run:x", {}, facts, ())
     assert pretrained.resolve_model(opened, VIT) == f"{VIT},epsilon=1e-12"
     assert pretrained.resolve_model(opened, f"{VIT},epsilon=1e-3") == f"{VIT},epsilon=1e-3"

@@ -150,7 +150,9 @@ def test_arguments_of_timm_complete_its_names(tmp_path):
     assert set(fields.split(",")) == {"image_size=32", "patch=8", "depth=3", "heads=6", "pool=mean", "gelu=tanh"}
     config["model_args"] = {"act_layer": "quick_gelu"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"a ViT of timm with act_layer='quick_gelu' is not supported"):
+    with pytest.raises(
+        UnknownArchitecture, match=r"^vit_tiny_patch16_224 with act_layer='quick_gelu' is not supported"
+    ):
         pretrained.open_weights(str(tmp_path))
 
 
@@ -158,8 +160,11 @@ def test_a_resnet_of_timm_with_other_parts_is_refused(resnet50, tmp_path):
     save_file(resnet50, tmp_path / "model.safetensors")
     config = {"architecture": "resnet50", "global_pool": "avg", "model_args": {"aa_layer": "blur"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="a ResNet of timm with aa_layer='blur' is not supported"):
+    with pytest.raises(UnknownArchitecture) as caught:
         pretrained.open_weights(str(tmp_path))
+    assert str(caught.value) == MESSAGE.replace("resnetblur50", "resnet50 with aa_layer='blur'")
+    opened = pretrained.open_weights(str(tmp_path), model="resnet50")
+    assert opened.notes == ("resnet50 with aa_layer='blur' is not supported: loaded as resnet50, as asked",)
 
 
 def _se_resnet():
