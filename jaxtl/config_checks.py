@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jaxtl import models
+from jaxtl import models, preprocessing
 from jaxtl.data import READERS
 from jaxtl.errors import UserError
 from jaxtl.feature_cache import features
@@ -100,7 +100,7 @@ def _model_problems(values: Mapping[str, Any]) -> list[str]:
         found.append(f"model.name: {error}")
     found.choice("model.head", ("auto", "keep", "new"))
     found.choice("model.attention", ("auto", *FORMS))
-    found.choice("model.interpolation", ("", "nearest", "bilinear", "bicubic", "lanczos"))
+    found.choice("model.interpolation", ("", *preprocessing.INTERPOLATIONS))
     for key in ("model.mean", "model.std"):
         found.check(key, lambda value: len(value) in (0, 1, 3, 4), "one number a channel, for images in [0, 1]")
     found.check("model.std", lambda value: all(number > 0 for number in value), "positive")

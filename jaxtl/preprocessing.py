@@ -12,7 +12,8 @@ IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF: tuple[Triple, Triple] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """What brings [0, 1] to [-1, 1], as Google's models expect it."""
 
-INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
+INTERPOLATIONS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
+"""How images are resized, and the number by which Pillow and the files of transformers know it."""
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,17 @@ def test_no_message_below_the_door_names_a_config_key():
             assert not named, f"{path} names config keys: {named}"
 
 
+def test_no_signature_is_longer_than_eight_arguments():
+    long = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                names = [each.arg for each in given if each.arg not in ("self", "cls", "state", "batch")]
+                long += [f"{path}: {node.name} takes {len(names)}"] if len(names) > 8 else []
+    assert not long
+
+
 def test_commands_are_thin():
     lines = sum(len(path.read_text().splitlines()) for path in (ROOT / "commands").glob("*.py"))
     assert lines < 900

@@ -42,7 +42,7 @@ def test_they_survive_json():
         ({"resize": 200}, "resize not below size"),
         ({"mean": (0.5,)}, "one number per channel"),
         ({"std": (0.2, 0.0, 0.2)}, "must be positive"),
-        ({"interpolation": "cubic"}, "must be one of bicubic, bilinear"),
+        ({"interpolation": "cubic"}, "must be one of nearest, lanczos, bilinear, bicubic"),
     ],
 )
 def test_impossible_facts_are_refused(fields, message):

@@ -11,16 +11,11 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from jaxtl.data.dataset import Encoded
 from jaxtl.errors import UserError
-from jaxtl.preprocessing import Pixels
+from jaxtl.preprocessing import INTERPOLATIONS, Pixels
 
 T = TypeVar("T")
 
-RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+RESAMPLING = {name: Image.Resampling(number) for name, number in INTERPOLATIONS.items()}
 # Pillow knows these but cannot decode them by itself; for EPS it would run Ghostscript on a stranger's program.
 _NOT_BY_ITSELF = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # A picture of 1 x 100,000,000 pixels is no bomb to Pillow until its shorter side is resized to that of a model.

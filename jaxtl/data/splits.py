@@ -20,6 +20,7 @@ _BOUND = re.compile(r"-?\d[\d_]*|-?\d+(?:\.\d+)?%")
 _LAST_NUMBER = re.compile(r"[0-9]+(?=[^0-9]*$)")
 _GOLDEN = 0x9E3779B97F4A7C15  # The golden ratio's fraction in units of 2**-64, odd as multiplicative hashing wants it.
 # Names that mean the same split, in whichever of them a source or a person says it.
+NAMES = ("train", "validation", "test")
 SYNONYMS = {"val": "validation", "valid": "validation", "dev": "validation"}
 GRAMMAR = 'write "train", "train[:90%]", "train[90%:]", "train[:100]" or "train+test"'
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from jaxtl import data
+from jaxtl.data.splits import canonical
 from jaxtl.errors import UserError
 
 
@@ -13,7 +14,8 @@ def choose_split(asked: str, source: data.Source) -> tuple[str, data.Dataset]:
     names = source.split_names
     split = asked
     if not split:
-        split = next((name for name in ("test", "validation", "val", "valid") if name in names), "")
+        known = {canonical(name): name for name in names}
+        split = known.get("test") or known.get("validation", "")
     if not split and len(names) == 1:
         split = names[0]
     if not split:

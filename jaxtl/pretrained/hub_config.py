@@ -8,7 +8,7 @@ from typing import Any
 from jaxtl.errors import UserError
 from jaxtl.models import families, spec
 from jaxtl.models.base import Family
-from jaxtl.preprocessing import Pixels
+from jaxtl.preprocessing import INTERPOLATIONS, Pixels
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     return names if names and names != tuple(f"LABEL_{i}" for i in range(len(names))) else None
 
 
-_RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_RESAMPLING = {number: name for name, number in INTERPOLATIONS.items()}
 # What transformers' processors do where their file does not say: the filter, and the crop of those that have one.
 _BICUBIC_PROCESSORS = ("DeiT", "Bit")
 _CROPPING_PROCESSOR = "ConvNext"

@@ -10,11 +10,10 @@ from PIL import Image
 
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.decode import formats
-from jaxtl.data.splits import canonical
+from jaxtl.data.splits import NAMES, canonical
 from jaxtl.errors import UserError
 
 LAYOUT = "expected DIR/<split>/<class>/<image> (splits train, val, test) or DIR/<class>/<image>"
-_SPLITS = ("train", "validation", "test")
 # What operating systems leave in every folder; nobody means it as data.
 _DROPPINGS = {"thumbs.db", "desktop.ini", "__macosx"}
 
@@ -49,7 +48,7 @@ def _split_folders(root: Path, problems: list[str]) -> dict[str, str]:
     if not folders:
         what = f"holds {len(files)} files but no class folders" if files else "is empty"
         raise UserError(f"data folder {root} {what}; {LAYOUT}")
-    like_splits = [name for name in folders if canonical(name.lower()) in _SPLITS]
+    like_splits = [name for name in folders if canonical(name.lower()) in NAMES]
     # "train" may also be a class (the vehicle): it is a split only where some such folder holds folders.
     if not any(_visible(root / name, [])[0] for name in like_splits):
         if like_splits == folders:
@@ -67,7 +66,7 @@ def _split_folders(root: Path, problems: list[str]) -> dict[str, str]:
         if split in splits:
             problems.append(f"{root} holds both {splits[split]} and {name}, which mean the same split; keep one")
         splits[split] = name
-    return dict(sorted(splits.items(), key=lambda item: _SPLITS.index(item[0])))
+    return dict(sorted(splits.items(), key=lambda item: NAMES.index(item[0])))
 
 
 def _list_classes(root: Path, subfolder: str, problems: list[str]) -> dict[str, list[str]]:

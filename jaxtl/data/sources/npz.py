@@ -7,9 +7,10 @@ import numpy as np
 
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.sources.table import MAX_CLASSES
+from jaxtl.data.splits import NAMES, SYNONYMS, canonical
 from jaxtl.errors import UserError
 
-_SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+_SPLITS = (*NAMES, *SYNONYMS)
 
 
 def read_npz(path: str) -> dict[str, Dataset]:
@@ -34,7 +35,7 @@ def read_npz(path: str) -> dict[str, Dataset]:
     classes = tuple(str(name) for name in arrays.get("label_names", range(count)))
     if len(classes) < count:
         raise UserError(f"{file}: label_names has {len(classes)} names but the labels reach {count - 1}")
-    return {_SPLITS[suffix]: _dataset(arrays, suffix, classes) for suffix in suffixes}
+    return {canonical(suffix): _dataset(arrays, suffix, classes) for suffix in suffixes}
 
 
 def _load(file: Path) -> dict[str, np.ndarray]:
@@ -72,6 +73,6 @@ def _dataset(arrays: dict[str, np.ndarray], suffix: str, classes: tuple[str, ...
     return Dataset(
         classes=classes,
         labels=arrays[f"y_{suffix}"].reshape(-1).astype(np.int32),
-        names=tuple(f"{_SPLITS[suffix]}/{i}" for i in range(len(images))),
+        names=tuple(f"{canonical(suffix)}/{i}" for i in range(len(images))),
         read=lambda i: images[i],
     )

@@ -11,12 +11,10 @@ from jaxtl.errors import UserError
 from jaxtl.models import build, families, find_family
 from jaxtl.models.base import Family, GroupedModel, image_channels
 from jaxtl.models.key_mapping import KeyMapping
-from jaxtl.preprocessing import Pixels
+from jaxtl.preprocessing import INTERPOLATIONS, Pixels
 from jaxtl.pretrained import rename
 from jaxtl.pretrained.native import write_safetensors
 from jaxtl.trees import flatten
-
-_RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 
 
 def save_huggingface(
@@ -140,7 +138,7 @@ def _preprocessor(pixels: Pixels) -> dict[str, Any]:
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"shortest_edge": pixels.resize},
-        "resample": _RESAMPLING[pixels.interpolation],
+        "resample": INTERPOLATIONS[pixels.interpolation],
         "do_center_crop": True,
         "crop_size": {"height": pixels.size, "width": pixels.size},
         "do_rescale": True,
