@@ -21,6 +21,7 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Dtypes may promote, since optax relies on it: Adam's bias correction takes a float to the power of an int32 count.
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(__file__).parents[2] / "shared" / "data"
