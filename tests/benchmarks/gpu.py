@@ -90,7 +90,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=0, help="steps of a round (20)")
     parser.add_argument("--rounds", type=int, default=0, help="rounds (5)")
     parser.add_argument("--profile", action="store_true", help="list the kernels of jaxtl's steps in kernels.txt")
-    parser.add_argument("--in-turn", action="store_true", help="let one compile after the other, not at once")
+    parser.add_argument("--sequential", action="store_true", help="let one compile after the other, not at once")
     parser.add_argument("--together", action="store_true", help="let all rows compile at once, then time each")
     gpu_runs.add_arguments(parser)
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
 """Measures opening ViT-L/16 (304 M parameters, 1.2 GB of safetensors) onto the device: time and host memory.
 
-The bars: at most 2.5 times the time of reading the file sequentially with a warm page cache plus one copy of it, and a
+The bars: at most 2.5 times the time of reading the file in order with a warm page cache plus one copy of it, and a
 peak of host memory of at most 1.3 times the file. On a CPU the arrays themselves are in host memory, once.
 
 Run from the repository's root:  python tests/benchmarks/weights_open.py [--folder=/tmp]
@@ -72,16 +72,16 @@ def main() -> None:
     """Prints the figures as one JSON object; each measurement runs in a process of its own."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", default=tempfile.gettempdir())
-    parser.add_argument("--adopt", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.adopt:
-        print(json.dumps(load_pretrained(arguments.adopt)))
+    if arguments.load:
+        print(json.dumps(load_pretrained(arguments.load)))
         return
     path = Path(arguments.folder) / "jaxtl_vit_l16.safetensors"
     write(path)
     try:
         baseline = min(read_and_copy(path) for _ in range(5))
-        command = [sys.executable, __file__, f"--adopt={path}"]
+        command = [sys.executable, __file__, f"--load={path}"]
         runs = [json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout) for _ in range(5)]
         best = min(runs, key=lambda run: run["seconds"])
         size = os.path.getsize(path)
