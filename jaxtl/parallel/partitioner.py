@@ -98,13 +98,12 @@ def _jit_partitioner(mesh: Mesh, rules: Rules) -> Partitioner:
     def compile_step(step: Function, *arguments: Tree, donate: bool = False) -> Function:
         if mesh.shape[FSDP] > 1:
             step = _keeping_rows(step, rows)
-        outputs = jax.eval_shape(step, *arguments)
-        layout = jax.tree.map(lambda _: whole, outputs)
         if not donate:
-            return jax.jit(step, out_shardings=layout).lower(*arguments).compile()
+            return jax.jit(step, out_shardings=whole).lower(*arguments).compile()
+        # A state lies after the step as before it, so its shapes need not be asked for by another trace.
         leaves = Leaves.of(arguments[0])
-        kept = jax.tree.leaves(mesh_lib.of_state(outputs[0], mesh, rules))
-        on_leaves = jax.jit(_over_leaves(step, leaves), donate_argnums=0, out_shardings=(kept, *layout[1:]))
+        kept = jax.tree.leaves(mesh_lib.of_state(arguments[0], mesh, rules))
+        on_leaves = jax.jit(_over_leaves(step, leaves), donate_argnums=0, out_shardings=(kept, whole))
         return StateStep(on_leaves.lower(leaves.arrays, *arguments[1:]).compile())
 
     check = partial(mesh_lib.check_rules, mesh=mesh, rules=rules)
