@@ -7,15 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtl import pretrained
 from jaxtl.commands import flags
-from jaxtl.deploy.export.torch_names import save_huggingface, save_timm
+from jaxtl.deploy.export import formats
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import build_run
 from jaxtl.experiment.model import attempt
-
-FOLDER_FORMATS = {"hf": save_huggingface, "timm": save_timm}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         default="jaxtl",
-        choices=("jaxtl", *FOLDER_FORMATS),
-        help="jaxtl: one file; hf: a folder for transformers; timm: a folder in timm's names (default: %(default)s)",
+        choices=tuple(formats()),
+        help="; ".join(f"{each.name}: {each.text}" for each in formats().values()) + " (default: %(default)s)",
     )
     parser.add_argument(
         "--output",
@@ -49,18 +46,18 @@ def run(workdir: Path, output: Path, format: str = "jaxtl") -> None:
       UserError: there is no run or no best checkpoint, the output is there already or cannot be written, or the
         format has no such model.
     """
-    in_folder = format in FOLDER_FORMATS
+    chosen = formats()[format]
     problems: list[UserError] = []
     facts = attempt(lambda: files.read_json(workdir / "model.json"), problems)
-    if not in_folder and output.suffix != ".safetensors":
-        problems.append(UserError(f"--output={output} must end in .safetensors."))
-    if in_folder and output.exists():
+    if chosen.suffix and output.suffix != chosen.suffix:
+        problems.append(UserError(f"--output={output} must end in {chosen.suffix}."))
+    if not chosen.suffix and output.exists():
         problems.append(UserError(f"--output={output} is there already: --format={format} writes a new folder."))
     if facts is None or problems:
         raise UserError.join(problems)
     model, variables, step = build_run(workdir)
     save = functools.partial(
-        FOLDER_FORMATS.get(format, pretrained.save_native),
+        chosen.save,
         variables=variables,
         model=model.name,
         pixels=model.pixels,

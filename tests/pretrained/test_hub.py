@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from jaxtl.deploy.export.torch_names import save_huggingface
+from jaxtl.deploy.export.hf import save_huggingface
 from jaxtl.models import build
 from jaxtl.preprocessing import Pixels
 from jaxtl.pretrained.load import initialise

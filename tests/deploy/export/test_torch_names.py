@@ -12,7 +12,9 @@ from PIL import Image
 from torch_references import TimmViT, TorchResNet
 
 from jaxtl import models, pretrained
-from jaxtl.deploy.export.torch_names import save_huggingface, save_timm
+from jaxtl.deploy.export import formats
+from jaxtl.deploy.export.hf import save_huggingface
+from jaxtl.deploy.export.timm import save_timm
 from jaxtl.errors import UserError
 from jaxtl.preprocessing import Pixels
 from jaxtl.pretrained.load import abstract_variables
@@ -156,3 +158,7 @@ def test_native_files_come_back_bit_for_bit(tmp_path):
     back, load_report = pretrained.load_pretrained(opened, model, image_size=32, rng=jax.random.key(1))
     assert set(load_report.loaded) == set(flatten(variables))
     jax.tree.map(np.testing.assert_array_equal, variables, back)
+
+
+def test_each_file_of_the_folder_is_a_format():
+    assert {name: each.suffix for name, each in formats().items()} == {"jaxtl": ".safetensors", "hf": "", "timm": ""}

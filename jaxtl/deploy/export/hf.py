@@ -1,0 +1,78 @@
+"""hf: a folder as transformers would have saved it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtl.deploy.export import Format
+from jaxtl.deploy.export.torch_names import families_of, in_first_complete, module_of, write_folder
+from jaxtl.errors import UserError
+from jaxtl.models.base import image_channels
+from jaxtl.preprocessing import INTERPOLATIONS, Pixels
+from jaxtl.trees import flatten
+
+
+def save_huggingface(
+    path: str | Path,
+    variables: Mapping[str, Any],
+    *,
+    model: str,
+    pixels: Pixels,
+    classes: Sequence[str] | None = None,
+    epsilon: float | None = None,
+) -> None:
+    """Writes a folder that transformers' AutoModelForImageClassification.from_pretrained opens.
+
+    Args:
+      path: the folder to write config.json, preprocessor_config.json and model.safetensors into.
+      variables: {"params": ..., "batch_stats": ... if any}.
+      model: the name the model was built by.
+      pixels: its pixel facts.
+      classes: its class names.
+      epsilon: of its normalisations, if the name does not say.
+
+    Raises:
+      UserError: transformers has no such model.
+    """
+    leaves = flatten(variables)
+    module = module_of(leaves, model, pixels, epsilon)
+    channels = image_channels(module, leaves)
+    for family in families_of(module):
+        config = family.to_config(module, channels=channels) if hasattr(family, "to_config") else None
+        if config is None:
+            continue
+        key_mappings = [
+            key_mapping for key_mapping in family.KEY_MAPPINGS if key_mapping.prefixes[0] == f"{config['model_type']}."
+        ]
+        arrays = in_first_complete(leaves, key_mappings)
+        arrays |= family.extras(module) if hasattr(family, "extras") else {}
+        labels = classes or [f"LABEL_{i}" for i in range(module.num_classes)]
+        config |= {
+            "id2label": {str(i): name for i, name in enumerate(labels)},
+            "label2id": {name: i for i, name in enumerate(labels)},
+            "dtype": "float32",
+        }
+        write_folder(Path(path), arrays, {"config.json": config, "preprocessor_config.json": _preprocessor(pixels)})
+        return
+    raise UserError(f"transformers has no model that computes what {model!r} does; export to another format.")
+
+
+def _preprocessor(pixels: Pixels) -> dict[str, Any]:
+    # Of transformers' processors, this one resizes the shorter side and crops the centre, whatever the model.
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": pixels.resize},
+        "resample": INTERPOLATIONS[pixels.interpolation],
+        "do_center_crop": True,
+        "crop_size": {"height": pixels.size, "width": pixels.size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(pixels.mean),
+        "image_std": list(pixels.std),
+    }
+
+
+FORMAT = Format("hf", "a folder for transformers", save_huggingface)

@@ -1,0 +1,57 @@
+"""timm: a folder in timm's names, as timm would have saved it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtl.deploy.export import Format
+from jaxtl.deploy.export.torch_names import families_of, in_first_complete, module_of, write_folder
+from jaxtl.errors import UserError
+from jaxtl.models.base import image_channels
+from jaxtl.preprocessing import Pixels
+from jaxtl.trees import flatten
+
+
+def save_timm(
+    path: str | Path,
+    variables: Mapping[str, Any],
+    *,
+    model: str,
+    pixels: Pixels,
+    classes: Sequence[str] | None = None,
+    epsilon: float | None = None,
+) -> None:
+    """Writes a folder with model.safetensors in timm's names, and the config.json of timm's hub repositories.
+
+    The arguments are those of `save_huggingface`.
+
+    Raises:
+      UserError: timm has no such model.
+    """
+    leaves = flatten(variables)
+    module = module_of(leaves, model, pixels, epsilon)
+    for family in families_of(module):
+        key_mappings = [
+            key_mapping for key_mapping in family.KEY_MAPPINGS if key_mapping.name in ("timm", "torchvision")
+        ]
+        if not key_mappings or not hasattr(family, "to_timm"):
+            continue
+        architecture, arguments = family.to_timm(module)
+        arrays = in_first_complete(leaves, key_mappings)
+        count: int = module.num_classes
+        facts = {
+            "input_size": [image_channels(module, leaves), pixels.size, pixels.size],
+            "crop_pct": pixels.size / pixels.resize,
+            "interpolation": pixels.interpolation,
+            "mean": list(pixels.mean),
+            "std": list(pixels.std),
+            "num_classes": count,
+        }
+        config = {"architecture": architecture, "num_classes": count, "model_args": arguments, "pretrained_cfg": facts}
+        config |= {"label_names": list(classes)} if classes else {}
+        write_folder(Path(path), arrays, {"config.json": config})
+        return
+    raise UserError(f"timm has no names for {model!r}; export to another format.")
+
+
+FORMAT = Format("timm", "a folder in timm's names", save_timm)
