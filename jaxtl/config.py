@@ -150,7 +150,7 @@ def default() -> ConfigDict:
     c.train.check_learning_rate = False  # A short sweep before the first step warns of a rate that is far too high.
     c.train.log_every = 10  # Steps.
     c.train.eval_every = 0  # Steps; 0: at the end of each epoch.
-    c.train.monitor = "accuracy"  # The validation figure that decides which checkpoint is best.
+    c.train.monitor = "accuracy"  # The validation metric that decides which checkpoint is best.
     c.train.keep_latest = 2  # Checkpoints that are kept: so many of the latest ...
     c.train.keep_best = 1  # ... and so many of the best.
     c.train.patience = 0  # Evaluations without a better one after which to stop; 0: never.

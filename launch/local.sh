@@ -9,7 +9,7 @@
 # of a machine; several are for trying out here what several machines do. They find each other by
 # JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, which this script sets.
 #
-# Exit status: that of the run. What only a person can mend (1: explained in a line, 2: wrong usage) is not tried
+# Exit status: that of the run. What only a person can fix (1: explained in a line, 2: wrong usage) is not tried
 # again. 75 means "saved, start me again": done at once, and not counted. Anything else, such as 76 (other processes are
 # missing or gone), is tried again after 1, 2, 4, ... seconds, RETRIES (5) times; a try that lasted ten minutes clears
 # the count.

@@ -19,10 +19,10 @@
 #
 # Restarts: two minutes before the time is up, or when the job is preempted, SLURM sends SIGTERM; the run saves, exits
 # with 75 and is put back into the queue. When a process dies, srun ends the others (SIGTERM, then SIGKILL after
-# KillWait), and all start again after 10, 20, 40, ... seconds, RETRIES (5) times. 1 and 2 are for a person to mend: the
+# KillWait), and all start again after 10, 20, 40, ... seconds, RETRIES (5) times. 1 and 2 are for a person to fix: the
 # job ends.
 #
-# Logs: slurm-JOB.log, `tail -f` it; figures in WORKDIR/metrics.jsonl. TensorBoard, on the login node: `pip
+# Logs: slurm-JOB.log, `tail -f` it; metrics in WORKDIR/metrics.jsonl. TensorBoard, on the login node: `pip
 # install tensorboard`, `tensorboard --logdir WORKDIR --port 6006`, and on your machine `ssh -L 6006:localhost:6006
 # LOGIN`; then open localhost:6006.
 set -uo pipefail

@@ -10,7 +10,7 @@
 #
 # Restarts: on each VM launch/local.sh starts a process that died again; the processes of the other VMs notice within
 # two minutes, abort, and are started again likewise. With SPOT=1, a TPU that was taken away is asked for again, and
-# the run goes on from its last checkpoint, until it ends with 0, or with 1 or 2, which a person must mend.
+# the run goes on from its last checkpoint, until it ends with 0, or with 1 or 2, which a person must fix.
 # The TPU stays: `gcloud compute tpus queued-resources delete NAME --zone=ZONE --force` ends it.
 #
 # Logs: `gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=0 --command='tail -f jaxtl/train.log'`.

@@ -87,7 +87,7 @@ class Checkpoints:
           variables: nested dicts of arrays.
           rest: any pytree of arrays.
           metadata: what the loop needs to go on, as JSON.
-          score: the figure that "best" compares, higher is better; None where nothing was evaluated.
+          score: the metric that "best" compares, higher is better; None where nothing was evaluated.
 
         Raises:
           UserError: this checkpoint, or the one before it, cannot be written. Of this one it may come later: from the

@@ -96,14 +96,14 @@ def estimate(program: Program, target: Slice, *, share: float) -> list[dict[str,
                 "chips": place.chips,
                 "topology": place.topology,
                 "mesh": mesh,
-                "weak": _figures(weak, alone[1.0]),
-                "strong": _figures(strong, alone[target.chips] / place.chips),
+                "weak": _seconds(weak, alone[1.0]),
+                "strong": _seconds(strong, alone[target.chips] / place.chips),
             }
         )
     return found
 
 
-def _figures(timed: Step, ideal: float) -> dict[str, float]:
+def _seconds(timed: Step, ideal: float) -> dict[str, float]:
     return {
         "step_seconds": timed.seconds,
         "compute_seconds": timed.compute,

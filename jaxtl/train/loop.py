@@ -123,7 +123,7 @@ def fit(
     started, counted = time.perf_counter(), 0
 
     def settle(keep: int) -> None:
-        # Figures are fetched a step late, so that an accelerator always has its next step queued.
+        # Scalars are fetched a step late, so that an accelerator always has its next step queued.
         while len(pending) > keep:
             at, scalars = pending.pop(0)
             _collect(progress, at, jax.device_get(partitioner.gather(scalars)), checkpoints)
