@@ -1,0 +1,38 @@
+import pytest
+
+from jaxtl.config import default
+from jaxtl.data import Augmentation, Reading
+from jaxtl.experiment import options
+from jaxtl.train.optimizer import OptimizerOptions
+from jaxtl.train.step import StepOptions
+
+
+@pytest.fixture
+def config():
+    return default()
+
+
+def test_the_defaults_of_a_config_are_those_of_the_options(config):
+    assert options.augmentation(config) == Augmentation()
+    assert options.reading(config) == Reading()
+    assert options.step(config, {}) == StepOptions(ema_since={})
+    assert options.optimizer(config.optimizer, 1e-3) == OptimizerOptions()
+
+
+def test_each_key_arrives(config):
+    config.augment.update({"crop": "pad_crop", "scale": [0.2, 0.9], "flip": 0.0, "pad": 2, "color_jitter": 0.1})
+    config.augment.update({"ratio": [0.5, 2.0], "resize": 40})
+    assert options.augmentation(config) == Augmentation("pad_crop", (0.2, 0.9), (0.5, 2.0), 40, 2, 0.0, 0.1)
+    config.data.update({"workers": 3, "reader": "threads"})
+    assert options.reading(config) == Reading(3, "threads")
+    config.optimizer.update({"clip_norm": 1.0, "sam_rho": 0.05})
+    config.train.update({"accumulate": 2, "skip_nonfinite": True, "ema_decay": 0.9, "auxiliary_weight": 0.4})
+    assert options.step(config, {"w": 3}) == StepOptions(1.0, 2, 0.05, True, 0.9, {"w": 3}, 0.4)
+    rule = {**config.optimizer, "name": "sgd", "momentum": 0.8}
+    assert options.optimizer(rule, 0.1) == OptimizerOptions("sgd", 0.1, momentum=0.8)
+
+
+def test_evaluation_batches_are_those_of_training_unless_said(config):
+    assert options.eval_batch_size(config) == 32
+    config.eval.batch_size = 5
+    assert options.eval_batch_size(config) == 5

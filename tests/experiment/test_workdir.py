@@ -1,0 +1,92 @@
+import json
+
+import pytest
+
+from jaxtl.config import to_dict
+from jaxtl.errors import UserError
+from jaxtl.experiment import workdir as files
+
+
+def begun(workdir):
+    """Makes the workdir one of a run that has saved a step."""
+    (workdir / "checkpoints" / "3").mkdir(parents=True)
+
+
+def test_a_new_workdir_is_made_and_taken_away_if_nothing_began(tmp_path, config):
+    workdir = tmp_path / "runs" / "a"
+    made = files.open_workdir(workdir)
+    assert made == [workdir, tmp_path / "runs"]
+    files.claim(workdir, config)
+    files.discard(workdir, made)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_workdir_that_holds_something_stays(tmp_path):
+    workdir = tmp_path / "runs" / "a"
+    made = files.open_workdir(workdir)
+    (workdir / "notes.txt").write_text("mine")
+    files.discard(workdir, made)
+    assert (workdir / "notes.txt").exists()
+
+
+def test_a_file_is_no_workdir(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file cannot be written to: .*; give another folder"):
+        files.open_workdir(tmp_path / "file")
+
+
+def test_before_the_first_checkpoint_a_config_may_change(tmp_path, config):
+    files.claim(tmp_path, config)
+    config.optimizer.learning_rate = 0.5
+    files.claim(tmp_path, config)
+    assert files.read_json(tmp_path / "config.json")["optimizer"]["learning_rate"] == 0.5
+
+
+def test_afterwards_it_may_not_but_for_what_changes_no_result(tmp_path, config):
+    files.claim(tmp_path, config)
+    begun(tmp_path)
+    config.data.workers, config.data.reader, config.train.keep_latest = 7, "threads", 3
+    files.claim(tmp_path, config)
+    config.optimizer.learning_rate, config.train.seed = 0.5, 4
+    with pytest.raises(
+        UserError, match=r"(?s)holds a run of another config:\n  optimizer.*\n  train.seed: 0 -> 4\nGive"
+    ):
+        files.claim(tmp_path, config)
+
+
+def test_a_key_that_is_newer_than_the_run_had_its_default(tmp_path, config):
+    values = to_dict(config)
+    del values["train"]["auxiliary_weight"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    begun(tmp_path)
+    files.claim(tmp_path, config)
+    config.train.auxiliary_weight = 0.1
+    with pytest.raises(UserError, match="train.auxiliary_weight: 0.3 -> 0.1"):
+        files.claim(tmp_path, config)
+
+
+def test_inputs_are_those_that_the_run_began_with(tmp_path):
+    files.claim_inputs(tmp_path, {"data.train": "1", "weights w": "2"})
+    begun(tmp_path)
+    files.claim_inputs(tmp_path, {"data.train": "1", "weights w": "2"})
+    for other in ({"data.train": "9", "weights w": "2"}, {"data.train": "1"}):
+        with pytest.raises(UserError, match=r"holds a run on other inputs:\n  (data.train|weights w) has changed"):
+            files.claim_inputs(tmp_path, other)
+
+
+def test_what_a_run_noted_is_read_back(tmp_path):
+    assert files.began_cached(tmp_path) is None
+    assert files.began_with_attention(tmp_path) == ("auto", "")
+    begun(tmp_path)
+    files.write_json(tmp_path / "features.json", {"cached": True})
+    files.write_json(tmp_path / "attention.json", {"form": "xla", "device": "H100"})
+    assert files.began_cached(tmp_path) is True
+    assert files.began_with_attention(tmp_path) == ("xla", "H100")
+
+
+def test_a_missing_or_broken_file_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"there is no .*model.json: give the --workdir of a run that has trained"):
+        files.read_json(tmp_path / "model.json")
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(UserError, match=r"model.json cannot be read"):
+        files.read_json(tmp_path / "model.json")
