@@ -61,7 +61,7 @@ def test_a_key_that_is_newer_than_the_run_had_its_default(tmp_path, config):
     begun(tmp_path)
     files.claim(tmp_path, config)
     config.train.auxiliary_weight = 0.1
-    with pytest.raises(UserError, match="train.auxiliary_weight: 0.3 -> 0.1"):
+    with pytest.raises(UserError, match=r"train.auxiliary_weight: 0.3 -> 0.1"):
         files.claim(tmp_path, config)
 
 
