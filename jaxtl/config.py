@@ -109,7 +109,7 @@ def default() -> ConfigDict:
     c.optimizer = ConfigDict(type_safe=False)
     c.optimizer.name = "adamw"  # "adamw" | "adam" | "sgd" | "rmsprop"
     c.optimizer.learning_rate = 1e-3  # The head's highest rate.
-    c.optimizer.weight_decay = 0.0  # Decoupled; not on biases, norms and tokens.
+    c.optimizer.weight_decay = 0.0  # Decoupled; not on biases, norms, position embeddings and tokens.
     c.optimizer.momentum = 0.9  # Of sgd and rmsprop.
     c.optimizer.b1 = 0.9
     c.optimizer.b2 = 0.999
@@ -143,7 +143,6 @@ def default() -> ConfigDict:
     # without smoothing and class weights; prediction gives the sigmoid of each class for "binary", else the softmax.
     c.train.loss = "softmax"
     c.train.label_smoothing = 0.0
-    c.train.auxiliary_weight = 0.3  # Of the losses of auxiliary heads, in models that have some.
     c.train.focal_gamma = 2.0
     c.train.class_weights = ""  # "" | "balanced" (by the counts in train) | one number a class, with commas
     c.train.ema_decay = 0.0  # Of the moving average of weights, evaluated beside them; 0: none.
@@ -207,7 +206,7 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def flat(config: ConfigDict) -> dict[str, Any]:
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values by their whole names, such as "train.seed"."""
     return dict(_leaves(config))
 

@@ -246,7 +246,6 @@ def _train_problems(values: Mapping[str, Any]) -> list[str]:
     found.not_negative(*(f"train.{key}" for key in ("steps", "epochs", "eval_every", "patience", "seed")))
     found.not_negative("train.focal_gamma", "train.loss_scale")
     found.share("train.label_smoothing", "train.ema_decay")
-    found.not_negative("train.auxiliary_weight")
     for key in ("batch_size", "accumulate", "log_every", "keep_latest", "keep_best"):
         found.check(f"train.{key}", lambda value: value > 0, "1 or more")
     found.choice("train.precision", ("float32", "bfloat16", "float16"))

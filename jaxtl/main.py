@@ -73,7 +73,7 @@ def _keys_of(error: UserError) -> str:
     """Returns the flags that set the arguments which an error names, on a line of their own."""
     from jaxtl.config import ARGUMENTS  # It takes a second to import, which --help need not wait for.
 
-    flags = [f"--config.{ARGUMENTS[name]}" for name in error.arguments]
+    flags = [f"--config.{ARGUMENTS[name]}" for name in error.arguments if name in ARGUMENTS]
     return f"\n(set with {', '.join(flags)})" if flags else ""
 
 

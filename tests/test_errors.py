@@ -1,3 +1,6 @@
+import ast
+from pathlib import Path
+
 import pytest
 
 from jaxtl import config
@@ -36,5 +39,11 @@ def test_main_adds_the_keys_that_set_the_arguments(monkeypatch, capsys):
 
 
 def test_every_argument_that_errors_name_has_a_key():
+    named = set()
+    for path in (Path(config.__file__).parent).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "arguments" and isinstance(node.value, ast.List):
+                named |= {each.value for each in node.value.elts}
+    assert {"val", "data_dir", "cache_dir"} <= named <= set(config.ARGUMENTS)
     keys = config.flat(config.default())
     assert [key for key in config.ARGUMENTS.values() if key not in keys] == []

@@ -1,1 +1,1 @@
-"""One file a command: the only code, besides main.py and config.py, that sees a config."""
+"""One thin file a command: flags in, one call, words out."""

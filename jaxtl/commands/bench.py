@@ -12,6 +12,7 @@ from jaxtl.commands import flags
 from jaxtl.errors import UserError
 from jaxtl.experiment import benchmark, slice_plan
 from jaxtl.experiment import workdir as files
+from jaxtl.parallel import processes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +75,7 @@ def run(
         "seconds": {"compile": compiling, "timed": float(timing.done[-1] - timing.done[0])},
         "run": benchmark.estimate(experiment, timing.seconds),
     }
-    if jax.process_index() == 0:
+    if processes.is_main():
         files.write_json(workdir / "bench.json", results)
         print(report(results))
         print(workdir / "bench.json")
@@ -95,7 +96,7 @@ def report(results: Mapping[str, Any]) -> str:
         f"{results['seconds']['compile']:.1f} s to compile",
         f"{results['step_gflop']:.4g} GFLOP a step, {results['tflops_per_device']:.3g} TFLOP/s a device; {mfu}",
         f"{memory['step_in_all'] / 2**20:,.0f} MiB a device, of which {memory['step_alone'] / 2**20:,.0f} MiB for the "
-        f"step alone; {memory['host_peak'] / 2**20:,.0f} MiB of the host",
+        f"step alone; {memory['host_peak'] / 2**20:,.0f} MiB of the host's main process",
         f"{100 * results['waiting_for_data']:.1f} % of the time waiting for data",
     ]
     if run_:

@@ -5,7 +5,6 @@ It imports neither JAX nor anything else that takes long. `reader_processes` sta
 
 import mmap
 import pickle
-import signal
 import traceback
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -29,10 +28,6 @@ def main(socket: int, outbox: int) -> None:
     """
     global is_reader
     is_reader = True
-    # Ctrl-C, or a SIGTERM to all processes of a job, is the parent's to answer: it may yet finish the step under way.
-    # Its end, however it comes, closes the socket.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with Connection(socket) as connection:
         try:
             _serve(connection, outbox)

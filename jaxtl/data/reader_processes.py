@@ -37,8 +37,12 @@ READERS = ("auto", "threads", "processes")
 Example = tuple[Encoded, str, int, int]
 Recipe = Callable[[Encoded, str, int, int], np.ndarray]
 
+# Ctrl-C, or a SIGTERM to all processes of a job, is the parent's to answer, from the first line of the child on: the
+# parent may yet finish the step under way. Its end, however it comes, closes the socket.
 _CODE = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 sys.path[:] = json.loads(sys.argv[1])
 from jaxtl.data.reader_child import main
 main({}, {})

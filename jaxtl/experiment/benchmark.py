@@ -73,7 +73,7 @@ def measure(
     stage = experiment.plan.stages[0]
     optimizer = experiment.plan.make_optimizer(stage)
     step = steps.make_step(experiment, stage, optimizer, module=inputs.model, cached=inputs.cached)
-    experiment = steps.place_states(experiment)
+    experiment = steps.shard_states(experiment)
     partitioner = experiment.partitioner
     state = partitioner.shard_state(steps.make_state(experiment, stage, optimizer))
     begun = time.perf_counter()

@@ -24,8 +24,8 @@ from jaxtl.experiment.model import (
     open_both,
     open_weights,
 )
-from jaxtl.experiment.training_plan import NOTHING, Plan, make_plan
-from jaxtl.parallel.partitioner import Partitioner
+from jaxtl.experiment.training_plan import NO_PLAN, Plan, make_plan
+from jaxtl.parallel.partitioner import Partitioner, make_partitioner
 from jaxtl.pretrained.load import abstract_variables
 from jaxtl.train.losses import Loss, softmax_cross_entropy
 from jaxtl.trees import nest
@@ -37,7 +37,7 @@ def _no_devices(*_: Any, **__: Any) -> NoReturn:
     raise RuntimeError("an abstract experiment lies on no device")
 
 
-NOWHERE = Partitioner(0, None, _no_devices, _no_devices, _no_devices, _no_devices, _no_devices)
+NO_DEVICES = Partitioner(0, None, _no_devices, _no_devices, _no_devices, _no_devices, _no_devices)
 """The partitioner of an abstract experiment: it takes no device of this process."""
 
 
@@ -52,7 +52,7 @@ class Experiment:
       load_report: where they come from; None without weights.
       splits: the data; empty sets where nothing was opened.
       origin: where the classes come from, or which split is evaluated, in words.
-      plan: what trains, and how; of an experiment that trains nothing, `training_plan.NOTHING`.
+      plan: what trains, and how; of an experiment that trains nothing, `training_plan.NO_PLAN`.
       partitioner: how steps lie on the devices; an abstract experiment has none.
       loss: of training.
       eval_loss: what evaluations report.
@@ -65,8 +65,8 @@ class Experiment:
     load_report: pretrained.LoadReport | None
     splits: data.Splits
     origin: str
-    plan: Plan = NOTHING
-    partitioner: Partitioner = NOWHERE
+    plan: Plan = NO_PLAN
+    partitioner: Partitioner = NO_DEVICES
     loss: Loss = softmax_cross_entropy
     eval_loss: Loss = softmax_cross_entropy
     loss_name: str = "softmax"
@@ -95,17 +95,17 @@ def build(
         evenly over the devices.
     """
     if abstract:
-        return _outline(config, weights_optional)
-    partitioner = options.partitioner(config, "jit" if purpose == "features" else "")
+        if purpose != "train":
+            raise ValueError(f"an abstract experiment is one of training, not to {purpose}")
+        return _abstract(config, weights_optional)
+    # Each host needs the features of all images, whatever mesh the config trains on.
+    partitioner = make_partitioner("jit") if purpose == "features" else options.partitioner(config)
     if purpose == "train":
         check_devices(config.train.batch_size, partitioner, "train.batch_size")
+        return _training(config, *open_both(config), partitioner)
     check_devices(options.eval_batch_size(config), partitioner, "eval.batch_size")
-    opened, source = open_both(config)
-    if purpose == "train":
-        return _training(config, opened, source, partitioner)
-    if purpose == "evaluate":
-        return _evaluation(config, opened, source, partitioner)
-    return _features(config, opened, source, partitioner)
+    making = _evaluation if purpose == "evaluate" else _features
+    return making(config, *open_both(config), partitioner)
 
 
 def build_run(workdir: Path) -> tuple[Model, dict[str, Any], int]:
@@ -127,23 +127,18 @@ def _training(
     model = make_model(config, opened, source.classes)
     variables, report = make_variables(config, opened, model, head=config.model.head)
     steps_per_epoch = len(splits.train) / config.train.batch_size
-    plan = make_plan(
-        config,
-        model.module,
-        variables["params"],
-        steps_per_epoch=steps_per_epoch,
-        new_head=has_new_head(report, model),
-    )
-    experiment = Experiment(config, model, variables, report, splits, source.uri, plan, partitioner)
-    return replace(
-        experiment,
-        loss=choose_loss(config, len(model.classes), splits.train.labels),
-        eval_loss=evaluation_loss(config, len(model.classes)),
-        loss_name=config.train.loss,
-    )
+    new_head = has_new_head(report, model)
+    plan = make_plan(config, model.module, variables["params"], steps_per_epoch=steps_per_epoch, new_head=new_head)
+    losses = _losses(config, len(model.classes), splits.train.labels)
+    return Experiment(config, model, variables, report, splits, source.uri, plan, partitioner, *losses)
 
 
-def _outline(config: ConfigDict, weights_optional: bool) -> Experiment:
+def _losses(config: ConfigDict, classes: int, labels: np.ndarray | None) -> tuple[Loss, Loss, str]:
+    """Returns the losses of training and of evaluation, and what the config calls both."""
+    return choose_loss(config, classes, labels), evaluation_loss(config, classes), config.train.loss
+
+
+def _abstract(config: ConfigDict, weights_optional: bool) -> Experiment:
     opened = _weights_at_hand(config, weights_optional)
     classes, origin = _find_classes(config, opened)
     model = make_model(config, opened, classes)
@@ -152,8 +147,8 @@ def _outline(config: ConfigDict, weights_optional: bool) -> Experiment:
     # In epochs of any length.
     new_head = has_new_head(report, model)
     plan = make_plan(config, model.module, shapes["params"], steps_per_epoch=1e6, new_head=new_head)
-    # Class weights need data to count, and cost nothing: the plain loss will do.
-    return Experiment(config, model, shapes, report, _no_splits(classes), origin, plan)
+    losses = _losses(config, len(classes), None)
+    return Experiment(config, model, shapes, report, _no_splits(classes), origin, plan, NO_DEVICES, *losses)
 
 
 def _evaluation(
@@ -194,7 +189,8 @@ def _weights_at_hand(config: ConfigDict, optional: bool) -> pretrained.Weights |
             raise
         if optional:
             return None
-        raise UserError(f'{error}\nTo see the model without them: --config.model.weights=""') from error
+        advice = 'To see the model without them: --config.model.weights=""'
+        raise UserError.join([error], advice) from error
 
 
 def _find_classes(config: ConfigDict, opened: pretrained.Weights | None) -> tuple[tuple[str, ...], str]:

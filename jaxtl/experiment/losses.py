@@ -8,22 +8,22 @@ from jaxtl.errors import UserError
 from jaxtl.train.losses import Loss, balanced_weights, make_loss
 
 
-def choose_loss(config: ConfigDict, classes: int, labels: np.ndarray) -> Loss:
+def choose_loss(config: ConfigDict, classes: int, labels: np.ndarray | None) -> Loss:
     """Returns the loss that the config describes.
 
     Args:
       config: the config.
       classes: number of classes.
-      labels: of the training split, to count the classes.
+      labels: of the training split, to count the classes; None where no data were opened, for equal weights.
 
     Raises:
       UserError: there are more or fewer weights than classes, or the loss is no such function.
     """
     text = config.train.class_weights
     weights = None
-    if text == "balanced":
+    if text == "balanced" and labels is not None:
         weights = balanced_weights(np.bincount(labels, minlength=classes))
-    elif text:
+    elif text and text != "balanced":
         weights = np.asarray([float(number) for number in text.split(",")], np.float32)
         if len(weights) != classes:
             raise UserError(

@@ -40,7 +40,6 @@ def step(config: ConfigDict, ema_since: Mapping[str, int]) -> StepOptions:
         skip_nonfinite=config.train.skip_nonfinite,
         ema_decay=config.train.ema_decay,
         ema_since=ema_since,
-        auxiliary_weight=config.train.auxiliary_weight,
     )
 
 

@@ -202,7 +202,7 @@ def report(results: Mapping[str, Any]) -> str:
     last = results["slices"][-1]
     weak = last["weak"]
     compute, links, blocking, delays = (
-        1e3 * weak[f"{part}_seconds"] for part in ("compute", "link", "waiting", "delay")
+        1e3 * weak[f"{part}_seconds"] for part in ("compute", "link", "exposed", "delay")
     )
     lines = [
         f"{results['model']}, {results['precision']}, batch {batch_size} on {results['plan']} ({last['chips']} chips, "

@@ -6,24 +6,27 @@ from pathlib import Path
 
 from jaxtl import data, pretrained
 from jaxtl.errors import UserError
+from jaxtl.experiment import options
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.attention import with_fastest_attention
-from jaxtl.experiment.build import Experiment
+from jaxtl.experiment.build import Experiment, check_devices
 from jaxtl.experiment.input_pipeline import load_into_memory
-from jaxtl.experiment.steps import make_step, place_states
+from jaxtl.experiment.steps import make_step, shard_states
 
 
 def start_run(experiment: Experiment, workdir: Path) -> Experiment:
     """Claims the workdir for a run, and returns its experiment as it trains.
 
-    Images are in memory as far as they fit, states are placed on the devices as the plan says, and on a GPU the form of
+    Images are in memory as far as they fit, states are sharded as the plan says, and on a GPU the form of
     attention is chosen.
 
     Raises:
       UserError: the workdir holds another run, or whatever else the user can fix; nothing was compiled.
     """
     _check_shapes(experiment)
-    experiment = place_states(experiment)
+    experiment = shard_states(experiment)
+    if files.is_of_earlier_version(workdir):
+        print("the run began with an earlier version; from here on weight decay spares position embeddings and tokens")
     files.claim(workdir, experiment.config)
     experiment = load_into_memory(experiment)
     model, plan, splits, report = experiment.model, experiment.plan, experiment.splits, experiment.load_report
@@ -48,6 +51,7 @@ def start_run(experiment: Experiment, workdir: Path) -> Experiment:
 def _check_shapes(experiment: Experiment) -> None:
     """Raises a UserError for sizes that would fail in a thread, or in the compiler, later on."""
     config, partitioner, size = experiment.config, experiment.partitioner, experiment.model.pixels.size
+    check_devices(options.eval_batch_size(config), partitioner, "eval.batch_size")
     resize, parts = config.augment.resize, config.train.accumulate * partitioner.devices
     if config.augment.crop == "resize_crop" and 0 < resize < size:
         raise UserError(f"augment.resize is {resize}, but the crop is {size} pixels: give more, or 0.")

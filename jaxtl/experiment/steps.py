@@ -96,7 +96,7 @@ def abstract_state(experiment: Experiment, stage: Stage, optimizer: optax.Gradie
     return jax.eval_shape(begin, experiment.variables)
 
 
-def place_states(experiment: Experiment) -> Experiment:
+def shard_states(experiment: Experiment) -> Experiment:
     """Returns the experiment with the partitioner of its states, and its variables on the host where states differ.
 
     Frozen parameters are kept as finetune.frozen_dtype says, and blocks in the stacks of the plan.

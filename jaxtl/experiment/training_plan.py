@@ -39,7 +39,7 @@ class Plan:
       peaks: path -> the highest rate that such a rule gives, before the factor.
       notes: what the user should know, one line each.
       no_weight_decay: regexes of paths that weight decay leaves alone.
-      scanned: of blocks, that its steps keep on the devices (see `jaxtl.parallel.scanned_layers`).
+      scanned: names of the layers that its steps keep stacked (see `jaxtl.parallel.scanned_layers`).
     """
 
     assignment: Mapping[str, str]
@@ -95,7 +95,7 @@ class Plan:
         return over_scanned(optimizer, self.scanned)
 
 
-NOTHING = Plan({}, (), {}, {}, lambda step: jnp.zeros(()), OptimizerOptions(), {}, {}, ())
+NO_PLAN = Plan({}, (), {}, {}, lambda step: jnp.zeros(()), OptimizerOptions(), {}, {}, ())
 """The plan of an experiment that trains nothing."""
 
 

@@ -124,6 +124,14 @@ def claim_inputs(workdir: Path, inputs: Mapping[str, str]) -> None:
         write_json(path, inputs)
 
 
+def is_of_earlier_version(workdir: Path) -> bool:
+    """Tells whether a run has trained there with a version that lacked keys of today's config."""
+    path = workdir / "config.json"
+    if not (has_checkpoints(workdir) and path.exists()):
+        return False
+    return bool(set(config_lib.flat(config_lib.default())) - set(config_lib.flat(read_json(path))))
+
+
 def _has_digested_weights(workdir: Path) -> bool:
     # A finished run reads no weights any more, so none would be compared.
     path = workdir / "inputs.json"

@@ -137,7 +137,7 @@ def build(
         described.replace(path.with_suffix(".json"))
     except OSError as error:
         raise UserError(
-            f"features cannot be written to {folder}: {error.strerror}; give another cache_dir, or cache_features=off.",
+            f"features cannot be written to {folder}: {error.strerror}; give another folder, or do not cache them.",
             arguments=["cache_dir", "cache_features"],
         ) from error
     finally:
@@ -147,7 +147,7 @@ def build(
     mapped = load(folder)
     if mapped is None or len(mapped) != count:
         raise UserError(
-            f"{folder} does not hold the features of all hosts: give a cache_dir that they share.",
+            f"{folder} does not hold the features of all hosts: give a folder that they share.",
             arguments=["cache_dir"],
         )
     return mapped

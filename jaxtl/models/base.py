@@ -88,7 +88,7 @@ class Model(Protocol):
         ...
 
     def no_weight_decay(self) -> tuple[str, ...]:
-        """Gives regexes of parameter paths that weight decay leaves alone, matched as those of groups are."""
+        """Gives regexes of parameter paths that weight decay leaves alone, each fitting the whole path."""
         ...
 
     def fit(self, path: str, before: Shape, after: Shape, *, positions: str) -> Fit | None:

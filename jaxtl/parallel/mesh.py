@@ -100,15 +100,15 @@ def of_state(tree: Tree, mesh: Mesh, rules: Rules) -> Tree:
         if len(ways) > 1:
             apart = " and ".join(sorted(ways.values()))
             raise UserError(
-                f"the sharding rules cut {apart} in different ways, but they lie in one stack: give rules that fit all "
-                "its blocks alike, or a model without scan."
+                f"the sharding rules shard {apart} in different ways, but they are scanned layers: give rules that fit "
+                "all of them alike, or a model without scan."
             )
         (axes,) = ways
         axes = (None, *axes) if axes and len(own) < len(leaf.shape) else axes
         known = len(axes) <= len(leaf.shape) and len({*axes} - {None}) == sum(axis is not None for axis in axes)
         if not known or any(axis and leaf.shape[i] % mesh.shape[axis] for i, axis in enumerate(axes)):
             raise UserError(
-                f"the sharding rules cut {_name(path)} {tuple(leaf.shape)} along {axes} of the mesh "
+                f"the sharding rules shard {_name(path)} {tuple(leaf.shape)} along {axes} of the mesh "
                 f"{dict(mesh.shape)}, which must name each axis at most once and divide the dimension: give others, or "
                 "()."
             )

@@ -43,7 +43,8 @@ class Partitioner:
       shard_batch: spreads this host's rows of a global batch over its devices.
       gather: the inverse of shard_state: one copy of each array.
       compile: (step, *arguments, donate) -> the step compiled for arguments like these, before anything runs; with
-        `donate` it is a `StateStep`: it returns (state, rest), and the state takes the buffers of the first argument.
+        `donate` it returns (state, rest), the state takes the buffers of the first argument, and "jit" gives a
+        `StateStep`.
     """
 
     devices: int

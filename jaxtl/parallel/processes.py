@@ -120,14 +120,14 @@ def on_all_processes(check: Callable[[], None]) -> None:
     Raises:
       UserError: it raised one in some process; the others would otherwise wait for that one for ever.
     """
+    if not is_multiprocess():
+        return check()
     problem = ""
     try:
         check()
     except UserError as error:
         problem = str(error)
     problems = gather(problem)
-    if len(problems) == 1 and problem:
-        raise UserError(problem)
     if any(problems):
         raise UserError("\n".join(f"process {number}: {text}" for number, text in enumerate(problems) if text))
 

@@ -75,7 +75,7 @@ def unknown_name(text: str) -> str:
 
 
 def _patterns() -> list[str]:
-    return [pattern for family in families() for pattern in family.ARCHITECTURES]
+    return [pattern for family in families() for pattern in getattr(family, "ARCHITECTURES", ())]
 
 
 def keras_name(metadata: Mapping[str, str]) -> str:

@@ -185,7 +185,7 @@ def _decide_head(weights: Weights, model: GroupedModel, head: str, classes: tupl
     if head not in ("auto", "keep", "new"):
         raise UserError(f"head {head!r} is none of auto, keep, new.")
     if not wanted:
-        return False, "cut: the model is built without one"
+        return False, "dropped: the model is built without one"
     if head == "new":
         return False, "new: as asked"
     if not weights.num_classes:

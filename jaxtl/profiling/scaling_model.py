@@ -108,7 +108,7 @@ def _seconds(timed: Step, ideal: float) -> dict[str, float]:
         "step_seconds": timed.seconds,
         "compute_seconds": timed.compute,
         "link_seconds": timed.links,
-        "waiting_seconds": timed.blocking,
+        "exposed_seconds": timed.blocking,
         "delay_seconds": timed.delays,
         "efficiency": ideal / timed.seconds,
         "efficiency_if_hidden": ideal / timed.hidden,

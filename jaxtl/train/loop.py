@@ -20,7 +20,7 @@ from jaxtl.train.progress import Progress
 from jaxtl.train.state import Step, TrainState
 from jaxtl.trees import Params, Tree, flatten
 
-# So many steps without a finite gradient are no accident that the next batch mends, nor a loss scale that is too large:
+# So many steps without a finite gradient are no accident that the next batch fixes, nor a loss scale that is too large:
 # that takes at most 15 halvings.
 _MAX_SKIPPED = 50
 _REMEDY = "Lower the learning_rate, or set clip_norm or longer warmup_steps."

@@ -140,7 +140,7 @@ def _fits(rules: Sequence[re.Pattern[str]], path: KeyPath) -> bool:
     fits = {path: any(rule.fullmatch(path) for rule in rules) for path in paths}
     if len(set(fits.values())) > 1:
         apart = ", ".join(path for path, fit in fits.items() if fit)
-        raise ValueError(f"no_weight_decay fits {apart}, but not all blocks of the stack {name}: give rules that do")
+        raise ValueError(f"no_weight_decay fits {apart}, but not all of the scanned layers {name}: give rules that do")
     return fits[paths[0]]
 
 

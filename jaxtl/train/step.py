@@ -20,7 +20,7 @@ from jaxtl.trees import flatten, nest
 
 @dataclass(frozen=True)
 class StepOptions:
-    """How a step is taken, beyond plain descent; every default is "off".
+    """How a step is taken, beyond plain descent; every default is "off", but for the weight of auxiliary heads.
 
     Attributes:
       clip_norm: the largest global norm of the trainable gradients; 0 for no clipping.

@@ -26,8 +26,8 @@ def test_each_key_arrives(config):
     config.data.update({"workers": 3, "reader": "threads"})
     assert options.reading(config) == Reading(3, "threads")
     config.optimizer.update({"clip_norm": 1.0, "sam_rho": 0.05})
-    config.train.update({"accumulate": 2, "skip_nonfinite": True, "ema_decay": 0.9, "auxiliary_weight": 0.4})
-    assert options.step(config, {"w": 3}) == StepOptions(1.0, 2, 0.05, True, 0.9, {"w": 3}, 0.4)
+    config.train.update({"accumulate": 2, "skip_nonfinite": True, "ema_decay": 0.9})
+    assert options.step(config, {"w": 3}) == StepOptions(1.0, 2, 0.05, True, 0.9, {"w": 3})
     rule = {**config.optimizer, "name": "sgd", "momentum": 0.8}
     assert options.optimizer(rule, 0.1) == OptimizerOptions("sgd", 0.1, momentum=0.8)
 

@@ -66,7 +66,7 @@ def test_the_abstract_state_is_that_of_the_real_one(config):
 def test_frozen_parameters_lie_in_bfloat16_and_come_back_whole(config):
     config.finetune.unfreeze, config.finetune.frozen_dtype, config.train.precision = "head", "bfloat16", "bfloat16"
     experiment = build(config)
-    placed = steps.place_states(experiment)
+    placed = steps.shard_states(experiment)
     state = placed.partitioner.shard_state(placed.variables)
     assert state["params"]["block0"]["mlp"]["fc1"]["kernel"].dtype == jnp.bfloat16
     assert state["params"]["head"]["kernel"].dtype == jnp.float32

@@ -56,12 +56,14 @@ def test_afterwards_it_may_not_but_for_what_changes_no_result(tmp_path, config):
 
 def test_a_key_that_is_newer_than_the_run_had_its_default(tmp_path, config):
     values = to_dict(config)
-    del values["train"]["auxiliary_weight"]
+    del values["train"]["patience"]
     (tmp_path / "config.json").write_text(json.dumps(values))
+    assert not files.is_of_earlier_version(tmp_path)
     begun(tmp_path)
+    assert files.is_of_earlier_version(tmp_path)
     files.claim(tmp_path, config)
-    config.train.auxiliary_weight = 0.1
-    with pytest.raises(UserError, match=r"train.auxiliary_weight: 0.3 -> 0.1"):
+    config.train.patience = 2
+    with pytest.raises(UserError, match=r"train.patience: 0 -> 2"):
         files.claim(tmp_path, config)
 
 

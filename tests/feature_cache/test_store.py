@@ -91,7 +91,7 @@ store.build(folder, count=6, shape=(2,), dtype="float32", fill=fill)
 
 def test_what_cannot_be_written_says_what_to_do(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"give another cache_dir"):
+    with pytest.raises(UserError, match=r"give another folder"):
         build(tmp_path / "file" / "key")
 
 

@@ -77,7 +77,7 @@ def test_scaling_of_a_step():
 def test_what_the_program_waits_for_hides_behind_nothing():
     waiting = program(collectives=[Collective("all-reduce", 200e6, EVERY, 1)])
     last = estimate(waiting, find_slice("v5e-256"), share=0.5)[-1]["weak"]
-    assert last["waiting_seconds"] == last["link_seconds"]
+    assert last["exposed_seconds"] == last["link_seconds"]
     assert last["efficiency"] == last["efficiency_if_exposed"]
 
 
