@@ -181,7 +181,7 @@ def test_describe_gives_the_passport_without_data(jaxtl, run, config_file, tmp_p
     assert (status, err) == (0, "")
     assert "\nhead          new: as asked\n" in out
     assert "\ninitialised   params/head/bias [3], params/head/kernel [16, 3]\n" in out
-    status, _, err = jaxtl("describe", *arguments, "--config.model.name=resnet18")
+    status, _, err = jaxtl("describe", *arguments, "--config.model.name=resnet18:stages=1-1,width=8")
     assert status == 1
     assert "does not fit the model" in err
     status, _, err = jaxtl("describe", *config, "--config.model.name=auto", "--config.model.weights=nowhere")
