@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -9,6 +10,13 @@ from jaxtl.checkpoints.manager import Checkpoints, read_best
 from jaxtl.data.reader_processes import ReaderStream
 from jaxtl.train import loop
 from jaxtl.trees import flatten
+
+
+@pytest.fixture
+def finished(trained, _pictures, tmp_path):
+    """A run that is over lies in `run`; gives the source that it was trained on."""
+    shutil.copytree(trained("plain") / "run", tmp_path / "run")
+    return f"folder:{_pictures}"
 
 
 def lines(workdir):
@@ -54,10 +62,9 @@ def test_a_run_leaves_what_the_interface_promises(trained):
 
 
 @pytest.mark.slow
-def test_started_again_a_finished_run_says_so_and_changes_nothing(train, tmp_path):
-    train()
+def test_started_again_a_finished_run_says_so_and_changes_nothing(train, finished, tmp_path):
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes(), (tmp_path / "run" / "results.json").read_bytes()
-    status, out, _ = train()
+    status, out, _ = train(source=finished)
     assert status == 0
     assert "finished already" in out
     assert before == (
@@ -80,11 +87,12 @@ def test_reader_processes_give_the_run_that_threads_give(train, tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(train, tmp_path):
-    train(workdir="a")
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(train, trained, tmp_path):
     train(workdir="b")
     train("--config.train.seed=1", workdir="c")
-    a, b, c = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in "abc")
+    a, b, c = (
+        (run / "metrics.jsonl").read_bytes() for run in (trained("plain") / "run", tmp_path / "b", tmp_path / "c")
+    )
     assert a == b
     assert a != c
 
@@ -178,9 +186,9 @@ def test_steps_that_are_left_out_have_lines_too(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_changed_config_on_the_same_workdir_is_refused(train):
-    train()
-    status, _, err = train("--config.train.seed=1", "--config.data.workers=1", "--config.data.reader=processes")
+def test_changed_config_on_the_same_workdir_is_refused(train, finished):
+    flags = ("--config.train.seed=1", "--config.data.workers=1", "--config.data.reader=processes")
+    status, _, err = train(*flags, source=finished)
     assert status == 1
     assert "train.seed: 0 -> 1" in err
     assert "workers" not in err
