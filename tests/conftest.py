@@ -5,17 +5,18 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Two devices, so that a mistake in sharding shows in every test that jits. Without the passes of LLVM, which change
-# results by rounding alone, compiling for a CPU takes a quarter less; the kernels of a GPU come from LLVM too.
+# Two devices, so that a mistake in sharding shows in every test that jits. Without the passes of LLVM and the emitters
+# of fusions by MLIR, which change results by rounding alone, compiling for a CPU takes a third of the time; the kernels
+# of a GPU come from LLVM too.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=2"
-    + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
     * (os.environ["JAX_PLATFORMS"] == "cpu"),
 )
 # One cache for the tests and for the commands they start: compiling is most of their time.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "jaxtl-tests"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import pytest

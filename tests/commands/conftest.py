@@ -1,3 +1,7 @@
+import contextlib
+import fcntl
+import io
+import os
 import shutil
 
 import numpy as np
@@ -36,17 +40,60 @@ def draw(folder, count, start=0):
 
 
 @pytest.fixture(scope="session")
-def _pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    draw(folder / "train", 20)
-    draw(folder / "test", 6, start=100)
-    return folder
+def once(tmp_path_factory):
+    """Makes a folder by name once for all test processes; the other times it is the one that is there."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def get(name, make):
+        folder, done = root / "once" / name, root / "once" / f"{name}.done"
+        folder.parent.mkdir(exist_ok=True)
+        with open(folder.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                done.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def _pictures(once):
+    def make(folder):
+        draw(folder / "train", 20)
+        draw(folder / "test", 6, start=100)
+
+    return once("pictures", make)
 
 
 @pytest.fixture
 def pictures(_pictures, tmp_path):
     """A folder source with the splits train and test, to be spoilt at will."""
     return shutil.copytree(_pictures, tmp_path / "pictures")
+
+
+@pytest.fixture(scope="session")
+def trained(once, _pictures):
+    """Trains the tiny config with some flags once for all tests; gives a folder with `run` and `printed`."""
+
+    def get(name, *flags):
+        def make(folder):
+            folder.mkdir()
+            (folder / "tiny.py").write_text(CONFIG)
+            source = f"--config.data.source=folder:{_pictures}"
+            with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+                status = main(
+                    ["train", f"--config={folder / 'tiny.py'}", f"--workdir={folder / 'run'}", source, *flags]
+                )
+            assert (status, err.getvalue()) == (0, "")
+            (folder / "printed").write_text(out.getvalue())
+
+        return once(name, make)
+
+    return get
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,9 +13,8 @@ from jaxtl.checkpoints.manager import read_best
 
 
 @pytest.fixture
-def run(train, tmp_path):
-    train("--config.train.steps=8")
-    return tmp_path / "run"
+def run(trained, tmp_path):
+    return shutil.copytree(trained("plain") / "run", tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -11,15 +12,21 @@ from jaxtl.train import loop
 from jaxtl.trees import flatten
 
 
+@pytest.fixture
+def finished(trained, _pictures, tmp_path):
+    """A run that is over lies in `run`; gives the source that it was trained on."""
+    shutil.copytree(trained("plain") / "run", tmp_path / "run")
+    return f"folder:{_pictures}"
+
+
 def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_what_the_interface_promises(train, tmp_path):
-    status, out, err = train()
-    assert (status, err) == (0, "")
-    assert "6 examples of train (train[90%:]) serve as one" in out
-    run = tmp_path / "run"
+def test_a_run_leaves_what_the_interface_promises(trained):
+    folder = trained("plain")  # Its status is 0, and there is nothing that it complains of.
+    assert "6 examples of train (train[90%:]) serve as one" in (folder / "printed").read_text()
+    run = folder / "run"
     assert {path.name for path in run.iterdir()} == {
         "checkpoints",
         "config.json",
@@ -55,10 +62,9 @@ def test_a_run_leaves_what_the_interface_promises(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_started_again_a_finished_run_says_so_and_changes_nothing(train, tmp_path):
-    train()
+def test_started_again_a_finished_run_says_so_and_changes_nothing(train, finished, tmp_path):
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes(), (tmp_path / "run" / "results.json").read_bytes()
-    status, out, _ = train()
+    status, out, _ = train(source=finished)
     assert status == 0
     assert "finished already" in out
     assert before == (
@@ -81,21 +87,22 @@ def test_reader_processes_give_the_run_that_threads_give(train, tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(train, tmp_path):
-    train(workdir="a")
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(train, trained, tmp_path):
     train(workdir="b")
     train("--config.train.seed=1", workdir="c")
-    a, b, c = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in "abc")
+    a, b, c = (
+        (run / "metrics.jsonl").read_bytes() for run in (trained("plain") / "run", tmp_path / "b", tmp_path / "c")
+    )
     assert a == b
     assert a != c
 
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
-def test_head_only_moves_the_head_only(train, tmp_path, parallel):
-    first = train("--config.train.steps=4", workdir="first")
-    assert first[0] == 0
+def test_head_only_moves_the_head_only(train, trained, tmp_path, parallel):
+    first = trained("plain") / "run"
     status, out, err = train(
-        f"--config.model.weights=run:{tmp_path / 'first'}",
+        f"--config.model.weights=run:{first}",
+        "--config.train.steps=4",
         "--config.finetune.unfreeze=head",
         f"--config.train.parallel={parallel}",
         "--config.train.label_smoothing=0.1",
@@ -105,7 +112,7 @@ def test_head_only_moves_the_head_only(train, tmp_path, parallel):
     assert "kept: 3 classes" in out
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["parameters"]["trainable"] == 16 * 3 + 3
-    before = flatten(read_best(tmp_path / "first")[1]["params"])
+    before = flatten(read_best(first)[1]["params"])
     after = flatten(read_best(tmp_path / "run")[1]["params"])
     changed = [path for path in before if not np.array_equal(before[path], after[path])]
     assert sorted(changed) == ["head/bias", "head/kernel"]
@@ -179,9 +186,9 @@ def test_steps_that_are_left_out_have_lines_too(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_changed_config_on_the_same_workdir_is_refused(train):
-    train()
-    status, _, err = train("--config.train.seed=1", "--config.data.workers=1", "--config.data.reader=processes")
+def test_changed_config_on_the_same_workdir_is_refused(train, finished):
+    flags = ("--config.train.seed=1", "--config.data.workers=1", "--config.data.reader=processes")
+    status, _, err = train(*flags, source=finished)
     assert status == 1
     assert "train.seed: 0 -> 1" in err
     assert "workers" not in err

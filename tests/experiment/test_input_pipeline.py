@@ -1,5 +1,7 @@
 import itertools
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
@@ -35,11 +37,10 @@ def test_what_is_frozen_is_computed_once_where_nothing_changes(config, tmp_path,
     assert (features[0]["image"].shape, inputs.dummy["image"].shape) == ((8, 16), (8, 16))
     config.finetune.cache_features = "off"
     _, images = inputs_of(config, tmp_path)
+    apply = jax.jit(partial(experiment.model.module.apply, train=False, stop="block1"))
     for computed, batch in zip(features, images.batches(0), strict=False):
         np.testing.assert_array_equal(computed["label"], batch["label"])
-        whole = experiment.model.module.apply(
-            experiment.variables, batch["image"] / 127.5 - 1.0, train=False, stop="block1"
-        )
+        whole = apply(experiment.variables, batch["image"] / 127.5 - 1.0)
         np.testing.assert_allclose(computed["image"], whole, atol=1e-5)
 
 

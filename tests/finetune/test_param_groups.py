@@ -1,7 +1,5 @@
-import numpy as np
 import pytest
 
-from jaxtl import models
 from jaxtl.errors import UserError
 from jaxtl.finetune import param_groups
 from jaxtl.trees import nest
@@ -103,21 +101,3 @@ def test_partition_splits_and_joins():
     trainable, frozen = param_groups.partition(PARAMS, labels)
     assert sorted(trainable) == ["head/bias", "head/kernel"]
     assert nest({**trainable, **frozen}) == PARAMS
-
-
-@pytest.mark.parametrize("name", models.names())
-def test_every_model_covers_its_parameters_exactly_once(name):
-    import jax
-
-    model = models.build(name, num_classes=3)
-    size = model.image_size if hasattr(model, "image_size") else 32
-    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, size, size, 3), np.float32))
-    assignment = param_groups.assign(shapes["params"], model.groups())
-    names = [name for name, _ in model.groups()]
-    norms = param_groups.select(assignment, "norms")
-    scales = {path.removesuffix("scale") for path in assignment if path.endswith("scale")}
-    assert {path for path, label in norms.items() if label != param_groups.FROZEN} == {
-        path for path in assignment if path.removesuffix(path.split("/")[-1]) in scales
-    }
-    assert names[-1] == "head"
-    assert list(dict.fromkeys(assignment.values())) == names

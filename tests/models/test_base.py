@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxtl import models
+from jaxtl.finetune import param_groups
 from jaxtl.models.base import Model, image_channels, span
 from jaxtl.models.resize import resize_positions
 from jaxtl.pretrained.load import abstract_variables
@@ -29,31 +30,57 @@ SMALL = {
 }
 
 
-def _matches(path: str, groups) -> list[str]:
-    return [name for name, pattern in groups if re.match(rf"(?:{pattern})(?:/|$)", path)]
-
-
-# Two-digit numbers are where a pattern can go wrong; the other variants differ in width and depth alone.
-LARGE = ("vit_h14", "resnet101", "bit_r101x1", "resnet110_cifar")
+# Parameters with 1000 classes.
+PUBLISHED = {
+    "vit_ti16": 5_717_416,
+    "vit_s16": 22_050_664,
+    "vit_b32": 88_224_232,
+    "vit_h14": 632_045_800,
+    "deit_s16_distilled": 22_436_432,
+    "deit3_b16": 86_585_320,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet101": 44_549_160,
+    "bit_r101x1": 44_541_480,
+    "resnet50v2": 25_568_360,
+    "resnet20_cifar": 269_722 + 990 * 64 + 990,  # 269,722 with 10.
+}
+# Two-digit numbers are where a pattern can go wrong: of the published ones in all families but this.
+LONG = "resnet20_cifar:blocks=11,width=4"
 
 
 @pytest.mark.parametrize(
     "name",
     [
         *SMALL.values(),
-        *LARGE,
-        *(pytest.param(name, marks=pytest.mark.slow) for name in models.names() if name not in LARGE),
+        *PUBLISHED,
+        LONG,
+        # These differ from the others in width and depth alone.
+        *(pytest.param(name, marks=pytest.mark.slow) for name in models.names() if name not in PUBLISHED),
     ],
 )
-def test_every_leaf_is_in_exactly_one_group(name):
-    model = models.build(name, num_classes=3)
+def test_every_leaf_is_in_exactly_one_group_and_their_sizes_are_the_published_ones(name):
+    model = models.build(name, num_classes=1000)
     groups = model.groups()
-    assert groups[-1][0] == "head"
+    names = [name for name, _ in groups]
+    assert names[-1] == "head"
+    leaves = abstract_variables(model, model.image_size)
     owned = set()
-    for path in abstract_variables(model, model.image_size):
-        (owner,) = _matches(path.partition("/")[2], groups)
+    for path in leaves:
+        (owner,) = (name for name, pattern in groups if re.match(rf"(?:{pattern})(?:/|$)", path.partition("/")[2]))
         owned.add(owner)
-    assert owned == {name for name, _ in groups}
+    assert owned == set(names)
+
+    params = nest(leaves)["params"]
+    assignment = param_groups.assign(params, groups)
+    assert list(dict.fromkeys(assignment.values())) == names
+    norms = param_groups.select(assignment, "norms")
+    scales = {path.removesuffix("scale") for path in assignment if path.endswith("scale")}
+    assert {path for path, label in norms.items() if label != param_groups.FROZEN} == {
+        path for path in assignment if path.removesuffix(path.split("/")[-1]) in scales
+    }
+    if name in PUBLISHED:
+        assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("kind", SMALL)

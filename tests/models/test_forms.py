@@ -18,8 +18,9 @@ KERAS = "resnet50v2:stages=1-1,width=8"
     [
         pytest.param(VIT, 32, marks=pytest.mark.gpu),
         (VIT + ",layer_scale=true,qkv_bias=false,pool=mean,gelu=tanh", 32),
-        (VIT + ",registers=2", 32),
-        pytest.param(RESNET, 64, marks=pytest.mark.gpu),
+        pytest.param(VIT + ",registers=2", 32, marks=pytest.mark.slow),
+        # Two others have its parts.
+        pytest.param(RESNET, 64, marks=[pytest.mark.gpu, pytest.mark.slow]),
         # 33 pixels do not come in blocks of two.
         (RESNET, 33),
         (RESNET + ",deep_stem=true,average_shortcut=true,stride_first=true,conv_bias=true", 32),

@@ -1,5 +1,7 @@
 """The key sets of the published sizes, by shapes alone: nothing is downloaded, nothing allocated."""
 
+from functools import cache
+
 import google_references as google
 import numpy as np
 import pytest
@@ -116,15 +118,26 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@cache
+def _ours(name: str):
+    model = models.build(name, num_classes=1000)
+    return abstract_variables(model, model.image_size)
+
+
+# ViT-B in the same names is as telling.
+DEEPER = ("transformers ViT-L/16", "Google ViT-L/16")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case in DEEPER else ()) for case in CASES]
+)
 def test_full_size_key_sets(case):
     name, count, make = CASES[case]
     theirs = make()
     family, key_mapping = rename.recognise(theirs)
     plan = rename.plan(theirs, key_mapping)
     assert not plan.unknown
-    model = models.build(name, num_classes=1000)
-    leaves = abstract_variables(model, model.image_size)
+    leaves = _ours(name)
     assert plan.shapes(theirs) == {path: leaf.shape for path, leaf in leaves.items()}
     assert sum(leaf.size for path, leaf in leaves.items() if path.startswith("params/")) == count
     # The names tell what shapes do not: that the shortcuts of a ResNet-D are averaged.

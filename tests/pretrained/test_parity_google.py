@@ -16,15 +16,14 @@ def test_google_vision_transformer(pre_logits, tmp_path):
     path = tmp_path / "vit.npz"
     np.savez(path, **draw.arrays)
     assert pretrained.open_weights(str(path)).unseen == {"epsilon": 1e-6, "gelu": "tanh"}
-    for size in (32, 48):
-        model, variables = load(path, num_classes=5, image_size=size)
-        batch = images(size)
-        positions = np.asarray(variables["params"]["pos_embed"])
-        resized = draw.arrays | {"Transformer/posembed_input/pos_embedding": positions}
-        middle, logits = outputs(model, variables, batch, after="block1")
-        expected_middle, expected = google.vit(resized, batch)
-        same(logits, expected)
-        same(middle, expected_middle)
+    model, variables = load(path, num_classes=5, image_size=48)
+    batch = images(48)
+    positions = np.asarray(variables["params"]["pos_embed"])
+    resized = draw.arrays | {"Transformer/posembed_input/pos_embedding": positions}
+    middle, logits = outputs(model, variables, batch, after="block1")
+    expected_middle, expected = google.vit(resized, batch)
+    same(logits, expected)
+    same(middle, expected_middle)
 
 
 @pytest.mark.parametrize(
@@ -49,15 +48,14 @@ def test_google_hybrid(stages, tmp_path):
     google.draw_transformer(draw, 192, 3, 3, classes=5, pre_logits=0)
     path = tmp_path / "hybrid.npz"
     np.savez(path, **draw.arrays)
-    for size in (64, 96):
-        model, variables = load(path, num_classes=5, image_size=size)
-        batch = images(size)
-        positions = np.asarray(variables["params"]["pos_embed"])
-        resized = draw.arrays | {"Transformer/posembed_input/pos_embedding": positions}
-        middle, logits = outputs(model, variables, batch, after=f"layer{len(stages)}.{stages[-1] - 1}")
-        expected_middle, _, expected = google.hybrid(resized, batch, stages)
-        same(logits, expected)
-        same(middle, expected_middle)
+    model, variables = load(path, num_classes=5, image_size=96)
+    batch = images(96)
+    positions = np.asarray(variables["params"]["pos_embed"])
+    resized = draw.arrays | {"Transformer/posembed_input/pos_embedding": positions}
+    middle, logits = outputs(model, variables, batch, after=f"layer{len(stages)}.{stages[-1] - 1}")
+    expected_middle, _, expected = google.hybrid(resized, batch, stages)
+    same(logits, expected)
+    same(middle, expected_middle)
 
 
 def test_google_bit(tmp_path):
@@ -66,10 +64,9 @@ def test_google_bit(tmp_path):
     google.draw_bit(draw, stages, 32, classes=5)
     path = tmp_path / "BiT-M-R.npz"
     np.savez(path, **draw.arrays)
-    for size in (64, 50):
-        model, variables = load(path, num_classes=5, image_size=size)
-        batch = images(size)
-        middle, logits = outputs(model, variables, batch, after="layer2.0")
-        expected_middle, expected = google.bit(draw.arrays, batch, stages)
-        same(logits, expected)
-        same(middle, expected_middle)
+    model, variables = load(path, num_classes=5, image_size=50)
+    batch = images(50)
+    middle, logits = outputs(model, variables, batch, after="layer2.0")
+    expected_middle, expected = google.bit(draw.arrays, batch, stages)
+    same(logits, expected)
+    same(middle, expected_middle)

@@ -24,7 +24,7 @@ from jaxtl.train.state import TrainState
 from jaxtl.train.step import StepOptions, train_step
 from jaxtl.trees import flatten, nest
 
-FAMILIES = {"vit_petals:depth=3,width=16,heads=2,patch=8": 16, "resnet20_cifar": 16}
+FAMILIES = {"vit_petals:depth=3,width=16,heads=2,patch=8": 16, "resnet20_cifar:blocks=1,width=8": 16}
 ALL_ON = {"clip_norm": 1.0, "accumulate": 2, "skip_nonfinite": True, "ema_decay": 0.9}
 
 

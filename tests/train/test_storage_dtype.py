@@ -22,7 +22,7 @@ BATCH = {"image": IMAGES, "label": np.arange(4, dtype=np.int32) % 3}
 
 def build(name, dtype=jnp.bfloat16, **options):
     model = models.build(name, num_classes=3, image_size=16, options=models.ModelOptions(dtype=dtype, **options))
-    return model, model.init(jax.random.key(0), IMAGES)
+    return model, jax.jit(model.init)(jax.random.key(0), IMAGES)
 
 
 def rounded(model, variables):
