@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 
 from jaxtl.commands import flags
 from jaxtl.config import to_dict
-from jaxtl.errors import UserError
 from jaxtl.evaluate.metrics import compute_metrics, headline
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.attention import with_fastest_attention
@@ -28,11 +27,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Evaluates config.model.weights on config.data.source; returns what results.json holds."""
     started = time.perf_counter()
     files.open_workdir(workdir)
-    if (workdir / "checkpoints").exists():
-        raise UserError(
-            f"--workdir={workdir} is that of a run, whose results.json must stay: give another folder "
-            f"(to evaluate that run, add --config.model.weights=run:{workdir})."
-        )
+    files.refuse_run(workdir, f"to evaluate that run, add --config.model.weights=run:{workdir}")
     experiment = build(config, purpose="evaluate")
     model, dataset, load_report = experiment.model, experiment.splits.test, experiment.load_report
     assert dataset is not None

@@ -36,6 +36,7 @@ def run(config: ConfigDict, workdir: Path, *, per_group: bool = False) -> dict[s
     """Probes the features before the head, or of every group; returns what probe.json holds."""
     started = time.perf_counter()
     files.open_workdir(workdir)
+    files.refuse_run(workdir, f"to probe its weights, add --config.model.weights=run:{workdir}")
     experiment = build(config, purpose="features")
     model, splits, count = experiment.model, experiment.splits, len(experiment.splits.train.classes)
     assert splits.test is not None

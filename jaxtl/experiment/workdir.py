@@ -59,6 +59,12 @@ def open_workdir(workdir: Path) -> list[Path]:
     return made
 
 
+def refuse_run(workdir: Path, advice: str) -> None:
+    """Raises a UserError if the workdir is that of a run, whose config.json and results.json must stay."""
+    if (workdir / "checkpoints").exists():
+        raise UserError(f"--workdir={workdir} is that of a run, whose files must stay: give another folder ({advice}).")
+
+
 def discard(workdir: Path, made: list[Path]) -> None:
     """Takes folders away again that `open_workdir` made for a run that never began, unless something is in them."""
     if not made or not processes.is_main():

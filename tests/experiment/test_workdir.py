@@ -92,3 +92,10 @@ def test_a_missing_or_broken_file_is_an_error(tmp_path):
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(UserError, match=r"model.json cannot be read"):
         files.read_json(tmp_path / "model.json")
+
+
+def test_what_is_no_run_does_not_write_into_one(tmp_path):
+    files.refuse_run(tmp_path, "more")
+    begun(tmp_path)
+    with pytest.raises(UserError, match=r"is that of a run, whose files must stay: give another folder \(more\)"):
+        files.refuse_run(tmp_path, "more")
