@@ -120,14 +120,14 @@ def on_all_processes(check: Callable[[], None]) -> None:
     Raises:
       UserError: it raised one in some process; the others would otherwise wait for that one for ever.
     """
-    if not is_multiprocess():
-        return check()
-    problem = ""
+    own: UserError | None = None
     try:
         check()
     except UserError as error:
-        problem = str(error)
-    problems = gather(problem)
+        own = error
+    problems = gather(str(own or ""))
+    if own is not None and len(problems) == 1:
+        raise own
     if any(problems):
         raise UserError("\n".join(f"process {number}: {text}" for number, text in enumerate(problems) if text))
 

@@ -86,7 +86,7 @@ def test_wrong_values(train, flag, fragment):
 def test_a_rule_that_cuts_one_block_of_a_stack_only(train):
     flags = ("--config.model.name=vit_petals:depth=4,width=16,heads=2,patch=8", "--config.model.scan=True")
     rules = "--config.train.sharding={'params/block1/mlp/fc1/kernel':('fsdp',)}"
-    check(train(*flags, rules), "cut params/block0/mlp/fc1/kernel and params/block1/mlp/fc1/kernel in different ways")
+    check(train(*flags, rules), "shard params/block0/mlp/fc1/kernel and params/block1/mlp/fc1/kernel in different ways")
 
 
 def test_missing_weight_file(train, tmp_path):

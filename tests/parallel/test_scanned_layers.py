@@ -68,5 +68,5 @@ def test_a_stack_is_cut_as_each_of_its_blocks_would_be():
     mesh_lib.check_rules(shapes, mesh, rules)
     found = jax.tree.map(lambda x: tuple(x.spec), mesh_lib.of_state(shapes, mesh, rules))
     assert found == {"params": {"block1-2": {"kernel": (None, "fsdp", None), "bias": ()}}}
-    with pytest.raises(UserError, match="cut params/block1/kernel and params/block2/kernel in different ways"):
+    with pytest.raises(UserError, match="shard params/block1/kernel and params/block2/kernel in different ways"):
         mesh_lib.of_state(shapes, mesh, {"block2/kernel": ("fsdp", None)})

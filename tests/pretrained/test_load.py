@@ -88,7 +88,7 @@ def test_the_passport_is_known_without_reading_an_array(source):
         ),
         (7, "auto", None, "new: the weights have 5 classes, 7 are wanted"),
         (5, "new", CLASSES, "new: as asked"),
-        (0, "auto", None, "cut: the model is built without one"),
+        (0, "auto", None, "dropped: the model is built without one"),
     ],
 )
 def test_the_head_is_kept_where_the_classes_are_the_same(source, num_classes, head, classes, decision):

@@ -142,7 +142,7 @@ def test_what_is_exempt_from_weight_decay_stays_to_the_bit():
 def test_a_rule_fits_a_whole_path_and_all_blocks_of_a_stack():
     shapes = {"block0-1": {"table": jnp.zeros((2, 3, 4))}, "pos_embed": jnp.zeros((3, 4))}
     assert decays(shapes, ["block0", "embed"]) == {"block0-1": {"table": True}, "pos_embed": True}
-    with pytest.raises(ValueError, match=r"fits block1/table, but not all blocks of the stack block0-1"):
+    with pytest.raises(ValueError, match=r"fits block1/table, but not all of the scanned layers block0-1"):
         decays(shapes, ["block1/.*"])
 
 
