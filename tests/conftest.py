@@ -1,5 +1,6 @@
 """Settings every test runs under, and the place where the shared material may lie."""
 
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -11,7 +12,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=2"
-    + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+    + (
+        " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        # Later versions have no other emitters, and end at flags that they do not know.
+        + " --xla_cpu_use_fusion_emitters=false" * importlib.metadata.version("jaxlib").startswith("0.10.")
+    )
     * (os.environ["JAX_PLATFORMS"] == "cpu"),
 )
 # One cache for the tests and for the commands they start: compiling is most of their time.
