@@ -6,7 +6,8 @@
     python -m jaxtl.main --config=configs/vit_flowers.py:demo --workdir=runs/demo
 
 "" and b32_384 fine-tune a ViT-B pretrained on ImageNet-21k at 384 pixels, with SGD (https://arxiv.org/abs/2010.11929,
-which reports 99.4 % for it); both want an accelerator, and `prepare` first. They have not been run here: no figure yet.
+which reports 99.4 % for it); both want an accelerator, and `prepare` first. They have not been run here: no accuracy
+yet.
 
 ti16 is DeiT-Tiny with everything trainable, or with --config.finetune.unfreeze=head with the head alone.
 Measured on 12 classes of photographs (720 to train on, 240 to test), seeds 0, 1 and 2: everything 95.8, 98.8 and

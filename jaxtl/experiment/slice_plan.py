@@ -158,7 +158,7 @@ def compile_step(config: ConfigDict, devices: Sequence[Any], *, own: bool) -> Pr
     Args:
       config: the config; the blocks of the model are compiled one by one, since a loop's body would be counted once.
       devices: to compile for.
-      own: whether they are the chips themselves, so that their compiler tells what memory is moved and held.
+      own: whether they are the chips themselves, so that their compiler tells HBM traffic and peak memory.
     """
     config = config.copy_and_resolve_references()
     config.model.scan = False

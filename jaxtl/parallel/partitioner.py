@@ -127,8 +127,8 @@ def _over_leaves(step: Function, like: Leaves) -> Function:
 def _keeping_rows(step: Function, rows: NamedSharding) -> Function:
     """Returns a step in which what Linen modules make of a batch lies where its rows lie.
 
-    Left to itself, the compiler may leave a kernel in its parts, and have the devices exchange the rows of all of them
-    instead: that grows with the batch. Modules map [B, ...] to [B, ...], where B is what the outermost is called with,
+    Left to itself, the compiler may leave a kernel in its parts, and send the rows of all devices around instead: that
+    grows with the batch. Modules map [B, ...] to [B, ...], where B is what the outermost is called with,
     or rows [B * N, ...] to such rows, as the blocks of a ViT do on a GPU.
     """
     batches: list[int] = []

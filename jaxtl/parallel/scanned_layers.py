@@ -1,8 +1,8 @@
-"""Stacks: parameters of neighbouring blocks that are alike, kept together with an axis for the blocks in front.
+"""Scanned layers: parameters of neighbouring blocks that are alike, stacked with an axis for the blocks in front.
 
-A loop over the blocks takes a stack as it is, so that neither compiling nor the number of an optimizer's operations
-depends on how many blocks there are. In a tree of parameters a stack takes the place of its blocks, under the name of
-the first and the number of the last: "block0-10". No module of a model here is called so.
+A loop over the blocks takes such a stack as it is, so that neither compiling nor the number of an optimizer's
+operations depends on how many blocks there are. In a tree of parameters a stack takes the place of its blocks, under
+the name of the first and the number of the last: "block0-10". No module of a model here is called so.
 
 A model that runs neighbouring blocks as a loop asks `loop_key` which of them may share one, and whoever applies it may
 answer with `separating_loops`: differentiation of some blocks only, for instance, splits a loop, since in one loop all

@@ -1,6 +1,6 @@
 """How long a step would take on a slice of chips, and how well it scales: from a compiled program and stated speeds.
 
-A step computes, and it exchanges. Computing takes as long as the slower of two: the FLOP at a stated share of the
+A step computes and communicates. Computing takes as long as the slower of two: the FLOP at a stated share of the
 chip's peak, and the bytes that the program moves at the memory's full speed. A collective takes the bytes that the best
 known algorithms send, at the stated speed of the links, and a delay for every neighbour that it passes. Collectives
 that the program does not wait for go on during the backward pass, two thirds of the computing. Compilers and their

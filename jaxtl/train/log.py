@@ -82,7 +82,7 @@ class Screen:
         self._start, self._total = start, total
         self._bar = None
         if sys.stderr.isatty() and processes.is_main():
-            # Images, not steps: the rate that the bar shows is then the figure people compare.
+            # Images, not steps: the rate that the bar shows is then the number people compare.
             self._bar = tqdm.tqdm(total=total * batch_size, initial=start * batch_size, unit="img", dynamic_ncols=True)
         self._batch_size = batch_size
 

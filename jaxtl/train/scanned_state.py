@@ -73,7 +73,7 @@ def with_scanned(partitioner: Partitioner, scanned: Sequence[str]) -> Partitione
     """Returns a partitioner that keeps blocks stacked on the devices, and gives them back one by one.
 
     Args:
-      partitioner: what puts and gets whole trees: states, or dicts with "params".
+      partitioner: what shards and gathers whole trees: states, or dicts with "params".
       scanned: names of stacks; without any, the partitioner stays as it is.
     """
     if not scanned:

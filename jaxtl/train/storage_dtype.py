@@ -73,7 +73,7 @@ def with_cast_frozen(partitioner: Partitioner, params: Params, paths: set[str]) 
     """Returns a partitioner that puts frozen parameters on the devices in bfloat16, and gives back the originals.
 
     Args:
-      partitioner: what puts and gets whole trees: states, or dicts with "params".
+      partitioner: what shards and gathers whole trees: states, or dicts with "params".
       params: the originals; a copy of those at `paths` stays in the memory of the host.
       paths: of parameters that are frozen in every stage, and rounded (see `rounded_leaves`).
     """
