@@ -105,9 +105,9 @@ def test_other_versions_on_some_host_are_named_by_all(begin, tmp_path):
         "import importlib.metadata as m\nversion = m.version\n"
         "m.version = lambda name: '0.9.9' if name == 'jax' else version(name)\n"
     )
-    shutil.copytree(Path(processes_lib.__file__).parent, changed / "jaxtl")
+    shutil.copytree(Path(processes_lib.__file__).parents[1], changed / "jaxtl")
     with (changed / "jaxtl" / "errors.py").open("a") as file:
-        file.write("# Mended on this machine only.\n")
+        file.write("# Fixed on this machine only.\n")
     paths = [str(ROOT), f"{other}:{ROOT}", str(changed)]
     started = begin("run", 3, environment_of=lambda number: {"PYTHONPATH": paths[number], "PYTHONSAFEPATH": "1"})
     statuses, _, errors = finish(started)
