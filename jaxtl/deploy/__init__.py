@@ -1,0 +1,1 @@
+"""Taking a fine-tuned model into use: predictions and exports."""

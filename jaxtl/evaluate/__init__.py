@@ -1,0 +1,1 @@
+"""How good it is: accumulators over batches, then metrics; probes of frozen features."""

@@ -1,0 +1,1 @@
+"""The step and its parts, and the loop around it."""
