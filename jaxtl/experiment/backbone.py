@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxtl import data
-from jaxtl.data.loader import Batch, EvalView
+from jaxtl.data.loader import Batch
 from jaxtl.data.normalize import normalize
 from jaxtl.experiment import options
 from jaxtl.experiment.build import Experiment
@@ -30,19 +30,12 @@ class Backbone:
     batch_size: int
     shape: tuple[int, ...]
     dtype: Any
-    view: EvalView
-    reading: data.Reading
+    image_batches: Callable[[data.Dataset], Iterator[Batch]]
 
     @property
     def bytes_per_image(self) -> int:
         """The size of the features of one image in one view."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
-
-    def image_batches(self, dataset: data.Dataset) -> Iterator[Batch]:
-        """Yields the images as evaluation sees them, in batches of the backbone's size."""
-        return data.eval_batches(
-            dataset, batch_size=self.batch_size, view=self.view, shard=options.shard(), reading=self.reading
-        )
 
     def batches(self, dataset: data.Dataset) -> Iterator[Batch]:
         """Yields what the part after the backbone evaluates on, without keeping it."""
@@ -79,8 +72,7 @@ def make_backbone(experiment: Experiment, stop: str) -> Backbone:
         batch_size=batch_size,
         shape=out.shape[1:],
         dtype=out.dtype,
-        view=functools.partial(data.eval_view, pixels=model.pixels),
-        reading=options.reading(experiment.config),
+        image_batches=options.evaluation_batches(experiment.config, model.pixels),
     )
 
 
@@ -107,7 +99,7 @@ def stored_features(
                 view=data.RandomView(model.pixels, augmentation) if views > 1 else data.FixedView(model.pixels),
                 shard=options.shard(),
                 min_side=min_side,
-                reading=backbone.reading,
+                reading=options.reading(config),
             )
             row = compute(drawn, write, count=len(splits.train), first=row)
         compute(backbone.image_batches(splits.val), write, count=len(splits.val), first=row)

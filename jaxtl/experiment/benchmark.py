@@ -46,8 +46,8 @@ def build_for_bench(config: ConfigDict, workdir: Path, source: str) -> tuple[Exp
 def _synthetic(config: ConfigDict) -> tuple[Experiment, Inputs]:
     partitioner = options.partitioner(config)
     check_devices(config.train.batch_size, partitioner, "train.batch_size")
-    outline = build(config, abstract=True, weights_optional=True)
-    experiment = with_fastest_attention(dataclasses.replace(outline, partitioner=partitioner))
+    abstract = build(config, abstract=True, weights_optional=True)
+    experiment = with_fastest_attention(dataclasses.replace(abstract, partitioner=partitioner))
     model = experiment.model
     # Products of other numbers take as long.
     variables = pretrained.initialise(model.module, jax.random.key(config.train.seed), model.pixels.size)

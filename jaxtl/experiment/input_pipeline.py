@@ -163,20 +163,12 @@ def read_images(experiment: Experiment) -> Inputs:
 def compile_image_evaluator(experiment: Experiment, variables: Any) -> Evaluator:
     """Compiles the evaluation of the whole model on images, for variables on the devices."""
     config, model = experiment.config, experiment.model
-    batch_size = options.eval_batch_size(config)
-    batches = functools.partial(
-        data.eval_batches,
-        batch_size=batch_size,
-        view=functools.partial(data.eval_view, pixels=model.pixels),
-        shard=options.shard(),
-        reading=options.reading(config),
-    )
     return compile_evaluator(
         model.module,
         variables,
         experiment.partitioner,
-        batches=batches,
-        dummy=dummy_batch(model.pixels.size, batch_size),
+        batches=options.evaluation_batches(config, model.pixels),
+        dummy=dummy_batch(model.pixels.size, options.eval_batch_size(config)),
         loss_fn=experiment.eval_loss,
         prepare=model.normalize,
     )

@@ -96,9 +96,10 @@ def make_model(config: ConfigDict, opened: pretrained.Weights | None, classes: t
       UserError: neither weights nor config say how pixels must be prepared, or "auto" has nothing to go by.
     """
     name = config.model.name
-    if name == "auto" and (opened is None or not opened.model):
-        raise UserError('model.name is "auto", but the weights do not say what they are: give the name.')
-    name = name if opened is None else pretrained.resolve_model(opened, name)
+    if opened is not None:
+        name = pretrained.resolve_model(opened, name)
+    elif name == "auto":
+        raise UserError('model.name is "auto", but there are no weights to say what it is: give the name.')
     known = None if opened is None else opened.pixels
     size = config.model.image_size or (known.size if known else models.native_size(name))
     pixels = preprocessing.resolve_pixels(

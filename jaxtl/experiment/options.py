@@ -1,14 +1,17 @@
 """From the sections of a config to the options that the folders above take: each key is read here, once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from jaxtl.data import Augmentation, Reading
+from jaxtl.data import Augmentation, Dataset, Reading, eval_batches, eval_view
+from jaxtl.data.loader import Batch
 from jaxtl.parallel.partitioner import Partitioner, make_partitioner
+from jaxtl.preprocessing import Pixels
 from jaxtl.train.optimizer import OptimizerOptions, Schedule
 from jaxtl.train.step import StepOptions
 
@@ -53,6 +56,17 @@ def partitioner(config: ConfigDict, name: str = "") -> Partitioner:
 def eval_batch_size(config: ConfigDict) -> int:
     """Returns the rows of a global batch in evaluation."""
     return config.eval.batch_size or config.train.batch_size
+
+
+def evaluation_batches(config: ConfigDict, pixels: Pixels) -> Callable[[Dataset], Iterator[Batch]]:
+    """Returns data set -> this host's rows of its batches, images as evaluation sees them."""
+    return partial(
+        eval_batches,
+        batch_size=eval_batch_size(config),
+        view=partial(eval_view, pixels=pixels),
+        shard=shard(),
+        reading=reading(config),
+    )
 
 
 def shard() -> tuple[int, int]:

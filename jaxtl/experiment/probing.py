@@ -1,21 +1,20 @@
 """The outputs of every group of a model, for probes of how far frozen features carry."""
 
-import functools
 import itertools
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxtl import data
 from jaxtl.data.normalize import normalize
 from jaxtl.evaluate.probe import Split, compile_linear
 from jaxtl.experiment import options
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.model import Model
 from jaxtl.experiment.steps import dummy_batch
+from jaxtl.parallel.background import in_background
 from jaxtl.parallel.fetch import one_behind
 
 
@@ -46,10 +45,7 @@ def begin_compiling(
         for width in widths:
             compile_linear(count, width, num_classes)
 
-    pool = ThreadPoolExecutor(1, thread_name_prefix="jaxtl-probe")
-    future = pool.submit(compile_all)
-    pool.shutdown(wait=False)
-    return future
+    return in_background(compile_all)
 
 
 def probe_splits(experiment: Experiment, forward: Callable[..., dict[str, jax.Array]]) -> dict[str, tuple[Split, ...]]:
@@ -64,13 +60,7 @@ def probe_splits(experiment: Experiment, forward: Callable[..., dict[str, jax.Ar
     on_devices = partitioner.shard_state(experiment.variables)
     dummy = partitioner.shard_batch(dummy_batch(model.pixels.size, batch_size))["image"]
     compiled = partitioner.compile(forward, on_devices, dummy)
-    batches = functools.partial(
-        data.eval_batches,
-        batch_size=batch_size,
-        view=functools.partial(data.eval_view, pixels=model.pixels),
-        shard=options.shard(),
-        reading=options.reading(config),
-    )
+    batches = options.evaluation_batches(config, model.pixels)
     splits: dict[str, list[Split]] = {}
     for dataset in (experiment.splits.train, experiment.splits.val, experiment.splits.test):
         assert dataset is not None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from jaxtl import data, pretrained
@@ -25,13 +26,15 @@ def start_run(experiment: Experiment, workdir: Path) -> Experiment:
     """
     _check_shapes(experiment)
     experiment = shard_states(experiment)
-    if files.is_of_earlier_version(workdir):
-        print("the run began with an earlier version; from here on weight decay spares position embeddings and tokens")
     files.claim(workdir, experiment.config)
+    began = files.began_sparing(workdir)
+    if began is not None:  # A run goes on as it began.
+        experiment = replace(experiment, plan=replace(experiment.plan, no_weight_decay=began))
     experiment = load_into_memory(experiment)
     model, plan, splits, report = experiment.model, experiment.plan, experiment.splits, experiment.load_report
     files.claim_inputs(workdir, _digests(splits, report))
     files.write_json(workdir / "model.json", model.facts())
+    files.write_json(workdir / "weight_decay.json", {"spares": plan.no_weight_decay})
     if report is not None:
         files.write_json(workdir / "weights.json", report.to_json())
         print(report.table())

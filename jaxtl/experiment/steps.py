@@ -2,9 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.training_plan import Plan
 from jaxtl.finetune.param_groups import FROZEN
 from jaxtl.finetune.stages import Stage
+from jaxtl.parallel.background import in_background
 from jaxtl.parallel.scanned_layers import unstack_layers
 from jaxtl.profiling.cost import Cost, model_gflop, reference_cost, step_cost
 from jaxtl.train import ema, loss_scaling
@@ -27,7 +28,6 @@ from jaxtl.train.step import train_step
 from jaxtl.train.storage_dtype import cast, rounded_leaves, with_cast_frozen
 from jaxtl.trees import flatten, nest
 
-T = TypeVar("T")
 Step = functools.partial[tuple[TrainState, dict[str, jax.Array]]]  # (state, batch) -> (state, scalars)
 
 
@@ -140,19 +140,12 @@ def begin_reference_cost(experiment: Experiment) -> Future[Cost]:
     """Starts counting what evaluation and full fine-tuning would cost, while the compiler works on the step."""
     model, size = experiment.model, experiment.model.pixels.size
     image = jax.ShapeDtypeStruct((experiment.config.train.batch_size, size, size, 3), jnp.float32)
-    return _begin(reference_cost, model.module, experiment.variables, experiment.plan.assignment, image)
+    return in_background(reference_cost, model.module, experiment.variables, experiment.plan.assignment, image)
 
 
 def begin_step_count(step: functools.partial[Any], state: TrainState, batch: Any) -> Future[float]:
     """Starts counting the GFLOP of a step, which takes a trace of its own, while the compiler works on it."""
-    return _begin(model_gflop, step, state, batch)
-
-
-def _begin(function: Callable[..., T], *arguments: Any) -> Future[T]:
-    pool = ThreadPoolExecutor(1, thread_name_prefix="jaxtl-cost")
-    future = pool.submit(function, *arguments)
-    pool.shutdown(wait=False)
-    return future
+    return in_background(model_gflop, step, state, batch)
 
 
 def stage_cost(experiment: Experiment, stage: Stage) -> str:

@@ -24,6 +24,7 @@ from jaxtl.train import loop
 from jaxtl.train.carry_over import carry_over
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.progress import Progress
+from jaxtl.train.saving import restore
 from jaxtl.train.state import TrainState
 
 
@@ -122,7 +123,7 @@ def _restore(experiment: Experiment, workdir: Path, checkpoints: Checkpoints) ->
         stage = stage_of(plan.stages, step)
         return steps.make_state(experiment, stage, plan.make_optimizer(stage))
 
-    state, progress = loop.restore(checkpoints, fresh) or (fresh(0), Progress())
+    state, progress = restore(checkpoints, fresh) or (fresh(0), Progress())
     for problem in checkpoints.problems:
         print(f"{problem}; the one before it is taken")
     if checkpoints.steps() == [] and (workdir / "metrics.jsonl").exists():

@@ -69,7 +69,7 @@ def discard(workdir: Path, made: list[Path]) -> None:
     """Takes folders away again that `open_workdir` made for a run that never began, unless something is in them."""
     if not made or not processes.is_main():
         return
-    for name in ("config.json", "inputs.json", "model.json", "weights.json", "attention.json"):
+    for name in ("config.json", "inputs.json", "model.json", "weights.json", "attention.json", "weight_decay.json"):
         (workdir / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         for folder in made:
@@ -130,14 +130,6 @@ def claim_inputs(workdir: Path, inputs: Mapping[str, str]) -> None:
         write_json(path, inputs)
 
 
-def is_of_earlier_version(workdir: Path) -> bool:
-    """Tells whether a run has trained there with a version that lacked keys of today's config."""
-    path = workdir / "config.json"
-    if not (has_checkpoints(workdir) and path.exists()):
-        return False
-    return bool(set(config_lib.flat(config_lib.default())) - set(config_lib.flat(read_json(path))))
-
-
 def _has_digested_weights(workdir: Path) -> bool:
     # A finished run reads no weights any more, so none would be compared.
     path = workdir / "inputs.json"
@@ -157,6 +149,17 @@ def began_with_attention(workdir: Path) -> tuple[str, str]:
     path = workdir / "attention.json"
     began = read_json(path) if path.exists() else {"form": "auto", "device": ""}
     return began["form"], began["device"]
+
+
+def began_sparing(workdir: Path) -> tuple[str, ...] | None:
+    """Returns what weight decay leaves alone in the run, as regexes of paths; None before its first checkpoint.
+
+    Runs that noted nothing began when it spared no parameter by name.
+    """
+    path = workdir / "weight_decay.json"
+    if not has_checkpoints(workdir):
+        return None
+    return tuple(read_json(path)["spares"]) if path.exists() else ()
 
 
 def run_config(workdir: Path) -> ConfigDict:

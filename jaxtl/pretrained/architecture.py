@@ -15,10 +15,27 @@ from jaxtl.models import families, names
 _RESNET_LIKE = re.compile(r"[a-z0-9]*res(?:net|next|nest)[a-z0-9]*")
 _TIMM_VIT = re.compile(r"[a-z0-9]*(?:vit|deit|beit)[a-z0-9]*_[a-z0-9_]*patch\d+")
 # Parts of file names by which the models of timm differ whose first part is that of a plain one.
-_CHANGED = {
-    *("aa", "blur", "clip", "cr", "eca", "evos", "frn", "gap", "gn", "ibn", "quickgelu", "relpos", "se", "siglip"),
-    *("siglip2", "srelpos", "wide"),
-}
+_CHANGED = frozenset(
+    [
+        "aa",
+        "blur",
+        "clip",
+        "cr",
+        "eca",
+        "evos",
+        "frn",
+        "gap",
+        "gn",
+        "ibn",
+        "quickgelu",
+        "relpos",
+        "se",
+        "siglip",
+        "siglip2",
+        "srelpos",
+        "wide",
+    ]
+)
 
 _TELLTALES = (
     (r"(?:.*\.)?layers\.\d+\.blocks\..*relative_position_bias_table", "Swin Transformer"),

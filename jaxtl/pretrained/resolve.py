@@ -23,18 +23,14 @@ def resolve_model(weights: Weights, name: str) -> str:
     """
     if name == "auto":
         if not weights.model:
-            raise UserError(f"{weights.location} does not say of which model it is: give the name of the model.")
+            raise UserError(f"{weights.location} does not say of which model it is: give its name", arguments=["model"])
         return weights.model
     settled = ",".join(f"{key}={format_value(value)}" for key, value in _settled(weights, name).items())
     return name + ("," if ":" in name else ":") * bool(settled) + settled
 
 
 def resolution_notes(weights: Weights, name: str) -> tuple[str, ...]:
-    """Says in which fields `resolve_model` differs from the model that the name alone stands for.
-
-    >>> resolution_notes(weights, "resnet50")  # doctest: +SKIP
-    ('stride_first=true, as the weights say: resnet50 alone has false',)
-    """
+    """Says in which fields `resolve_model` differs from the model that the name alone stands for, one line each."""
     if name in ("", "auto"):
         return ()
     alone = complete_fields(name)

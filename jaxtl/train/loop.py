@@ -1,6 +1,5 @@
 """The loop around the step: logs, evaluations, checkpoints, early stopping, and exact continuation."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +16,9 @@ from jaxtl.parallel.state_step import as_taken, tree_of
 from jaxtl.train import ema
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.progress import Progress
+from jaxtl.train.saving import save
 from jaxtl.train.state import Step, TrainState
-from jaxtl.trees import Params, Tree, flatten
+from jaxtl.trees import Params
 
 # So many steps without a finite gradient are no accident that the next batch fixes, nor a loss scale that is too large:
 # that takes at most 15 halvings.
@@ -170,55 +170,6 @@ def fit(
             progress.images += counted
         if stopping:
             leave()
-
-
-def save(checkpoints: Checkpoints, step: int, state: TrainState, progress: Progress, score: float | None) -> None:
-    """Starts writing a checkpoint of the state and the loop's progress; its variables are those that were better."""
-    if progress.averaged:
-        state = swap_ema(state)
-    checkpoints.save(step, state.variables, rest_of(state), progress.to_json(), score)
-
-
-def restore(checkpoints: Checkpoints, like: Callable[[int], TrainState]) -> tuple[TrainState, Progress] | None:
-    """Returns the newest checkpoint that is whole, or None; `like` tells shapes and structure at a step."""
-
-    def parts(step: int) -> tuple[Tree, Tree]:
-        state = like(step)
-        return state.variables, rest_of(state)
-
-    found = checkpoints.restore_latest(parts)
-    if found is None:
-        return None
-    _, variables, rest, host = found
-    progress = Progress(**host)
-    model_state = {name: tree for name, tree in variables.items() if name != "params"}
-    rng = jax.random.wrap_key_data(rest["rng"])
-    state = TrainState(
-        rest["step"],
-        variables["params"],
-        model_state,
-        rest["opt_state"],
-        rng,
-        rest.get("ema", {}),
-        rest.get("scaling", {}),
-    )
-    return (swap_ema(state) if progress.averaged else state), progress
-
-
-def rest_of(state: TrainState) -> dict[str, Any]:
-    """Returns what of a state is not variables, as arrays that a file can hold."""
-    rest = {"step": state.step, "opt_state": state.opt_state, "rng": jax.random.key_data(state.rng)}
-    optional = {"ema": state.ema, "scaling": state.scaling}
-    return rest | {key: tree for key, tree in optional.items() if tree}
-
-
-def swap_ema(state: TrainState) -> TrainState:
-    """Returns the state with what trains and its averages in each other's place."""
-    variables = flatten(state.variables)
-    average = {path: variables[path] for path in state.ema}
-    collections = ema.averaged(state.variables, state.ema)
-    params = collections.pop("params")
-    return dataclasses.replace(state, params=params, model_state=collections, ema=average)
 
 
 def _are_idle(pending: list[tuple[int, Mapping[str, jax.Array]]]) -> bool:

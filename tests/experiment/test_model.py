@@ -41,7 +41,7 @@ def test_auto_is_what_the_weights_say_and_needs_some(config, weights):
     name = config.model.name
     config.model.name = "auto"
     assert make_model(config, open_weights(config), CLASSES).name == name
-    with pytest.raises(UserError, match=r'model.name is "auto", but the weights do not say'):
+    with pytest.raises(UserError, match=r'model.name is "auto", but there are no weights to say what it is'):
         make_model(config, None, CLASSES)
 
 

@@ -58,9 +58,7 @@ def test_a_key_that_is_newer_than_the_run_had_its_default(tmp_path, config):
     values = to_dict(config)
     del values["train"]["patience"]
     (tmp_path / "config.json").write_text(json.dumps(values))
-    assert not files.is_of_earlier_version(tmp_path)
     begun(tmp_path)
-    assert files.is_of_earlier_version(tmp_path)
     files.claim(tmp_path, config)
     config.train.patience = 2
     with pytest.raises(UserError, match=r"train.patience: 0 -> 2"):
@@ -79,7 +77,11 @@ def test_inputs_are_those_that_the_run_began_with(tmp_path):
 def test_what_a_run_noted_is_read_back(tmp_path):
     assert files.began_cached(tmp_path) is None
     assert files.began_with_attention(tmp_path) == ("auto", "")
+    assert files.began_sparing(tmp_path) is None
     begun(tmp_path)
+    assert files.began_sparing(tmp_path) == ()
+    files.write_json(tmp_path / "weight_decay.json", {"spares": ["pos_embed"]})
+    assert files.began_sparing(tmp_path) == ("pos_embed",)
     files.write_json(tmp_path / "features.json", {"cached": True})
     files.write_json(tmp_path / "attention.json", {"form": "xla", "device": "H100"})
     assert files.began_cached(tmp_path) is True

@@ -13,8 +13,9 @@ import pytest
 from jaxtl.checkpoints.manager import Checkpoints
 from jaxtl.errors import Stopped
 from jaxtl.parallel.partitioner import make_partitioner
-from jaxtl.train.loop import Diverged, LoopOptions, Outputs, eval_steps, fit, restore
+from jaxtl.train.loop import Diverged, LoopOptions, Outputs, eval_steps, fit
 from jaxtl.train.progress import Progress
+from jaxtl.train.saving import restore
 from jaxtl.train.state import TrainState
 
 
