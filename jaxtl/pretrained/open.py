@@ -112,7 +112,7 @@ def open_weights(location: str, *, model: str = "", cache_dir: str = "") -> Weig
 
     Args:
       location: hf:org/name[@revision], https://..., gs://..., a path to a file or folder, or run:WORKDIR.
-      model: the name of the model that the user wants: it holds where the source does not say of which model it is,
+      model: the name of the model that the user wants: it holds where the source does not say which model it holds,
         and opens a source that says it is of one that is not supported.
       cache_dir: the folder for downloads; empty for the cache of huggingface_hub.
 

@@ -36,6 +36,7 @@ def test_a_run_leaves_what_the_interface_promises(trained):
         "features.json",
         "model.json",
         "results.json",
+        "weight_decay.json",
     }
     results = json.loads((run / "results.json").read_text())
     assert results["classes"] == ["blue", "green", "red"]

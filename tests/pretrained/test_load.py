@@ -219,7 +219,7 @@ def test_auto_needs_a_source_that_says_what_it_is(tmp_path):
     save_file(TimmViT("vit", width=80, heads=5).state_dict(), tmp_path / "model.safetensors")
     opened = pretrained.open_weights(str(tmp_path))
     assert opened.model == ""
-    with pytest.raises(UserError, match="does not say of which model it is: give the name of the model"):
+    with pytest.raises(UserError, match="does not say which model it holds: give the name of the model"):
         pretrained.resolve_model(opened, "auto")
 
 
