@@ -60,6 +60,7 @@ def test_logits_are_those_of_a_cpu(name, dtype, tolerance):
     assert_close(jax.device_get(found), jax.device_get(expected), tolerance)
 
 
+@pytest.mark.slow
 def test_every_form_of_attention_trains_alike():
     losses = []
     for form in FORMS:

@@ -23,7 +23,9 @@ def resolve_model(weights: Weights, name: str) -> str:
     """
     if name == "auto":
         if not weights.model:
-            raise UserError(f"{weights.location} does not say which model it holds: give the name of the model", arguments=["model"])
+            raise UserError(
+                f"{weights.location} does not say which model it holds: give the name of the model", arguments=["model"]
+            )
         return weights.model
     settled = ",".join(f"{key}={format_value(value)}" for key, value in _settled(weights, name).items())
     return name + ("," if ":" in name else ":") * bool(settled) + settled

@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(train, traine
     assert a != c
 
 
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("parallel", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_head_only_moves_the_head_only(train, trained, tmp_path, parallel):
     first = trained("plain") / "run"
     status, out, err = train(

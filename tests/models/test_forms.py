@@ -17,14 +17,18 @@ KERAS = "resnet50v2:stages=1-1,width=8"
     ("name", "size"),
     [
         pytest.param(VIT, 32, marks=pytest.mark.gpu),
-        (VIT + ",layer_scale=true,qkv_bias=false,pool=mean,gelu=tanh", 32),
+        pytest.param(VIT + ",layer_scale=true,qkv_bias=false,pool=mean,gelu=tanh", 32, marks=pytest.mark.slow),
         pytest.param(VIT + ",registers=2", 32, marks=pytest.mark.slow),
         # Two others have its parts.
         pytest.param(RESNET, 64, marks=[pytest.mark.gpu, pytest.mark.slow]),
         # 33 pixels do not come in blocks of two.
         (RESNET, 33),
-        (RESNET + ",deep_stem=true,average_shortcut=true,stride_first=true,conv_bias=true", 32),
-        ("resnet18:stages=1-1,width=8,remat=true", 32),
+        pytest.param(
+            RESNET + ",deep_stem=true,average_shortcut=true,stride_first=true,conv_bias=true",
+            32,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("resnet18:stages=1-1,width=8,remat=true", 32, marks=pytest.mark.slow),
         pytest.param(KERAS, 32, marks=pytest.mark.gpu),
         ("bit_r50x1:stages=1-1,width=32", 32),
         ("resnet20_cifar:blocks=1", 32),

@@ -42,8 +42,12 @@ def test_torchvision_vision_transformer(tmp_path):
 
 @pytest.mark.parametrize(
     ("bottleneck", "d"),
-    [(False, False), (True, False), (False, True), (True, True)],
-    ids=["torchvision_basic", "torchvision_bottleneck", "timm_d_basic", "timm_d_bottleneck"],
+    [
+        pytest.param(False, False, id="torchvision_basic"),
+        pytest.param(True, False, id="torchvision_bottleneck", marks=pytest.mark.slow),
+        pytest.param(False, True, id="timm_d_basic", marks=pytest.mark.slow),
+        pytest.param(True, True, id="timm_d_bottleneck"),
+    ],
 )
 def test_torchvision_resnet_and_timm_resnet_d(bottleneck, d, tmp_path):
     module = randomise(TorchResNet(bottleneck=bottleneck, d=d)).eval()

@@ -261,7 +261,7 @@ def test_vit_ti_at_batch_8():
     assert cost["full_gflop"] / cost["forward_gflop"] == pytest.approx(2.975, abs=1e-3)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("backend", ["cpu", "gpu", pytest.param("tpu", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FULL)
 def test_the_count_does_not_depend_on_the_backend(name, backend):
     # A CPU has a convolution with fewer products, and the others a function of their own for attention.

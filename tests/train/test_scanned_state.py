@@ -79,7 +79,12 @@ def parts(depth, unfreeze, stack, *, name="adamw", layer_decay=1.0, average=Fals
 @pytest.mark.parametrize(
     ("unfreeze", "options", "names"),
     [
-        ("all", {"layer_decay": 0.7, "clip_norm": 0.5, "average": True, "ema_decay": 0.5}, ["block0-3"]),
+        pytest.param(
+            "all",
+            {"layer_decay": 0.7, "clip_norm": 0.5, "average": True, "ema_decay": 0.5},
+            ["block0-3"],
+            marks=pytest.mark.slow,
+        ),
         ("2", {"name": "sgd"}, ["block0-2"]),
         pytest.param("3", {"name": "rmsprop", "accumulate": 2}, ["block0-1", "block2-3"], marks=pytest.mark.slow),
         pytest.param("biases", {"name": "sgd", "sam_rho": 0.05}, ["block0-3"], marks=pytest.mark.slow),

@@ -18,6 +18,8 @@ from jaxtl.train.step import StepOptions, train_step
 from jaxtl.trees import flatten, nest
 
 VIT = "vit_petals:depth=2,width=16,heads=2,patch=8"
+SMALL_VIT = "vit_petals:depth=3,width=32,heads=2,patch=16"
+SMALL_RESNET = "resnet20_cifar:blocks=1,width=8"
 
 
 def setup(model, images, table, unfreeze="all", name="sgd", learning_rate=0.1, **options):
@@ -156,10 +158,16 @@ def _host(tree):
     return jax.tree.map(np.asarray, tree)
 
 
+# One case of each family and of each cut; the others in the slow part.
 @pytest.mark.parametrize(
-    ("name", "size"), [("vit_petals:depth=3,width=32,heads=2,patch=16", 64), ("resnet20_cifar:blocks=1,width=8", 32)]
+    ("name", "size", "unfreeze"),
+    [
+        (SMALL_VIT, 64, "head"),
+        (SMALL_RESNET, 32, "1"),
+        pytest.param(SMALL_VIT, 64, "1", marks=pytest.mark.slow),
+        pytest.param(SMALL_RESNET, 32, "head", marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("unfreeze", ["head", "1"])
 def test_freezing_saves_the_backward_pass_whatever_reads_the_gradients(name, size, unfreeze):
     model = models.build(name, num_classes=5)
     data = {"image": jnp.zeros((8, size, size, 3)), "label": jnp.zeros(8, jnp.int32)}

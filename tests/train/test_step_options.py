@@ -24,7 +24,9 @@ from jaxtl.train.state import TrainState
 from jaxtl.train.step import StepOptions, train_step
 from jaxtl.trees import flatten, nest
 
-FAMILIES = {"vit_petals:depth=3,width=16,heads=2,patch=8": 16, "resnet20_cifar:blocks=1,width=8": 16}
+SMALL_VIT = "vit_petals:depth=3,width=16,heads=2,patch=8"
+SMALL_RESNET = "resnet20_cifar:blocks=1,width=8"
+FAMILIES = {SMALL_VIT: 16, SMALL_RESNET: 16}
 ALL_ON = {"clip_norm": 1.0, "accumulate": 2, "skip_nonfinite": True, "ema_decay": 0.9}
 
 
@@ -203,8 +205,16 @@ def test_the_average_follows_the_weights():
     }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("unfreeze", ["head", "1"])
+# One case of each family and of each cut; the others in the slow part.
+@pytest.mark.parametrize(
+    ("name", "unfreeze"),
+    [
+        (SMALL_VIT, "1"),
+        (SMALL_RESNET, "head"),
+        pytest.param(SMALL_VIT, "head", marks=pytest.mark.slow),
+        pytest.param(SMALL_RESNET, "1", marks=pytest.mark.slow),
+    ],
+)
 def test_freezing_saves_the_backward_pass_with_everything_switched_on(name, unfreeze):
     state, step = family(name, unfreeze, name="adamw", average=True, loss_scale=8.0, **ALL_ON)
     rows, size = 64, FAMILIES[name]
