@@ -68,7 +68,7 @@ def _ti16(c: ConfigDict) -> None:
     c.augment.scale = (0.8, 1.0)
     c.model.drop_path = 0.1
     # The head is new and learns much faster than the layers, which only have to adapt.
-    c.finetune.lr_multipliers = {"embed|block.*": 0.0625}
+    c.finetune.lr_multipliers = {"backbone": 0.0625}
     c.finetune.layer_decay = 0.85
     c.optimizer.learning_rate = 8e-3
     c.optimizer.weight_decay = 0.05

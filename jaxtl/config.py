@@ -85,7 +85,8 @@ def default() -> ConfigDict:
     # "all" | "head" | k (the head and the last k groups) | names or regexes, with commas; or "biases", "norms"
     c.finetune.unfreeze = "all"
     c.finetune.layer_decay = 1.0  # Factor on the rate per group, counted down from the head.
-    c.finetune.lr_multipliers = {}  # {regex: factor} on the rates of matching groups or parameters.
+    # {regex: factor} on the rates of matching groups or parameters; "backbone" is every group but the head.
+    c.finetune.lr_multipliers = {}
     # {regex: {key of optimizer: value}}: what replaces the keys of optimizer for matching groups or parameters, such as
     # {"block.*": {"name": "sgd", "learning_rate": 0.01}}; the first rule that fits counts. All keys but clip_norm and
     # sam_rho, which concern all gradients together.

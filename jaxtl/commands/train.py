@@ -11,6 +11,7 @@ from jaxtl.commands import flags
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import build
+from jaxtl.experiment.changes import changed_since
 from jaxtl.experiment.results import report
 from jaxtl.experiment.start import start_run
 from jaxtl.experiment.training import train_to_end
@@ -33,6 +34,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             raise UserError(f"--workdir={workdir} holds the results of another command: give another folder.")
         files.claim(workdir, config)
         print(f"{workdir} is finished already; its results:")
+        for line in changed_since(config, workdir):
+            print(f"since then {line}; to train with what is there now, give another --workdir")
+        print(f"to train longer, from what it has learnt: another --workdir, and --config.model.weights=run:{workdir}")
         return report(files.read_json(workdir / "results.json"), workdir)
     with Preemption() as preemption:
         try:

@@ -52,6 +52,17 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """Returns the metrics of one evaluation in one line for a person."""
-    shares = "  ".join(f"{key} {100 * result[key]:.2f} %" for key in ("accuracy", "top5", "f1"))
-    return f"{shares}  loss {result['loss']:.4f}  on {result['count']:,} images"
+    """Returns the metrics of one evaluation in one line for a person.
+
+    >>> metrics = {"accuracy": 0.875, "accuracy_interval": [0.5291, 0.9776], "f1": 0.8, "loss": 0.25, "count": 8}
+    >>> headline(metrics)
+    'accuracy 87.5 % of 8 images (95 % interval 53 to 98)  F1 80.0 %  loss 0.2500'
+    """
+    interval = ""
+    if "accuracy_interval" in result:
+        low, high = (100 * bound for bound in result["accuracy_interval"])
+        digits = 1 if high - low < 10 else 0
+        interval = f" (95 % interval {low:.{digits}f} to {high:.{digits}f})"
+    shares = [f"{name} {100 * result[key]:.1f} %" for key, name in (("top5", "top-5"), ("f1", "F1")) if key in result]
+    accuracy = f"accuracy {100 * result['accuracy']:.1f} % of {result['count']:,} images{interval}"
+    return "  ".join([accuracy, *shares, f"loss {result['loss']:.4f}"])

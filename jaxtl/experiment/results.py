@@ -1,11 +1,14 @@
 """What a run has to say at its end: results.json, and the last lines on the screen."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxtl.evaluate.metrics import headline
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.training_plan import Plan
+from jaxtl.train.log import duration
 from jaxtl.train.progress import Progress
 
 
@@ -20,6 +23,8 @@ def results_of(experiment: Experiment, step: int, progress: Progress) -> dict[st
         "parameters": experiment.plan.counts,
         "steps": step,
         "best_step": progress.best_step,
+        "steps_per_epoch": experiment.steps_per_epoch,
+        "stopped_early": _stopped_early(experiment, step, progress),
         "monitor": experiment.config.train.monitor,
         "seconds": {},
         "train": {
@@ -40,16 +45,36 @@ def _costs(plan: Plan, progress: Progress) -> dict[str, Any]:
 
 def report(results: dict[str, Any], workdir: Path) -> dict[str, Any]:
     """Prints the last lines of a run, and returns its results."""
-    for split in ("val", "test"):
-        if split in results:
-            print(f"{split:5}  {headline(results[split])}")
+    print("\n".join(closing_lines(results, workdir)), flush=True)
+    return results
+
+
+def closing_lines(results: Mapping[str, Any], workdir: Path) -> list[str]:
+    """Returns what a run ends with: its metrics, its best checkpoint, its speed, and the command that comes next."""
+    lines = [f"{split:<10}{headline(results[split])}" for split in ("val", "test") if split in results]
+    per_epoch = results.get("steps_per_epoch")
+    epoch = f" (epoch {math.ceil(results['best_step'] / per_epoch)})" if per_epoch else ""
+    lines.append(f"best      step {results['best_step']} of {results['steps']}{epoch}, by {results['monitor']} on val")
+    if results.get("stopped_early"):
+        lines.append(f"stopped   {results['stopped_early']}")
     seconds = results["seconds"]
     # Runs from before this was measured have no "data".
     waiting = 100 * seconds["data"] / max(seconds["train"], 1e-9) if "data" in seconds else None
     share = "" if waiting is None else f", at most {waiting:.1f} % of it waiting for data"
-    print(
-        f"best step {results['best_step']} of {results['steps']}, by {results['monitor']} on val; "
-        f"{seconds['total']:.0f} s in all; {results['train']['images_per_second']:.1f} images/s in training{share}; "
-        f"{workdir / 'results.json'}"
+    speed = f"{results['train']['images_per_second']:.1f} images/s in training{share}"
+    lines.append(f"time      {duration(seconds['total'])} in all; {speed}")
+    lines.append(f"results   {workdir / 'results.json'}")
+    lines.append(f"next      python -m jaxtl.main predict --workdir={workdir} PHOTO_OR_FOLDER")
+    return lines
+
+
+def _stopped_early(experiment: Experiment, step: int, progress: Progress) -> str:
+    """Returns why a run ended before its last step, or ""."""
+    if step >= experiment.plan.total_steps:
+        return ""
+    monitor = experiment.config.train.monitor
+    better = "lower" if monitor == "loss" else "higher"
+    return (
+        f"early, at step {step} of {experiment.plan.total_steps}: no {better} {monitor} on val in "
+        f"{progress.waited} evaluations since step {progress.best_step}"
     )
-    return results

@@ -1,18 +1,17 @@
 """What a run needs before its first step: its workdir claimed, its data checked, and told from what it began with."""
 
-import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
-from jaxtl import data, pretrained
 from jaxtl.errors import UserError
 from jaxtl.experiment import options
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.attention import with_fastest_attention
 from jaxtl.experiment.build import Experiment, check_devices
+from jaxtl.experiment.changes import digests
 from jaxtl.experiment.input_pipeline import load_into_memory
 from jaxtl.experiment.steps import make_step, shard_states
+from jaxtl.experiment.summary import opening_lines
 
 
 def start_run(experiment: Experiment, workdir: Path) -> Experiment:
@@ -32,19 +31,12 @@ def start_run(experiment: Experiment, workdir: Path) -> Experiment:
         experiment = replace(experiment, plan=replace(experiment.plan, no_weight_decay=began))
     experiment = load_into_memory(experiment)
     model, plan, splits, report = experiment.model, experiment.plan, experiment.splits, experiment.load_report
-    files.claim_inputs(workdir, _digests(splits, report))
+    files.claim_inputs(workdir, digests(splits, report.sha256 if report else {}))
     files.write_json(workdir / "model.json", model.facts())
     files.write_json(workdir / "weight_decay.json", {"spares": plan.no_weight_decay})
     if report is not None:
         files.write_json(workdir / "weights.json", report.to_json())
-        print(report.table())
-    for note in (*splits.notes, *plan.notes):
-        print(note)
-    counts = plan.counts
-    print(
-        f"{model.name}: {counts['trainable']:,} of {counts['total']:,} parameters train in {plan.total_steps} steps, "
-        f"on {len(splits.train):,} images; {len(splits.val):,} images to validate"
-    )
+    print("\n".join(opening_lines(experiment)), flush=True)
     first = plan.stages[0]
     # Penalties are made here once, for what is wrong with their rules to be said now.
     make_step(experiment, first, plan.make_optimizer(first))
@@ -63,13 +55,3 @@ def _check_shapes(experiment: Experiment) -> None:
             f"train.batch_size {config.train.batch_size} cannot be split into train.accumulate "
             f"{config.train.accumulate} parts on each of {partitioner.devices} devices: give a multiple of {parts}."
         )
-
-
-def _digests(splits: data.Splits, load_report: pretrained.LoadReport | None) -> dict[str, str]:
-    """Returns what tells data and weights from others: a run that goes on must find the same."""
-    digests = {f"weights {name}": value for name, value in (load_report.sha256 if load_report else {}).items()}
-    for name, split in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
-        if split is not None:
-            listed = json.dumps([split.classes, split.labels.tolist(), list(split.names)])
-            digests[f"data.{name}"] = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
-    return digests

@@ -162,11 +162,19 @@ def cost_line(cost: Mapping[str, float], plan: Plan, stage: Stage) -> str:
     trained = plan.count(stage.since)
     frozen = plan.counts["total"] - trained
     return (
-        f"{trained:,} parameters train, {frozen:,} are frozen; a step takes {_short(cost['step_gflop'])} GFLOP "
-        f"(training everything {_short(cost['full_gflop'])}, forward alone {_short(cost['forward_gflop'])}), "
+        f"{trained:,} parameters train, {frozen:,} are frozen; a step takes {_flop(cost['step_gflop'])} "
+        f"(training everything {_flop(cost['full_gflop'])}, forward alone {_flop(cost['forward_gflop'])}), "
         f"{cost['optimizer_bytes'] / 2**20:.3g} MiB for the optimizer and {cost['temp_bytes'] / 2**20:.3g} MiB of "
         f"temporary buffers ({_short(cost['peak_bytes'] / 2**20)} MiB in all on each device)"
     )
+
+
+def _flop(gflop: float) -> str:
+    """Returns a number of operations in the unit that makes it a plain number."""
+    for factor, unit in ((1.0, "GFLOP"), (1e3, "MFLOP")):
+        if gflop * factor >= 1:
+            return f"{_short(gflop * factor)} {unit}"
+    return f"{_short(gflop * 1e6)} kFLOP"
 
 
 def _short(number: float) -> str:

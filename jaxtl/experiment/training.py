@@ -17,6 +17,7 @@ from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.input_pipeline import Inputs, make_inputs
 from jaxtl.experiment.results import results_of
+from jaxtl.experiment.summary import saved_work
 from jaxtl.finetune.stages import Stage, stage_of
 from jaxtl.parallel import processes
 from jaxtl.profiling.cost import Cost, memory_cost
@@ -100,7 +101,12 @@ def _train(
         progress.seconds["compile"] += time.perf_counter() - begun
         with (
             MetricsLog(workdir, from_step=done, evaluated=not progress.due) as log,
-            Screen(plan.total_steps, start=done, batch_size=train.batch_size) as screen,
+            Screen(
+                plan.total_steps,
+                start=done,
+                batch_size=train.batch_size,
+                steps_per_epoch=experiment.steps_per_epoch,
+            ) as screen,
         ):
             outputs = loop.Outputs(checkpoints, log, screen)
             running = Running(experiment, inputs, evaluator, reference, outputs, stop)
@@ -155,7 +161,9 @@ def _begin_stage(
     progress.seconds["compile"] += time.perf_counter() - begun
     cost = {"step_gflop": counted.result(), **memory_cost(compiled, shapes), **running.reference.result()}
     progress.costs[str(stage.start)] = {"parameters": plan.count(stage.since), **cost}
-    print(steps.cost_line(cost, plan, stage))
+    saved = saved_work(cost, plan, stage)
+    if saved:
+        print(saved)
     return state, compiled
 
 

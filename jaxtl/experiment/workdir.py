@@ -185,10 +185,14 @@ def note_unfinished(workdir: Path, taken: str) -> None:
 def _refuse(workdir: Path, what: str, changed: list[str]) -> None:
     if changed:
         shown = "\n  ".join(changed[:6] + [f"... and {len(changed) - 6} more"] * (len(changed) > 6))
-        raise UserError(
-            f"--workdir={workdir} holds a run {what}:\n  {shown}\n"
-            "Give another --workdir, or what the run was started with to go on with it."
-        )
+        if (workdir / "results.json").exists():
+            advice = (
+                "It is finished. To train from what it has learnt: another --workdir, with "
+                f"--config.model.weights=run:{workdir}"
+            )
+        else:
+            advice = "Give another --workdir, or what the run was started with to go on with it."
+        raise UserError(f"--workdir={workdir} holds a run {what}:\n  {shown}\n{advice}")
 
 
 def read_json(path: Path) -> Any:

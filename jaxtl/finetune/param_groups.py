@@ -2,8 +2,9 @@
 
 Parameters are addressed by path ("block3/attn/qkv/kernel"). A rule is a regular expression that fits a leaf when it
 matches, in full, the name of the leaf's group, one component of its path, or the whole path: "block1[01]", "bias",
-"head/kernel". Two rules have names: "biases" (all biases, as in BitFit, https://arxiv.org/abs/2106.10199) and "norms"
-(scales and biases of all normalisations, as in https://arxiv.org/abs/2003.00152).
+"head/kernel". Three rules have names: "biases" (all biases, as in BitFit, https://arxiv.org/abs/2106.10199), "norms"
+(scales and biases of all normalisations, as in https://arxiv.org/abs/2003.00152) and "backbone" (every group but the
+head, of whatever model).
 """
 
 import re
@@ -53,6 +54,8 @@ def assign(params: Params, table: Table) -> dict[str, str]:
 
 def matches(rule: str, path: str, group: str) -> bool:
     """Tells whether a rule fits the group, one component of the path, or the whole path."""
+    if rule == "backbone":
+        return group != "head"
     return any(re.fullmatch(KINDS.get(rule, rule), text) for text in (group, path, *path.split("/")))
 
 

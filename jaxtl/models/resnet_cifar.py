@@ -23,6 +23,7 @@ class Block(nn.Module):
     epsilon: float
     axis_name: str | None = None
     dtype: Any = jnp.float32
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -36,6 +37,7 @@ class Block(nn.Module):
             missing = self.features - x.shape[-1]
             x = x[:, :: self.stride, :: self.stride]
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
+        y = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3))(y, deterministic=not train)
         return nn.relu(x + y)
 
 
@@ -54,6 +56,7 @@ class ResNetCifar(GroupedModel):
     width: int = 16
     epsilon: float = 1e-5
     dropout: float = 0.0
+    drop_path: float = 0.0
     axis_name: str | None = None
     remat: bool = False
     dtype: Any = jnp.float32
@@ -74,7 +77,9 @@ class ResNetCifar(GroupedModel):
         stage, index = (int(part) for part in name.removeprefix("layer").split("."))
         stride = 2 if stage > 1 and index == 0 else 1
         kind = nn.remat(Block, static_argnums=2) if self.remat else Block
-        x = kind(self.width * 2 ** (stage - 1), stride, **norm, name=name)(x, train)
+        depth = (stage - 1) * self.blocks + index
+        drop_path = self.drop_path * depth / max(3 * self.blocks - 1, 1)
+        x = kind(self.width * 2 ** (stage - 1), stride, **norm, drop_path=drop_path, name=name)(x, train)
         return x.mean(axis=(1, 2)) if (stage, index) == (3, self.blocks - 1) else x
 
 

@@ -75,6 +75,18 @@ class LoadReport:
         values = asdict(self)
         return {"naming": values.pop("key_mapping"), **values}  # As files of before have it.
 
+    def summary(self) -> list[str]:
+        """Gives the account in a line or a few: what was loaded, and whatever was not loaded as it is."""
+        used = sum(len(entry["from"]) for entry in self.loaded.values())
+        lines = {
+            "weights": f"{self.location}: {used} of {used + len(self.dropped)} arrays loaded",
+            "head": self.head,
+            "resized": "; ".join(f"{path} {how}" for path, how in self.resized.items()),
+            "differs": "; ".join(f"{name}: {what}" for name, what in self.contradicted.items()),
+            "note": "; ".join(self.notes),
+        }
+        return [f"{name:<10}{value}" for name, value in lines.items() if value]
+
     def table(self) -> str:
         """Gives the account as a few aligned lines."""
         pixels = "unknown"

@@ -1,9 +1,11 @@
 """What a run writes while it trains: metrics.jsonl, TensorBoard events, and lines or a progress bar on the screen."""
 
 import json
+import math
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import tqdm
@@ -75,11 +77,12 @@ class MetricsLog:
 
 
 class Screen:
-    """A progress bar on a terminal, plain lines elsewhere."""
+    """Lines for a person, the same everywhere, and below them a progress bar where there is a terminal."""
 
-    def __init__(self, total: int, *, start: int = 0, batch_size: int = 1):
-        """Starts at `start` of `total` steps."""
-        self._start, self._total = start, total
+    def __init__(self, total: int, *, start: int = 0, batch_size: int = 1, steps_per_epoch: float = 0.0):
+        """Starts at `start` of `total` steps; without `steps_per_epoch` lines name no epoch."""
+        self._total, self._steps_per_epoch = total, steps_per_epoch
+        self._taken, self._began = 0, time.perf_counter()
         self._bar = None
         if sys.stderr.isatty() and processes.is_main():
             # Images, not steps: the rate that the bar shows is then the number people compare.
@@ -96,18 +99,46 @@ class Screen:
 
     def advance(self) -> None:
         """Counts one step."""
+        self._taken += 1
         if self._bar is not None:
             self._bar.update(self._batch_size)
 
     def line(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Shows metrics: beside the bar for training, as a line of their own otherwise."""
-        text = "  ".join(f"{key} {_short(value)}" for key, value in values.items())
+        """Shows the metrics that a person follows, with the epoch and the time left; the log holds all of them."""
+        place = f"step {step}/{self._total}"
+        if self._steps_per_epoch:
+            total = math.ceil(self._total / self._steps_per_epoch)
+            place = f"epoch {min(math.ceil(step / self._steps_per_epoch), total)}/{total}  {place}"
+        shown = [text(values[key]) for key, text in _SHOWN.items() if key in values]
+        if split == "train" and self._taken and step < self._total:
+            # Evaluations and checkpoints so far are in it, as they will be in what is left.
+            left = (time.perf_counter() - self._began) / self._taken * (self._total - step)
+            shown.append(f"{duration(left)} left")
+        line = "  ".join([place, f"{split:5}", *shown])
         if self._bar is None:
-            print(f"step {step}/{self._total}  {split:5}  {text}", flush=True)
-        elif split == "train":
-            self._bar.set_postfix_str(text)
+            print(line, flush=True)
         else:
-            self._bar.write(f"step {step}/{self._total}  {split:5}  {text}")
+            self._bar.write(line)
+
+
+def duration(seconds: float) -> str:
+    """Returns a time for a person: "45 s", "3 min 20 s", "2 h 5 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+_SHOWN: Mapping[str, Callable[[float], str]] = {
+    "loss": lambda value: f"loss {value:.4g}",
+    "accuracy": lambda value: f"accuracy {100 * value:.1f} %",
+    "f1": lambda value: f"F1 {100 * value:.1f} %",
+    "learning_rate": lambda value: f"learning rate {value:.2g}",
+    "skipped": lambda value: f"{value:g} steps left out",
+    "images_per_second": lambda value: f"{value:,.0f} images/s" if value >= 10 else f"{value:.2g} images/s",
+}
 
 
 def _truncate(path: Path, last_step: int, evaluated: bool) -> None:
@@ -124,7 +155,3 @@ def _truncate(path: Path, last_step: int, evaluated: bool) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)
-
-
-def _short(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.4g}"

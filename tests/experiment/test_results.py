@@ -15,26 +15,35 @@ def test_results_hold_what_the_interface_promises(config):
     assert (found["steps"], found["best_step"], found["monitor"], found["loss"]) == (3, 2, "accuracy", "softmax")
     assert (found["cost"], found["val"]) == ({"step_gflop": 1.5}, {"accuracy": 0.75, "count": 0})
     assert "ema" not in found
+    assert (found["stopped_early"], found["steps_per_epoch"]) == ("", 0.0)
+    progress.waited = 1
+    assert results_of(experiment, 2, progress)["stopped_early"] == (
+        "early, at step 2 of 3: no higher accuracy on val in 1 evaluations since step 2"
+    )
 
 
 def test_the_last_lines_of_a_run(tmp_path, capsys):
-    metrics = {"accuracy": 0.5, "top5": 1.0, "f1": 0.25, "loss": 1.5, "count": 8}
+    metrics = {"accuracy": 0.5, "accuracy_interval": [0.215, 0.785], "f1": 0.25, "loss": 1.5, "count": 8}
     results = {
         "val": metrics,
-        "test": metrics,
-        "best_step": 2,
-        "steps": 3,
+        "test": {**metrics, "top5": 1.0},
+        "best_step": 20,
+        "steps": 30,
+        "steps_per_epoch": 9.5,
+        "stopped_early": "early, at step 30 of 60: no higher accuracy on val in 1 evaluations since step 20",
         "monitor": "accuracy",
-        "seconds": {"total": 9.6, "train": 4.0, "data": 1.0},
+        "seconds": {"total": 189.6, "train": 4.0, "data": 1.0},
         "train": {"images_per_second": 6.0},
     }
     assert report(results, tmp_path) is results
-    line = "accuracy 50.00 %  top5 100.00 %  f1 25.00 %  loss 1.5000  on 8 images"
     assert capsys.readouterr().out.splitlines() == [
-        f"val    {line}",
-        f"test   {line}",
-        "best step 2 of 3, by accuracy on val; 10 s in all; 6.0 images/s in training, at most 25.0 % of it waiting for "
-        f"data; {tmp_path / 'results.json'}",
+        "val       accuracy 50.0 % of 8 images (95 % interval 22 to 78)  F1 25.0 %  loss 1.5000",
+        "test      accuracy 50.0 % of 8 images (95 % interval 22 to 78)  top-5 100.0 %  F1 25.0 %  loss 1.5000",
+        "best      step 20 of 30 (epoch 3), by accuracy on val",
+        "stopped   early, at step 30 of 60: no higher accuracy on val in 1 evaluations since step 20",
+        "time      3 min 10 s in all; 6.0 images/s in training, at most 25.0 % of it waiting for data",
+        f"results   {tmp_path / 'results.json'}",
+        f"next      python -m jaxtl.main predict --workdir={tmp_path} PHOTO_OR_FOLDER",
     ]
 
 

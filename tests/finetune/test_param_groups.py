@@ -55,6 +55,7 @@ def test_assign_lists_every_misfit_at_once():
         ("block1,head", ["block1/bias", "block1/kernel", "head/bias", "head/kernel"]),
         ("bias", ["block1/bias", "block10/bias", "bn1/bias", "head/bias"]),
         ("norm.*|bn.*", ["bn1/bias", "bn1/scale", "norm/scale"]),
+        ("backbone", sorted(path for path in ASSIGNMENT if not path.startswith("head"))),
         ("biases", ["block1/bias", "block10/bias", "bn1/bias", "head/bias"]),
         ("norms,head", ["bn1/bias", "bn1/scale", "head/bias", "head/kernel", "norm/scale"]),
     ],

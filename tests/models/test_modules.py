@@ -49,7 +49,9 @@ def test_bfloat16_computes_in_half_and_keeps_float32_at_both_ends(name):
     assert (middle.dtype, logits.dtype) == (jnp.bfloat16, jnp.float32)
 
 
-@pytest.mark.parametrize("name", [VIT, "resnet18:stages=2-2,width=8", "bit_r50x1:stages=1-2,width=32"])
+@pytest.mark.parametrize(
+    "name", [VIT, "resnet18:stages=2-2,width=8", "bit_r50x1:stages=1-2,width=32", "resnet20_cifar:blocks=1"]
+)
 def test_stochastic_depth_draws_in_training_only(name):
     model = models.build(name, num_classes=0, image_size=32, options=models.ModelOptions(drop_path=0.9))
     generator = np.random.default_rng(0)

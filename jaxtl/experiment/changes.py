@@ -1,0 +1,68 @@
+"""What has changed on disk since a run: its data and weights are told apart by their digests."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from jaxtl import data
+from jaxtl.errors import UserError
+from jaxtl.experiment import workdir as files
+from jaxtl.experiment.model import open_weights
+
+_LOCAL = ("folder:", "csv:", "npz:")
+
+
+def digests(splits: data.Splits, weights: Mapping[str, str]) -> dict[str, str]:
+    """Returns what tells data and weights from others: a run that goes on must find the same.
+
+    Args:
+      splits: of the data: their classes, labels and names count.
+      weights: file -> its SHA-256.
+    """
+    found = {f"weights {name}": value for name, value in weights.items()}
+    for name, split in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+        if split is not None:
+            listed = json.dumps([split.classes, split.labels.tolist(), list(split.names)])
+            found[f"data.{name}"] = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
+    return found
+
+
+def changed_since(config: ConfigDict, workdir: Path) -> list[str]:
+    """Returns what is no longer as the finished run in `workdir` found it, one line each; nothing is downloaded."""
+    path = workdir / "inputs.json"
+    if not path.exists():  # Runs from before this was kept.
+        return []
+    before = files.read_json(path)
+    checks: list[tuple[str, Callable[[], dict[str, str]]]] = []
+    if config.data.source.startswith(_LOCAL):
+        checks.append(("data.", lambda: digests(_splits(config), {})))
+    if Path(config.model.weights).exists():
+        checks.append(("weights ", lambda: _weights(config)))
+    lines = []
+    for prefix, look in checks:
+        try:
+            now = look()
+        except UserError as error:
+            lines.append(f"{'the data' if prefix == 'data.' else 'the weights'} cannot be opened any more: {error}")
+            continue
+        known = {key: value for key, value in before.items() if key.startswith(prefix)}
+        lines += [f"{_in_words(key)} changed" for key in {**known, **now} if known.get(key) != now.get(key)]
+    return lines
+
+
+def _in_words(key: str) -> str:
+    names = {"data.train": "the training images", "data.val": "the validation images", "data.test": "the test images"}
+    return names[key] if key in names else f"the weight file {key.removeprefix('weights ')}"
+
+
+def _splits(config: ConfigDict) -> data.Splits:
+    source = data.open_source(config.data.source, data_dir=config.data.data_dir)
+    return data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
+
+
+def _weights(config: ConfigDict) -> dict[str, str]:
+    opened = open_weights(config)
+    return {} if opened is None else {f"weights {name}": value for name, value in opened.sha256.items()}

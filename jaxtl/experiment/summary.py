@@ -1,0 +1,91 @@
+"""What a person reads of a run before its first step: weights, data, what trains, and for how long."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from jaxtl.data import Dataset, Splits
+from jaxtl.experiment.build import Experiment
+from jaxtl.experiment.training_plan import Plan
+from jaxtl.finetune.param_groups import FROZEN
+from jaxtl.finetune.stages import Stage
+
+# So many classes are counted one by one.
+_FEW = 3
+
+
+def opening_lines(experiment: Experiment) -> list[str]:
+    """Returns the lines before the first step; `describe` and weights.json hold the details."""
+    report, plan = experiment.load_report, experiment.plan
+    pixels = experiment.model.pixels
+    origin = "as the weights expect" if report is not None and report.pixels else "by default"
+    lines = [] if report is None else report.summary()
+    if report is None:
+        lines.append(_row("weights", f"none: {experiment.model.name} starts from random numbers"))
+    lines.append(_row("images", f"{pixels.size} x {pixels.size} pixels, normalised {origin}"))
+    lines.append(_row("data", f"{experiment.config.data.source}: {split_sizes(experiment.splits)}"))
+    lines += [_row("note", note) for note in (*experiment.splits.notes, *plan.notes)]
+    counts = plan.counts
+    trained = f"{counts['trainable']:,} of {counts['total']:,} parameters"
+    lines.append(_row("training", f"{trained_groups(plan)} of {experiment.model.name}: {trained}"))
+    lines.append(_row("schedule", _schedule(experiment)))
+    return lines
+
+
+def split_sizes(splits: Splits) -> str:
+    """Returns the number of images and classes, as "79 to train, 13 to validate, 8 to test (4 ants, 4 bees)"."""
+    classes = splits.train.classes
+    parts = [f"{len(splits.train):,} to train", f"{len(splits.val):,} to validate"]
+    parts.append(f"{len(splits.test):,} to test" if splits.test is not None else "none to test")
+    text = ", ".join(parts)
+    last = splits.test if splits.test is not None else splits.val
+    if len(classes) > _FEW:
+        return f"{text}; {len(classes)} classes"
+    return f"{text} ({_by_class(last)})"
+
+
+def trained_groups(plan: Plan) -> str:
+    """Returns what trains in any stage, in words: "everything", "the head", or the names of the groups."""
+    labels = plan.labels
+    groups = list(dict.fromkeys(plan.assignment.values()))
+    trained = [group for group in groups if group in labels.values()]
+    if FROZEN not in labels.values():
+        return "everything"
+    if trained == ["head"]:
+        return "the head"
+    whole = [group for group in trained if all(labels[p] != FROZEN for p, g in plan.assignment.items() if g == group)]
+    if whole != trained:
+        return "parts of " + (", ".join(trained) if len(trained) < _FEW else f"{trained[0]} to {trained[-1]}")
+    if trained == groups[-len(trained) :] and len(trained) > 2:
+        return f"{trained[0]} to {trained[-1]}"
+    return ", ".join(trained)
+
+
+def saved_work(cost: Mapping[str, float], plan: Plan, stage: Stage) -> str:
+    """Returns how much of full fine-tuning's work a step of the stage is, or "" where everything trains."""
+    share = cost["step_gflop"] / cost["full_gflop"]
+    if len(stage.since) == len(plan.assignment) or share > 0.99:
+        return ""
+    percent = f"{100 * share:.0f} %" if share >= 0.01 else "less than 1 %"
+    return f"what is frozen is not differentiated: a step computes {percent} of what training everything would"
+
+
+def _schedule(experiment: Experiment) -> str:
+    config, plan = experiment.config, experiment.plan
+    optimizer, epochs = config.optimizer, plan.total_steps / experiment.steps_per_epoch
+    length = f"{plan.total_steps:,} steps of {config.train.batch_size} images ({epochs:.3g} epochs)"
+    warmup = f" after {optimizer.warmup_steps} steps of warm-up" if optimizer.warmup_steps else ""
+    rate = f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, {optimizer.schedule}{warmup}"
+    stages = f" in {len(plan.stages)} stages" if len(plan.stages) > 1 else ""
+    return f"{length}{stages}; {rate}"
+
+
+def _by_class(dataset: Dataset) -> str:
+    if dataset.labels.ndim != 1:
+        return f"{len(dataset.classes)} classes"
+    counts = np.bincount(dataset.labels, minlength=len(dataset.classes)).tolist()
+    return ", ".join(f"{count:,} {name}" for name, count in zip(dataset.classes, counts, strict=True))
+
+
+def _row(name: str, text: str) -> str:
+    return f"{name:<10}{text}"
