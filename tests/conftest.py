@@ -29,6 +29,12 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Dtypes may promote, since optax relies on it: Adam's bias correction takes a float to the power of an int32 count.
 
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process a core; one more for the slow tests, which wait for processes that they start."""
+    return (os.cpu_count() or 1) + (config.option.markexpr == "")
+
+
 ROOT = Path(__file__).parents[1]
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -164,8 +164,8 @@ def cost_line(cost: Mapping[str, float], plan: Plan, stage: Stage) -> str:
     return (
         f"{trained:,} parameters train, {frozen:,} are frozen; a step takes {_flop(cost['step_gflop'])} "
         f"(training everything {_flop(cost['full_gflop'])}, forward alone {_flop(cost['forward_gflop'])}), "
-        f"{cost['optimizer_bytes'] / 2**20:.3g} MiB for the optimizer and {cost['temp_bytes'] / 2**20:.3g} MiB of "
-        f"temporary buffers ({_short(cost['peak_bytes'] / 2**20)} MiB in all on each device)"
+        f"{_size(cost['optimizer_bytes'])} for the optimizer and {_size(cost['temp_bytes'])} of temporary buffers "
+        f"({_size(cost['peak_bytes'])} in all on each device)"
     )
 
 
@@ -175,6 +175,13 @@ def _flop(gflop: float) -> str:
         if gflop * factor >= 1:
             return f"{_short(gflop * factor)} {unit}"
     return f"{_short(gflop * 1e6)} kFLOP"
+
+
+def _size(count: float) -> str:
+    for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if count >= 2**power:
+            return f"{_short(count / 2**power)} {unit}"
+    return f"{count:.0f} bytes"
 
 
 def _short(number: float) -> str:

@@ -147,9 +147,9 @@ def test_a_head_only_run_tells_what_freezing_saves(train, tmp_path, jaxtl, confi
     )
     assert status == 0
     assert "51 parameters train" in out
-    assert re.search(r"a step takes [\d.]+ MFLOP \(training everything [\d.]+ MFLOP", out)
+    assert re.search(r"a step takes [\d.]+ kFLOP \(training everything [\d.,]+ [kM]FLOP", out)
     # Before a step has run: what it needs at its highest, the state and the batch included.
-    assert float(re.search(r"([\d.]+) MiB in all on each device", out)[1]) > 0
+    assert float(re.search(r"([\d.]+) KiB in all on each device", out)[1]) > 0
 
 
 @pytest.mark.parametrize(

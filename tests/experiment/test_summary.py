@@ -35,8 +35,8 @@ def test_sizes_of_splits():
     [
         ("all", "everything"),
         ("head", "the head"),
-        ("1", "norm, head"),
-        ("3", "block0 to head"),
+        ("1", "block1, head"),
+        ("2", "block0 to head"),
         ("embed,head", "embed, head"),
         ("biases", "parts of embed to head"),
     ],
