@@ -64,5 +64,6 @@ def headline(result: Mapping[str, Any]) -> str:
         digits = 1 if high - low < 10 else 0
         interval = f" (95 % interval {low:.{digits}f} to {high:.{digits}f})"
     shares = [f"{name} {100 * result[key]:.1f} %" for key, name in (("top5", "top-5"), ("f1", "F1")) if key in result]
-    accuracy = f"accuracy {100 * result['accuracy']:.1f} % of {result['count']:,} images{interval}"
+    images = "image" if result["count"] == 1 else "images"
+    accuracy = f"accuracy {100 * result['accuracy']:.1f} % of {result['count']:,} {images}{interval}"
     return "  ".join([accuracy, *shares, f"loss {result['loss']:.4f}"])

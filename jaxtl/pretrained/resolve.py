@@ -19,7 +19,7 @@ def resolve_model(weights: Weights, name: str) -> str:
       "vit_b16:epsilon=1e-12" for weights of transformers. Fields that the user wrote stay as written.
 
     Raises:
-      UserError: the name is unknown, or "auto" and the source does not say what it is.
+      UserError: the name is unknown or of another family, or "auto" and the source does not say what it is.
     """
     if name == "auto":
         if not weights.model:
@@ -27,6 +27,13 @@ def resolve_model(weights: Weights, name: str) -> str:
                 f"{weights.location} does not say which model it holds: give the name of the model", arguments=["model"]
             )
         return weights.model
+    if find_family(name).MODEL is not weights.family.MODEL:
+        what = weights.model or f"a {weights.family.MODEL.__name__}"
+        raise UserError(
+            f'{weights.location} holds weights of {what}, not of {name}: give weights of {name}, or the model "auto" '
+            "to train what these weights are of",
+            arguments=["model", "weights"],
+        )
     settled = ",".join(f"{key}={format_value(value)}" for key, value in _settled(weights, name).items())
     return name + ("," if ":" in name else ":") * bool(settled) + settled
 

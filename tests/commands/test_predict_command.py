@@ -168,7 +168,7 @@ def test_describe_needs_neither_data_nor_compiling(jaxtl, config_file, monkeypat
     assert rows["head"][3] == "0.01"
 
 
-def test_describe_gives_the_passport_without_data(jaxtl, run, config_file, tmp_path):
+def test_describe_gives_the_load_report_without_data(jaxtl, run, config_file, tmp_path):
     config = (f"--config={config_file}", "--config.data.source=folder:nowhere", "--config.model.mean=0.3,0.4,0.5")
     arguments = (*config, f"--config.model.weights=run:{run}")
     status, out, err = jaxtl("describe", *arguments)
@@ -183,7 +183,7 @@ def test_describe_gives_the_passport_without_data(jaxtl, run, config_file, tmp_p
     assert "\ninitialised   params/head/bias [3], params/head/kernel [16, 3]\n" in out
     status, _, err = jaxtl("describe", *arguments, "--config.model.name=resnet18:stages=1-1,width=8")
     assert status == 1
-    assert "does not fit the model" in err
+    assert "holds weights of vit_petals" in err
     status, _, err = jaxtl("describe", *config, "--config.model.name=auto", "--config.model.weights=nowhere")
     assert status == 1
     assert "no weight file 'nowhere'" in err

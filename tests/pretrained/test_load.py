@@ -52,7 +52,7 @@ def test_opening_reads_the_facts_and_no_array(source, monkeypatch):
     )
 
 
-def test_the_passport_accounts_for_every_array(source):
+def test_the_load_report_accounts_for_every_array(source):
     variables, load_report = _adopt(source, classes=CLASSES)
     facts = load_report.to_json()
     assert json.loads(json.dumps(facts)) == facts
@@ -66,7 +66,7 @@ def test_the_passport_accounts_for_every_array(source):
         assert text in table
 
 
-def test_the_passport_is_known_without_reading_an_array(source):
+def test_the_load_report_is_known_without_reading_an_array(source):
     model = models.build(NAME, num_classes=7)
     opened = pretrained.open_weights(str(source))
     for name in opened.arrays.loaders:
@@ -208,7 +208,6 @@ def test_adopted_arrays_can_be_donated(source):
         ("auto", NAME),
         ("vit_ti16", "vit_ti16"),
         ("vit_ti16:epsilon=0.01", "vit_ti16:epsilon=0.01"),
-        ("resnet18", "resnet18"),
     ],
 )
 def test_a_model_name_is_completed_by_its_weights(source, name, full):

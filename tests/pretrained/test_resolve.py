@@ -124,3 +124,13 @@ def test_conventions_of_keras_are_no_reason_to_refuse_the_plain_name():
     # Another network is one: that of a stem in three parts is not made of a plain one in silence.
     deep = pretrained.from_native("x", {}, {**facts, "model": "resnet50d"}, ())
     assert pretrained.resolve_model(deep, "resnet50") == "resnet50:average_shortcut=true"
+
+
+def test_weights_of_another_family_are_named_in_one_line(tmp_path):
+    folder, *_ = _vit(tmp_path / "net")
+    opened = pretrained.open_weights(str(folder))
+    with pytest.raises(
+        UserError, match=r"holds weights of vit\S*, not of resnet50: give weights of resnet50, or"
+    ) as told:
+        pretrained.resolve_model(opened, "resnet50")
+    assert told.value.arguments == ("model", "weights")
