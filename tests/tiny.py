@@ -3,8 +3,6 @@
 import dataclasses
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxtl import config as config_lib
@@ -61,10 +59,20 @@ def dataset(name, count, seed):
     return Dataset(CLASSES, labels, tuple(f"{name}{i}" for i in range(count)), images.__getitem__)
 
 
+def draw_variables():
+    """Draws the variables of the network; a new head is zero."""
+    generator = np.random.default_rng(3)
+
+    def layer(rows, columns, scale):
+        kernel = generator.normal(0, scale, (rows, columns)).astype(np.float32)
+        return {"kernel": kernel, "bias": np.zeros(columns, np.float32)}
+
+    return {"params": {"stem": layer(3, 4, 0.5), "body": layer(4, 4, 0.5), "head": layer(4, 3, 0.0)}}
+
+
 def experiment(config):
     """Builds the experiment of such a config, on 24 images to train, 6 to validate and 6 to test."""
-    module = Tiny()
-    variables = jax.device_get(module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3))))
+    module, variables = Tiny(), draw_variables()
     model = Model("tiny", module, CLASSES, Pixels(4, 4, (0.5,) * 3, (0.5,) * 3, "bilinear"), None)
     splits = Splits(dataset("train", 24, 0), dataset("val", 6, 1), dataset("test", 6, 2), ())
     plan = make_plan(config, module, variables["params"], steps_per_epoch=24 / config.train.batch_size, new_head=True)
