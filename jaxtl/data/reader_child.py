@@ -40,7 +40,7 @@ def _serve(connection: Connection, outbox: int) -> None:
     maps: dict[int, dict[int, mmap.mmap]] = {}  # By stream, and number of the shared file.
     room = None
     while True:
-        match pickle.loads(connection.recv_bytes()):
+        match pickle.loads(_receive(connection)):
             case "open", stream, recipe:
                 try:
                     recipes[stream], maps[stream] = pickle.loads(recipe), {}
@@ -65,6 +65,13 @@ def _serve(connection: Connection, outbox: int) -> None:
                     connection.send_bytes(b"")
             case "close", stream:
                 del recipes[stream], maps[stream]
+
+
+def _receive(connection: Connection) -> bytes:
+    try:
+        return connection.recv_bytes()
+    except OSError as error:  # Half a message, of a program that was killed while it sent it.
+        raise EOFError from error
 
 
 # A function of its own, for nothing to hold the pixels when it is done: they are to go when their stream closes.

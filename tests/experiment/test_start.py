@@ -1,0 +1,170 @@
+"""What a run needs before its first step: its workdir is claimed, and other data, weights or shapes are refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tiny
+
+from jaxtl.errors import UserError
+from jaxtl.experiment import workdir as files
+from jaxtl.experiment.start import start_run
+from jaxtl.pretrained import LoadReport
+
+
+def begun(workdir):
+    """Makes the workdir one of a run that has saved a step."""
+    (workdir / "checkpoints" / "3").mkdir(parents=True)
+
+
+def report(**sha256):
+    return LoadReport(
+        location="w.safetensors",
+        files=list(sha256),
+        revision="",
+        license="",
+        format="safetensors",
+        key_mapping="jaxtl",
+        model="tiny",
+        num_classes=3,
+        classes=None,
+        pixels=None,
+        pixels_from="",
+        head="kept",
+        sha256={f"{name}.safetensors": digest for name, digest in sha256.items()},
+    )
+
+
+def test_a_new_workdir_is_claimed_and_images_come_into_memory(tmp_path):
+    experiment = tiny.experiment(tiny.config(finetune__unfreeze="head"))
+    read = []
+
+    def from_disk(index):
+        read.append(index)
+        return np.full((4, 4, 3), index, np.uint8)
+
+    started = start_run(tiny.with_split(experiment, "val", read=from_disk), tmp_path)
+    assert set(read) == {0, 1, 2, 3, 4, 5}
+    read.clear()
+    assert started.splits.val.read(2)[0, 0].tolist() == [2, 2, 2]
+    assert read == []
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written >= {"config.json", "inputs.json", "model.json", "weight_decay.json"}
+    assert "weights.json" not in written
+    assert files.read_json(tmp_path / "model.json")["classes"] == ["red", "green", "blue"]
+    assert files.read_json(tmp_path / "config.json")["optimizer"]["learning_rate"] == 0.1
+    assert files.read_json(tmp_path / "inputs.json").keys() == {"data.train", "data.val", "data.test"}
+
+
+def test_notes_of_data_and_plan_and_the_report_are_told(tmp_path, capsys):
+    experiment = tiny.experiment(tiny.config(finetune__unfreeze="body"))
+    splits = dataclasses.replace(experiment.splits, notes=("a tenth of train validates",))
+    loaded = dataclasses.replace(experiment, splits=splits, load_report=report(w="0123456789abcdef"))
+    start_run(loaded, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[: len(report(w="0123456789abcdef").table().splitlines())] == (
+        report(w="0123456789abcdef").table().splitlines()
+    )
+    assert lines[-3:-1] == [
+        "a tenth of train validates",
+        "finetune.unfreeze 'body' leaves out the head, which is new: it trains too",
+    ]
+    assert "35 of 51 parameters train in 3 steps, on 24 images; 6 images to validate" in lines[-1]
+    assert files.read_json(tmp_path / "weights.json") == report(w="0123456789abcdef").to_json()
+    assert files.read_json(tmp_path / "inputs.json")["weights w.safetensors"] == "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"eval__batch_size": 7}, "eval.batch_size is 7, .*2 devices: give a multiple of 2, such as 8"),
+        (
+            {"augment__crop": "resize_crop", "augment__resize": 3},
+            "augment.resize is 3, but the crop is 4 pixels: give more, or 0",
+        ),
+        (
+            {"train__parallel": "pmap", "train__accumulate": 3},
+            "train.batch_size 8 cannot be split into train.accumulate 3 parts on each of 2 devices: .* multiple of 6",
+        ),
+        ({"finetune__l2": {"boddy": 0.1}}, "finetune.l2.*boddy|boddy.*"),
+    ],
+)
+def test_what_would_fail_later_is_refused_before_anything_runs(tmp_path, keys, message):
+    with pytest.raises(UserError, match=message):
+        start_run(tiny.experiment(tiny.config(**keys)), tmp_path)
+
+
+@pytest.mark.parametrize("keys", [{"augment__crop": "resize_crop", "augment__resize": 4}, {"eval__batch_size": 6}])
+def test_the_last_shapes_that_fit_are_taken(tmp_path, keys):
+    start_run(tiny.experiment(tiny.config(**keys)), tmp_path)
+
+
+def other_order(split):
+    order = np.array([1, 0, *range(2, len(split))])
+    return {"labels": split.labels[order], "names": tuple(np.array(split.names)[order])}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda split: {"labels": np.roll(split.labels, 1)},
+        lambda split: {"names": (*split.names[:-1], "another")},
+        lambda split: {"classes": ("red", "green", "violet")},
+        other_order,
+    ],
+    ids=["labels", "names", "classes", "order"],
+)
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_run_does_not_go_on_with_other_data(tmp_path, split, change):
+    experiment = tiny.experiment(tiny.config())
+    start_run(experiment, tmp_path)
+    begun(tmp_path)
+    start_run(tiny.experiment(tiny.config()), tmp_path)  # The same again are the same.
+    other = tiny.with_split(experiment, split, **change(getattr(experiment.splits, split)))
+    with pytest.raises(UserError, match=f"holds a run on other inputs:\n  data.{split} has changed\nGive"):
+        start_run(other, tmp_path)
+
+
+def test_nor_without_its_test_split_nor_with_other_weights(tmp_path):
+    experiment = dataclasses.replace(tiny.experiment(tiny.config()), load_report=report(w="1", x="2"))
+    start_run(experiment, tmp_path)
+    begun(tmp_path)
+    for changed, what in (
+        ({"splits": dataclasses.replace(experiment.splits, test=None)}, "data.test"),
+        ({"load_report": report(w="1", x="3")}, "weights x.safetensors"),
+        ({"load_report": report(w="1")}, "weights x.safetensors"),
+        ({"load_report": None}, r"weights w.safetensors has changed\n  weights x.safetensors"),
+    ):
+        with pytest.raises(UserError, match=f"other inputs:\n  {what} has changed\nGive"):
+            start_run(dataclasses.replace(experiment, **changed), tmp_path)
+
+
+def test_nor_with_another_config(tmp_path):
+    start_run(tiny.experiment(tiny.config()), tmp_path)
+    begun(tmp_path)
+    with pytest.raises(UserError, match=r"holds a run of another config:\n  train.seed: 0 -> 4\nGive"):
+        start_run(tiny.experiment(tiny.config(train__seed=4)), tmp_path)
+
+
+def test_names_that_are_no_unicode_are_told_apart_too(tmp_path):
+    """A file name may be any bytes; Python shows those that are no text as surrogates."""
+    experiment = tiny.experiment(tiny.config())
+    digests = []
+    for odd in ("\udcff", "\udcfe"):
+        names = (*experiment.splits.val.names[:-1], odd)
+        start_run(tiny.with_split(experiment, "val", names=names), tmp_path)
+        digests.append(files.read_json(tmp_path / "inputs.json")["data.val"])
+    assert digests[0] != digests[1]
+
+
+def test_weight_decay_spares_what_it_spared_when_the_run_began(tmp_path):
+    start_run(tiny.experiment(tiny.config()), tmp_path)
+    experiment = tiny.experiment(tiny.config())
+    plan = dataclasses.replace(experiment.plan, no_weight_decay=("stem/kernel",))
+    later = dataclasses.replace(experiment, plan=plan)
+    assert start_run(later, tmp_path).plan.no_weight_decay == ("stem/kernel",)  # Nothing was trained yet.
+    begun(tmp_path)
+    assert start_run(tiny.experiment(tiny.config()), tmp_path).plan.no_weight_decay == ("stem/kernel",)
+    # A run from before this was noted spared nothing by its name.
+    (tmp_path / "weight_decay.json").unlink()
+    assert start_run(later, tmp_path).plan.no_weight_decay == ()
