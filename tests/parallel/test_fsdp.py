@@ -25,8 +25,6 @@ SCAN, REMAT, PARTS, HALF = {"scan": True}, {"remat": True}, {"accumulate": 2}, {
 # Model, what trains, and the options of model and step.
 CASES = {
     "scan": (VIT, "all", SCAN),
-    "scan, remat": (VIT, "all", SCAN | REMAT),
-    "accumulate": (VIT, "all", PARTS),
     "scan, remat, accumulate": (VIT, "all", SCAN | REMAT | PARTS),
     "resnet, remat, accumulate": (RESNET, "all", REMAT | PARTS),
     "bfloat16": (VIT, "1", SCAN | REMAT | PARTS | HALF),
