@@ -22,7 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     lib.choose_variant(variant, {"": None})
     c.data.source = "tfds:oxford_flowers102"
     c.model.name = "vit_ti16"
-    c.model.weights = "hf:timm/deit_tiny_patch16_224.fb_in1k"
+    c.model.weights = "pretrained"
     c.augment.scale = (0.8, 1.0)
     c.model.drop_path = 0.1
     c.finetune.stages = (

@@ -23,21 +23,14 @@ from ml_collections import ConfigDict
 
 from jaxtl import config as lib
 
-_URL = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
-VARIANTS = {
-    "": "resnet20-12fca82f.th",
-    "resnet32": "resnet32-d509ac18.th",
-    "resnet44": "resnet44-014dd654.th",
-    "resnet56": "resnet56-4bfd9763.th",
-    "resnet110": "resnet110-1d1ed7c2.th",
-}
+VARIANTS = {name: f"{name or 'resnet20'}_cifar" for name in ("", "resnet32", "resnet44", "resnet56", "resnet110")}
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config of a variant."""
     c = lib.default()
-    c.model.weights = _URL + lib.choose_variant(variant, VARIANTS)
-    c.model.name = f"{variant or 'resnet20'}_cifar"
+    c.model.name = lib.choose_variant(variant, VARIANTS)
+    c.model.weights = "pretrained"
     c.data.source = "tfds:cifar10"
     c.augment.crop = "pad_crop"
     # The network is trained on these classes already: a small rate keeps what it knows.

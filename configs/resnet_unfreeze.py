@@ -24,7 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
     lib.choose_variant(variant, {"": None})
     c.data.source = "tfds:oxford_flowers102"
     c.model.name = "resnet50"
-    c.model.weights = "hf:timm/resnet50.tv_in1k"
+    c.model.weights = "pretrained"
     c.augment.scale = (0.5, 1.0)
     c.finetune.stages = (
         {"epochs": 2, "unfreeze": "head"},

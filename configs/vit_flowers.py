@@ -62,7 +62,7 @@ def _b32_384(c: ConfigDict) -> None:
 def _ti16(c: ConfigDict) -> None:
     c.data.source = "tfds:oxford_flowers102"
     c.model.name = "vit_ti16"
-    c.model.weights = "hf:timm/deit_tiny_patch16_224.fb_in1k"
+    c.model.weights = "pretrained"  # Of DeiT-Tiny.
     # What regularises acts on the blocks that train: a head alone, on fixed features, is only slowed down by smoothed
     # labels and strong crops. So one recipe serves both.
     c.augment.scale = (0.8, 1.0)

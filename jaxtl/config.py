@@ -40,7 +40,9 @@ def default() -> ConfigDict:
 
     c.model = ConfigDict(type_safe=False)
     c.model.name = "vit_ti16"  # See jaxtl.models.names().
-    c.model.weights = ""  # "" (from scratch) | hf:org/name[@revision] | https://... | gs://... | a path | run:WORKDIR
+    # "" (from scratch) | "pretrained" (published weights of model.name) | hf:org/name[@revision] | https://... | gs://...
+    # | a path | run:WORKDIR
+    c.model.weights = ""
     c.model.head = "auto"  # "auto": kept where the classes are the same, else new | "keep" | "new"
     c.model.image_size = 0  # Side of the square the model sees, in pixels; 0: what the weights were trained at.
     # Pixel facts belong to the weights and come with them; these replace single ones. (): from the weights.

@@ -64,7 +64,7 @@ def open_both(config: ConfigDict) -> tuple[pretrained.Weights | None, data.Sourc
     source = attempt(lambda: data.open_source(config.data.source, data_dir=config.data.data_dir), problems)
     if problems:
         remote = ("tfds:", "hf:", "https:", "gs:")
-        if config.data.source.startswith(remote) or config.model.weights.startswith(remote):
+        if config.data.source.startswith(remote) or weights_location(config).startswith(remote):
             more += [
                 "With local files: --config.data.source=folder:DIR --config.model.weights=FILE.safetensors",
                 "With nothing at all: --config=configs/vit_flowers.py:demo",
@@ -74,9 +74,22 @@ def open_both(config: ConfigDict) -> tuple[pretrained.Weights | None, data.Sourc
     return opened, source
 
 
+def weights_location(config: ConfigDict) -> str:
+    """Returns where the weights of a config lie; "" for a start at random.
+
+    Raises:
+      UserError: published weights are asked for, but none are known.
+    """
+    if config.model.weights != "pretrained":
+        return str(config.model.weights)
+    if config.model.name == "auto":
+        raise UserError('model.weights is "pretrained", but model.name is "auto": give the name of a model.')
+    return models.published_weights(config.model.name)
+
+
 def open_weights(config: ConfigDict) -> pretrained.Weights | None:
     """Opens the weights that the config names, and says so if their run is not finished; None for a start at random."""
-    location = config.model.weights
+    location = weights_location(config)
     if not location:
         return None
     model = "" if config.model.name == "auto" else config.model.name
@@ -109,7 +122,7 @@ def make_model(config: ConfigDict, opened: pretrained.Weights | None, classes: t
         mean=config.model.mean or (() if opened else _HALF),
         std=config.model.std or (() if opened else _HALF),
         interpolation=config.model.interpolation,
-        origin=config.model.weights,
+        origin=weights_location(config),
     )
     module = models.build(
         name,

@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxtl.evaluate.metrics import headline
 from jaxtl.experiment.build import Experiment
+from jaxtl.experiment.model import weights_location
 from jaxtl.experiment.training_plan import Plan
 from jaxtl.train.log import duration
 from jaxtl.train.progress import Progress
@@ -16,7 +17,7 @@ def results_of(experiment: Experiment, step: int, progress: Progress) -> dict[st
     """Returns what results.json holds of a run that has trained, but for the test split."""
     return {
         "model": experiment.model.name,
-        "weights": experiment.config.model.weights,
+        "weights": weights_location(experiment.config),
         "data": experiment.config.data.source,
         "classes": list(experiment.model.classes),
         "loss": experiment.loss_name,

@@ -78,6 +78,24 @@ def build(
         raise UserError(f"model {name!r}: {error}.") from None
 
 
+def published_weights(name: str) -> str:
+    """Gives where published weights of a model lie, such as "hf:timm/resnet50.tv_in1k" for "resnet50".
+
+    Raises:
+      UserError: the name is unknown, or no published weights of it are known.
+    """
+    known = {variant: place for family in families() for variant, place in getattr(family, "PUBLISHED", {}).items()}
+    variant = name.partition(":")[0]
+    find_family(name)
+    if variant not in known:
+        raise UserError(
+            f"no published weights of {variant} are known; of these they are: {', '.join(known)}. "
+            "Give the place of a weight file.",
+            arguments=["weights"],
+        )
+    return known[variant]
+
+
 def native_size(name: str) -> int:
     """Gives the side of the square images a variant is made for, in pixels."""
     return getattr(build(name, num_classes=0), "image_size", 0) or find_family(name).IMAGE_SIZE

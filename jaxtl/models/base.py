@@ -99,8 +99,9 @@ class Model(Protocol):
 class Family(Protocol):
     """A file of `jaxtl.models`: what is known about the models of one kind.
 
-    Optional functions are `from_config` and `to_config` (config.json of transformers), `from_timm` and `to_timm` (the
-    arguments of timm's create_model) and `extras` (arrays that transformers wants besides).
+    Optional are `PUBLISHED` (where weights lie that others published, by the name of the variant), and the functions
+    `from_config` and `to_config` (config.json of transformers), `from_timm` and `to_timm` (the arguments of timm's
+    create_model) and `extras` (arrays that transformers wants besides).
 
     Attributes:
       MODEL: the module.

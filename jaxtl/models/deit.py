@@ -23,6 +23,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "deit3_l16": {**sizes(16, *L), **_THIRD},
 }
 
+PUBLISHED = {
+    "deit_ti16_distilled": "hf:timm/deit_tiny_distilled_patch16_224.fb_in1k",
+    "deit_s16_distilled": "hf:timm/deit_small_distilled_patch16_224.fb_in1k",
+    "deit_b16_distilled": "hf:timm/deit_base_distilled_patch16_224.fb_in1k",
+    "deit3_s16": "hf:timm/deit3_small_patch16_224.fb_in22k_ft_in1k",
+    "deit3_b16": "hf:timm/deit3_base_patch16_224.fb_in22k_ft_in1k",
+    "deit3_l16": "hf:timm/deit3_large_patch16_224.fb_in22k_ft_in1k",
+}
+
 MODEL = ViT
 IMAGE_SIZE = 224
 

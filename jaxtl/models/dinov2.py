@@ -20,6 +20,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     for name, registers in (("", {}), ("_registers", {"registers": 4}))
 }
 
+PUBLISHED = {
+    "dinov2_s14": "hf:facebook/dinov2-small",
+    "dinov2_s14_registers": "hf:facebook/dinov2-with-registers-small",
+    "dinov2_b14": "hf:facebook/dinov2-base",
+    "dinov2_b14_registers": "hf:facebook/dinov2-with-registers-base",
+    "dinov2_l14": "hf:facebook/dinov2-large",
+    "dinov2_l14_registers": "hf:facebook/dinov2-with-registers-large",
+}
+
 MODEL = ViT
 IMAGE_SIZE = 518
 

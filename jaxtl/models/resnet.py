@@ -20,6 +20,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "resnet101d": {"stages": (3, 4, 23, 3), "deep_stem": True, "average_shortcut": True},
 }
 
+# torchvision's own where it has the network: what was trained plainly is what transfers best
+# (https://arxiv.org/abs/1805.08974).
+PUBLISHED = {
+    **{f"resnet{depth}": f"hf:timm/resnet{depth}.tv_in1k" for depth in (18, 34, 50, 101, 152)},
+    **{f"resnet{depth}d": f"hf:timm/resnet{depth}d.ra2_in1k" for depth in (50, 101)},
+}
+
 MODEL = ResNet
 IMAGE_SIZE = 224
 

@@ -87,6 +87,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     f"resnet{depth}_cifar": {"blocks": (depth - 2) // 6} for depth in (20, 32, 44, 56, 110)
 }
 
+_URL = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
+PUBLISHED = {
+    "resnet20_cifar": f"{_URL}resnet20-12fca82f.th",
+    "resnet32_cifar": f"{_URL}resnet32-d509ac18.th",
+    "resnet44_cifar": f"{_URL}resnet44-014dd654.th",
+    "resnet56_cifar": f"{_URL}resnet56-4bfd9763.th",
+    "resnet110_cifar": f"{_URL}resnet110-1d1ed7c2.th",
+}
+
 MODEL = ResNetCifar
 IMAGE_SIZE = 32
 

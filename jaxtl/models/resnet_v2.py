@@ -148,6 +148,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "resnet152v2": {"stages": (3, 8, 36, 3), "keras": True, "epsilon": 1.001e-5},
 }
 
+PUBLISHED = {"bit_r50x1": "hf:google/bit-50"}
+
 MODEL = ResNetV2
 IMAGE_SIZE = 224
 

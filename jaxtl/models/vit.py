@@ -31,6 +31,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vit_petals": sizes(8, 64, 6, 4, image_size=64),
 }
 
+PUBLISHED = {
+    "vit_ti16": "hf:timm/deit_tiny_patch16_224.fb_in1k",
+    "vit_s16": "hf:timm/vit_small_patch16_224.augreg_in21k_ft_in1k",
+    "vit_s32": "hf:timm/vit_small_patch32_224.augreg_in21k_ft_in1k",
+    "vit_b16": "hf:timm/vit_base_patch16_224.augreg2_in21k_ft_in1k",
+    "vit_b32": "hf:timm/vit_base_patch32_224.augreg_in21k_ft_in1k",
+    "vit_l16": "hf:timm/vit_large_patch16_224.augreg_in21k_ft_in1k",
+    "vit_l32": "hf:timm/vit_large_patch32_224.orig_in21k",
+    "vit_h14": "hf:timm/vit_huge_patch14_224.orig_in21k",
+}
+
 MODEL = ViT
 IMAGE_SIZE = 224
 

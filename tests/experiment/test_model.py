@@ -58,3 +58,14 @@ def test_the_head_is_kept_or_new_as_asked(config, weights):
 def test_the_facts_of_a_model_build_it_again(config, weights):
     model = make_model(config, open_weights(config), CLASSES)
     assert load_model(model.facts()) == model
+
+
+def test_published_weights_follow_the_name_of_the_model(config, monkeypatch):
+    asked = []
+    monkeypatch.setattr(pretrained, "open_weights", lambda location, *, model: asked.append((location, model)))
+    config.model.weights, config.model.name = "pretrained", "resnet50"
+    open_weights(config)
+    assert asked == [("hf:timm/resnet50.tv_in1k", "resnet50")]
+    config.model.name = "auto"
+    with pytest.raises(UserError, match=r'model.weights is "pretrained", but model.name is "auto": give the name'):
+        open_weights(config)

@@ -79,3 +79,15 @@ def test_the_nearest_variant_gives_the_name():
 def test_names_that_are_wrong_say_what_is_allowed(name, options, message):
     with pytest.raises(UserError, match=message):
         models.build(name, num_classes=2, **options)
+
+
+def test_published_weights_are_found_by_the_name_of_the_model():
+    assert models.published_weights("resnet50") == "hf:timm/resnet50.tv_in1k"
+    assert models.published_weights("vit_b16:gelu=tanh") == "hf:timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"
+    with pytest.raises(UserError, match="no published weights of resnet50v2 are known; of these they are: deit_ti16_"):
+        models.published_weights("resnet50v2")
+    with pytest.raises(UserError, match="unknown model 'resnet51'"):
+        models.published_weights("resnet51")
+    places = [(family, name) for family in models.families() for name in getattr(family, "PUBLISHED", {})]
+    assert len(places) > 25
+    assert all(name in family.VARIANTS for family, name in places)
