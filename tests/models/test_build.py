@@ -73,7 +73,7 @@ def test_the_nearest_variant_gives_the_name():
         ("vit_b16:heads=7", {}, "width 768 is no multiple of heads 7"),
         ("vit_b16:pool=max", {}, "pool 'max' is none of cls, mean"),
         ("vit_b16:class_token=false", {}, "pool 'cls' needs class_token"),
-        ("resnet20_cifar", {"options": models.ModelOptions(drop_path=0.1)}, "has no drop_path; leave it at 0"),
+        ("resnet20_cifar", {"options": models.ModelOptions(scan=True)}, "has no scan; leave it at False"),
     ],
 )
 def test_names_that_are_wrong_say_what_is_allowed(name, options, message):
