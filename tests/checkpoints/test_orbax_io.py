@@ -221,17 +221,17 @@ def test_all_is_closed_and_the_first_error_is_told():
 
 
 def test_threads_that_still_write_are_waited_for_and_no_others():
-    gate, done = threading.Event(), []
+    never, done = threading.Event(), []
 
-    def write():
-        gate.wait(60)
-        done.append("written")
+    def write(seconds):
+        never.wait(seconds)
+        done.append(seconds)
 
-    other = threading.Thread(target=threading.Event().wait, args=(60,), name="jaxtl-other", daemon=True)
+    other = threading.Thread(target=never.wait, args=(60,), name="jaxtl-other", daemon=True)
     other.start()
-    for name in ("async_save", "save_finalize"):
-        threading.Thread(target=write, name=name).start()
-    threading.Timer(0.05, gate.set).start()
+    for name, seconds in (("async_save", 0.02), ("save_finalize", 0.1)):
+        threading.Thread(target=write, args=(seconds,), name=name).start()
     orbax_io.join_threads()
-    assert done == ["written", "written"]
+    assert done == [0.02, 0.1]
     assert other.is_alive()
+    never.set()

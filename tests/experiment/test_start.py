@@ -100,8 +100,8 @@ def test_the_last_shapes_that_fit_are_taken(tmp_path, keys):
 
 
 def other_order(split):
-    order = np.array([1, 0, *range(2, len(split))])
-    return {"labels": split.labels[order], "names": tuple(np.array(split.names)[order])}
+    """Two examples of one class in each other's place: the labels stay."""
+    return {"names": (split.names[3], *split.names[1:3], split.names[0], *split.names[4:])}
 
 
 @pytest.mark.parametrize(
