@@ -86,17 +86,22 @@ def test_notes_of_data_and_plan_and_the_report_are_told(tmp_path, capsys):
             {"train__parallel": "pmap", "train__accumulate": 3},
             "train.batch_size 8 cannot be split into train.accumulate 3 parts on each of 2 devices: .* multiple of 6",
         ),
-        ({"finetune__l2": {"boddy": 0.1}}, "finetune.l2.*boddy|boddy.*"),
     ],
 )
-def test_what_would_fail_later_is_refused_before_anything_runs(tmp_path, keys, message):
+def test_shapes_that_would_fail_later_are_refused_before_anything_is_written(tmp_path, keys, message):
     with pytest.raises(UserError, match=message):
         start_run(tiny.experiment(tiny.config(**keys)), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("keys", [{"augment__crop": "resize_crop", "augment__resize": 4}, {"eval__batch_size": 6}])
 def test_the_last_shapes_that_fit_are_taken(tmp_path, keys):
     start_run(tiny.experiment(tiny.config(**keys)), tmp_path)
+
+
+def test_a_penalty_that_fits_nothing_is_told_now(tmp_path):
+    with pytest.raises(UserError, match=r"l2: 'boddy' fits no group and no parameter"):
+        start_run(tiny.experiment(tiny.config(finetune__l2={"boddy": 0.1})), tmp_path)
 
 
 def other_order(split):
