@@ -53,7 +53,7 @@ def test_a_new_workdir_is_claimed_and_images_come_into_memory(tmp_path):
     assert "weights.json" not in written
     assert files.read_json(tmp_path / "model.json")["classes"] == ["red", "green", "blue"]
     assert files.read_json(tmp_path / "config.json")["optimizer"]["learning_rate"] == 0.1
-    assert files.read_json(tmp_path / "inputs.json").keys() == {"data.train", "data.val", "data.test"}
+    assert files.read_json(tmp_path / "inputs.json").keys() >= {"data.train", "data.val", "data.test"}
 
 
 def test_notes_of_data_and_plan_and_the_report_are_told(tmp_path, capsys):
@@ -61,15 +61,11 @@ def test_notes_of_data_and_plan_and_the_report_are_told(tmp_path, capsys):
     splits = dataclasses.replace(experiment.splits, notes=("a tenth of train validates",))
     loaded = dataclasses.replace(experiment, splits=splits, load_report=report(w="0123456789abcdef"))
     start_run(loaded, tmp_path)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[: len(report(w="0123456789abcdef").table().splitlines())] == (
-        report(w="0123456789abcdef").table().splitlines()
-    )
-    assert lines[-3:-1] == [
-        "a tenth of train validates",
-        "finetune.unfreeze 'body' leaves out the head, which is new: it trains too",
-    ]
-    assert "35 of 51 parameters train in 3 steps, on 24 images; 6 images to validate" in lines[-1]
+    out = capsys.readouterr().out
+    assert "w.safetensors" in out
+    assert "a tenth of train validates\n" in out
+    assert "finetune.unfreeze 'body' leaves out the head, which is new: it trains too\n" in out
+    assert "35 of 51 parameters" in out
     assert files.read_json(tmp_path / "weights.json") == report(w="0123456789abcdef").to_json()
     assert files.read_json(tmp_path / "inputs.json")["weights w.safetensors"] == "0123456789abcdef"
 
