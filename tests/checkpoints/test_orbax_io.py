@@ -3,7 +3,6 @@
 import os
 import shutil
 import threading
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +29,14 @@ def save(folder, *steps, variables=VARIABLES, rest=REST, metadata=None, latest=9
         orbax_io.start_save(manager, step, variables=variables, rest=rest, metadata=metadata or {})
         orbax_io.wait(manager)
     orbax_io.close(manager)
+
+
+def read_trees(manager, step, variables=VARIABLES, rest=REST):
+    return orbax_io.read_trees(manager, step, variables=variables, rest=rest)
+
+
+def read_metadata(manager, step):
+    return orbax_io.read_metadata(manager, step)
 
 
 @pytest.fixture
@@ -75,7 +82,7 @@ def test_every_kind_of_array_comes_back_bit_for_bit(tmp_path, reader):
         "ema": {"params/float32": odd[::-1].copy()},
     }
     save(tmp_path, 1, variables=variables, rest=rest)
-    found, others = orbax_io.read_trees(reader(), 1, variables=variables, rest=rest)
+    found, others = read_trees(reader(), 1, variables, rest)
     assert_same(found, variables)
     assert_same(others, jax.device_get(rest))
     assert_same(orbax_io.read_variables(reader(), 1), variables)
@@ -92,7 +99,7 @@ def test_every_kind_of_array_comes_back_bit_for_bit(tmp_path, reader):
 )
 def test_trees_that_are_empty_in_part_come_back(tmp_path, reader, variables, rest):
     save(tmp_path, 1, variables=variables, rest=rest)
-    found, others = orbax_io.read_trees(reader(), 1, variables=variables, rest=rest)
+    found, others = read_trees(reader(), 1, variables, rest)
     assert_same(found, variables)
     assert_same(others, rest)
 
@@ -103,14 +110,14 @@ def test_arrays_that_lie_on_several_devices_come_back_whole(tmp_path, reader):
     variables = {"params": {"w": jax.device_put(np.arange(8.0, dtype=np.float32).reshape(4, 2), rows)}}
     save(tmp_path, 1, variables=variables)
     expected = jax.device_get(variables)
-    assert_same(orbax_io.read_trees(reader(), 1, variables=variables, rest=REST)[0], expected)
+    assert_same(read_trees(reader(), 1, variables)[0], expected)
     assert_same(orbax_io.read_variables(reader(), 1), expected)
 
 
 def test_metadata_are_json_and_come_back_exactly(tmp_path, reader):
     metadata = {"score": 0.1 + 0.2, "none": None, "loop": {"window": {"loss": 1e-300}, "names": ["ä", "b"]}, "n": 2**53}
     save(tmp_path, 4, metadata=metadata)
-    assert orbax_io.read_metadata(reader(), 4) == metadata
+    assert read_metadata(reader(), 4) == metadata
 
 
 def test_so_many_steps_are_kept_as_the_retention_says(tmp_path, reader):
@@ -148,10 +155,11 @@ def truncated(path):
 @pytest.mark.parametrize("item", ["variables", "rest", "host"])
 def test_files_that_are_cut_or_gone_are_an_error_of_one_short_line(tmp_path, reader, item, damage):
     save(tmp_path, 1)
+    read = read_metadata if item == "host" else read_trees
+    read(reader(), 1)
     for path in (tmp_path / "1" / item).rglob("*"):
         if path.is_file():
             damage(path)
-    read = orbax_io.read_metadata if item == "host" else partial(orbax_io.read_trees, variables=VARIABLES, rest=REST)
     with pytest.raises(Exception) as told:  # noqa: PT011 - Of which kind depends on who stumbles over it.
         read(reader(), 1)
     line = orbax_io.reason(told.value)
@@ -161,7 +169,7 @@ def test_files_that_are_cut_or_gone_are_an_error_of_one_short_line(tmp_path, rea
 
 def test_a_step_that_is_not_there_is_an_error(tmp_path, reader):
     save(tmp_path, 1)
-    for read in (orbax_io.read_metadata, orbax_io.read_variables):
+    for read in (read_metadata, orbax_io.read_variables):
         with pytest.raises(Exception):  # noqa: B017, PT011
             read(reader(), 2)
 
@@ -221,17 +229,17 @@ def test_all_is_closed_and_the_first_error_is_told():
 
 
 def test_threads_that_still_write_are_waited_for_and_no_others():
-    gate, done = threading.Event(), []
+    never, done = threading.Event(), []
 
-    def write():
-        gate.wait(60)
-        done.append("written")
+    def write(seconds):
+        never.wait(seconds)
+        done.append(seconds)
 
-    other = threading.Thread(target=threading.Event().wait, args=(60,), name="jaxtl-other", daemon=True)
+    other = threading.Thread(target=never.wait, args=(60,), name="jaxtl-other", daemon=True)
     other.start()
-    for name in ("async_save", "save_finalize"):
-        threading.Thread(target=write, name=name).start()
-    threading.Timer(0.05, gate.set).start()
+    for name, seconds in (("async_save", 0.02), ("save_finalize", 0.1)):
+        threading.Thread(target=write, args=(seconds,), name=name).start()
     orbax_io.join_threads()
-    assert done == ["written", "written"]
+    assert done == [0.02, 0.1]
     assert other.is_alive()
+    never.set()

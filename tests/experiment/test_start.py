@@ -53,7 +53,7 @@ def test_a_new_workdir_is_claimed_and_images_come_into_memory(tmp_path):
     assert "weights.json" not in written
     assert files.read_json(tmp_path / "model.json")["classes"] == ["red", "green", "blue"]
     assert files.read_json(tmp_path / "config.json")["optimizer"]["learning_rate"] == 0.1
-    assert files.read_json(tmp_path / "inputs.json").keys() == {"data.train", "data.val", "data.test"}
+    assert files.read_json(tmp_path / "inputs.json").keys() >= {"data.train", "data.val", "data.test"}
 
 
 def test_notes_of_data_and_plan_and_the_report_are_told(tmp_path, capsys):
@@ -61,15 +61,11 @@ def test_notes_of_data_and_plan_and_the_report_are_told(tmp_path, capsys):
     splits = dataclasses.replace(experiment.splits, notes=("a tenth of train validates",))
     loaded = dataclasses.replace(experiment, splits=splits, load_report=report(w="0123456789abcdef"))
     start_run(loaded, tmp_path)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[: len(report(w="0123456789abcdef").table().splitlines())] == (
-        report(w="0123456789abcdef").table().splitlines()
-    )
-    assert lines[-3:-1] == [
-        "a tenth of train validates",
-        "finetune.unfreeze 'body' leaves out the head, which is new: it trains too",
-    ]
-    assert "35 of 51 parameters train in 3 steps, on 24 images; 6 images to validate" in lines[-1]
+    out = capsys.readouterr().out
+    assert "w.safetensors" in out
+    assert "a tenth of train validates\n" in out
+    assert "finetune.unfreeze 'body' leaves out the head, which is new: it trains too\n" in out
+    assert "35 of 51 parameters" in out
     assert files.read_json(tmp_path / "weights.json") == report(w="0123456789abcdef").to_json()
     assert files.read_json(tmp_path / "inputs.json")["weights w.safetensors"] == "0123456789abcdef"
 
@@ -86,12 +82,12 @@ def test_notes_of_data_and_plan_and_the_report_are_told(tmp_path, capsys):
             {"train__parallel": "pmap", "train__accumulate": 3},
             "train.batch_size 8 cannot be split into train.accumulate 3 parts on each of 2 devices: .* multiple of 6",
         ),
-        ({"finetune__l2": {"boddy": 0.1}}, "finetune.l2.*boddy|boddy.*"),
     ],
 )
-def test_what_would_fail_later_is_refused_before_anything_runs(tmp_path, keys, message):
+def test_shapes_that_would_fail_later_are_refused_before_anything_is_written(tmp_path, keys, message):
     with pytest.raises(UserError, match=message):
         start_run(tiny.experiment(tiny.config(**keys)), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("keys", [{"augment__crop": "resize_crop", "augment__resize": 4}, {"eval__batch_size": 6}])
@@ -99,9 +95,14 @@ def test_the_last_shapes_that_fit_are_taken(tmp_path, keys):
     start_run(tiny.experiment(tiny.config(**keys)), tmp_path)
 
 
+def test_a_penalty_that_fits_nothing_is_told_now(tmp_path):
+    with pytest.raises(UserError, match=r"l2: 'boddy' fits no group and no parameter"):
+        start_run(tiny.experiment(tiny.config(finetune__l2={"boddy": 0.1})), tmp_path)
+
+
 def other_order(split):
-    order = np.array([1, 0, *range(2, len(split))])
-    return {"labels": split.labels[order], "names": tuple(np.array(split.names)[order])}
+    """Two examples of one class in each other's place: the labels stay."""
+    return {"names": (split.names[3], *split.names[1:3], split.names[0], *split.names[4:])}
 
 
 @pytest.mark.parametrize(
