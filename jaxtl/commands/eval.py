@@ -33,6 +33,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     assert dataset is not None
     assert load_report is not None
     print(load_report.table())
+    for note in experiment.splits.notes:
+        print(note)
     print(f"evaluates {experiment.origin} of {config.data.source}: {len(dataset):,} images")
     experiment = with_fastest_attention(experiment)
     variables = experiment.partitioner.shard_state(experiment.variables)
