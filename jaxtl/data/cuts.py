@@ -1,7 +1,7 @@
 """Cuts images into train, val and test by the fixed places of their names, so that each class is on every side.
 
 A percentage of a split says only where the places are cut; of a small or a lopsided class no image may lie beyond the
-cut, or all of them. `cut` moves as few images as it takes to mend that.
+cut, or all of them. `cut` mends that, and moves two images of a class at most.
 """
 
 import numpy as np
@@ -19,10 +19,11 @@ def cut(labels: np.ndarray, places: np.ndarray, *, val_from: float, test_from: f
     - Of two images one validates; of three and more one validates and one tests (without `test_from`, one validates).
 
     When images are added, an image that trains goes on training, once its class has three images (two, without
-    `test_from`). The one exception is the image that is lent to train while all images of its class lie from
-    `val_from` on, which for n images happens by (1 - val_from) ** n: it goes back when one below `val_from` comes. For
-    fewer images no rule could promise more: each of two would have to train, so that none of three could validate.
-    Images that do not train may change between val and test, or come to train, while their class is that small.
+    `test_from`), with one exception: while all images of a class lie from `val_from` on, the lowest is lent to train,
+    and goes back when a lower one comes. A class of n images is like that with a probability of (1 - val_from) ** n.
+    No rule could promise it to smaller classes: if one of any two images trains, and goes on training, then two of any
+    three do, and none is left to test. Where a class lacked one of the two, images may change between val and test, or
+    come to train.
 
     Args:
       labels: int [n].

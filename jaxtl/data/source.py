@@ -95,7 +95,8 @@ def open_source(uri: str, *, data_dir: str = "") -> Source:
 
 def without_broken(source: Source, *, workers: int = 0) -> Source:
     """Returns the source without the images that cannot be decoded, which its notes list. Each is decoded once."""
-    splits, lines = {}, []
+    splits: dict[str, Dataset] = {}
+    lines: list[str] = []
     for name, dataset in source.splits.items():
         broken = find_broken(dataset, workers=workers)
         lines += broken.values()
@@ -146,9 +147,10 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
         notes.append(f"{source.uri} has no test split: there will be no test metrics")
     if not val and "validation" in known:
         val = "validation"
-    training = _split("train", source, train)
+    given = _splits(source, {"train": train, "val": val, "test": test})
+    training, testing = given["train"], given.get("test")
     if val:
-        validating = _split("val", source, val)
+        validating = given["val"]
     else:
         val = "+".join(f"{name}[90%:]" for name in _names_in(train))
         validating, moved = _tenth(source, train, val, by_class=by_class and not source.by_position)
@@ -157,7 +159,6 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
             f"{source.uri} has no validation split: {len(validating):,} examples of train ({val}) serve as one, "
             f"{len(training):,} remain to train on{_moved(moved)}"
         )
-    testing = _split("test", source, test) if test else None
     _refuse_overlap({f"train {train!r}": training, f"val {val!r}": validating, f"test {test!r}": testing})
     return _finish(source, train, {"train": training, "val": validating, "test": testing}, notes)
 
@@ -185,12 +186,18 @@ def _refuse_quantities(source: Source) -> None:
         raise UserError(f"{source.uri}: {problem}", arguments=["source"])
 
 
-def _split(argument: str, source: Source, spec: str) -> Dataset:
-    """Returns the examples of a split; an error names the argument that gave it."""
-    try:
-        return source.split(spec)
-    except UserError as error:
-        raise UserError(str(error), arguments=[argument]) from error
+def _splits(source: Source, specs: Mapping[str, str]) -> dict[str, Dataset]:
+    """Returns the examples of the splits that are not ""; an error names all that cannot be, by their arguments."""
+    found, problems = {}, []
+    for argument, spec in specs.items():
+        try:
+            if spec:
+                found[argument] = source.split(spec)
+        except UserError as error:
+            problems.append(UserError(str(error), arguments=(argument,)))
+    if problems:
+        raise UserError.join(problems)
+    return found
 
 
 def _cut_pool(source: Source, notes: list[str]) -> dict[str, Dataset | None]:
@@ -221,7 +228,7 @@ def _cut_pool(source: Source, notes: list[str]) -> dict[str, Dataset | None]:
 def _tenth(source: Source, train: str, spec: str, *, by_class: bool) -> tuple[Dataset, int]:
     """Returns a tenth of train to validate on, the same one for every share of it that trains; and how many moved."""
     if not by_class:
-        return _split("val", source, spec), 0
+        return _splits(source, {"val": spec})["val"], 0
     there = concatenate([whole(name, source.splits, source.uri) for name in _names_in(train)])
     places = positions(there.names)
     sides = cuts.cut(there.labels, places, val_from=0.9)
@@ -239,7 +246,7 @@ def _names_in(spec: str) -> tuple[str, ...]:
 
 
 def _moved(count: int) -> str:
-    return f"; {count} of them were moved so that no class is missing" if count else ""
+    return f"; {count} of them moved so that no class is missing" if count else ""
 
 
 def _without(dataset: Dataset, others: Dataset, what: str) -> Dataset:

@@ -49,16 +49,16 @@ def random_classes(count, rng):
 
 
 @pytest.mark.parametrize("three", [True, False])
-def test_every_class_is_on_every_side_that_it_has_images_for_and_no_more_move_than_must(three):
+def test_every_class_is_on_every_side_that_it_has_images_for_and_two_move_at_most(three):
     for places in random_classes(500, np.random.default_rng(0)):
         found = sides(places, three)
         counts = np.bincount(found, minlength=3)
         enough = [1, 2, 3] if three else [1, 2, np.inf]
         assert [count > 0 for count in counts] == [len(places) >= needed for needed in enough]
         plain = (places >= (0.8 if three else 0.9)).astype(int) + (places >= 0.9 if three else 0)
-        missing = (np.bincount(plain, minlength=3) == 0) & (counts > 0)
-        assert (plain != found).sum() <= max(missing.sum(), len(places) < 3)
-        if not missing.any() and len(places) >= 3:
+        missing = (np.bincount(plain, minlength=3) == 0)[: 3 if three else 2]
+        assert (plain != found).sum() <= 2
+        if not missing.any():
             assert found == plain.tolist()
 
 
@@ -70,12 +70,13 @@ def test_an_image_that_trains_goes_on_training_when_others_come(three, least):
         for count in range(least, len(places)):
             before, after = (np.array(sides(places[:n], three)) for n in (count, count + 1))
             left = np.flatnonzero((before == TRAIN) & (after[:count] != TRAIN))
-            # Only what was lent to a class without an image below the cut goes back, to the first one there.
+            # What is lent of a class without an image below the cut goes back when a lower one comes, and nothing else.
             if len(left):
                 assert left.tolist() == [int(places[:count].argmin())]
-                assert places[:count].min() >= first > places[count]
+                assert places[:count].min() >= first
+                assert places[count] < places[:count].min()
                 lent += 1
-    assert lent < 60
+    assert 0 < lent < 100
 
 
 def test_the_order_of_the_images_does_not_matter():

@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from jaxtl.data import decode
+from jaxtl.data.decode import ImageError, decode
 from jaxtl.data.formats import describe_others, formats, is_image, is_photograph, kind_of_bytes
 
 HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"
@@ -31,14 +31,14 @@ def test_heic_and_avif_are_known_by_their_first_bytes(brand, kind):
 
 @pytest.mark.skipif("HEIF" in formats(), reason="pillow-heif is installed")
 def test_a_file_that_is_heic_whatever_its_name_says_what_reads_it():
-    with pytest.raises(decode.ImageError, match=r"^photo.jpg is HEIC: pip install 'jaxtl\[heif\]'$"):
-        decode.decode(HEIC, "photo.jpg")
+    with pytest.raises(ImageError, match=r"^photo.jpg is HEIC: pip install 'jaxtl\[heif\]'$"):
+        decode(HEIC, "photo.jpg")
 
 
 @pytest.mark.skipif("HEIF" not in formats(), reason="pillow-heif is not installed")
 def test_heic_is_read(tmp_path):
     Image.new("RGB", (64, 48), (200, 30, 30)).save(tmp_path / "photo.heic")
-    image = decode.decode((tmp_path / "photo.heic").read_bytes())
+    image = decode((tmp_path / "photo.heic").read_bytes())
     assert image.size == (64, 48)
     assert image.getpixel((30, 20)) == pytest.approx((200, 30, 30), abs=4)
 
@@ -48,9 +48,7 @@ def test_avif_is_read_where_pillow_has_it(tmp_path):
         pytest.skip("this Pillow is built without AVIF")
     Image.new("RGB", (64, 48), (200, 30, 30)).save(tmp_path / "photo.avif")
     assert is_image(tmp_path / "photo.avif")
-    assert decode.decode((tmp_path / "photo.avif").read_bytes()).getpixel((30, 20)) == pytest.approx(
-        (200, 30, 30), abs=4
-    )
+    assert decode((tmp_path / "photo.avif").read_bytes()).getpixel((30, 20)) == pytest.approx((200, 30, 30), abs=4)
 
 
 def test_files_that_are_not_read_are_counted_by_kind():

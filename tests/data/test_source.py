@@ -70,10 +70,10 @@ def test_a_source_without_splits_is_cut_in_three():
     assert abs(len(splits.train) - 480) < 15
     assert abs(len(splits.val) - 60) < 15
     (note,) = splits.notes
-    counts = np.bincount(splits.test.labels)
+    sizes, counts = (len(splits.train), len(splits.val), len(splits.test)), np.bincount(splits.test.labels)
     assert note == (
-        f"folder:x has no splits, so the names of its images decide: {len(splits.train)} to train, {len(splits.val)} to "
-        f"validate, {len(splits.test)} to test ({counts[0]} 0, {counts[1]} 1)"
+        "folder:x has no splits, so the names of its images decide: "
+        f"{sizes[0]} to train, {sizes[1]} to validate, {sizes[2]} to test ({counts[0]} 0, {counts[1]} 1)"
     )
     assert not set(splits.train.names) & set(splits.test.names)
 
@@ -88,14 +88,14 @@ def test_where_no_class_is_missing_a_source_is_cut_as_its_percentages_say():
     )
 
 
-@pytest.mark.parametrize(("images", "sizes"), [(2, (2, 2, None)), (3, (2, 2, 2)), (4, (4, 2, 2)), (8, (12, 2, 2))])
+@pytest.mark.parametrize(("images", "sizes"), [(2, (2, 2, None)), (3, (2, 2, 2)), (4, (4, 2, 2)), (5, (6, 2, 2))])
 def test_small_sets_have_each_class_on_each_side(images, sizes):
     splits = choose_splits(source(all=2 * images))
     assert tuple(dataset and len(dataset) for dataset in (splits.train, splits.val, splits.test)) == sizes
     for dataset in (splits.train, splits.val, splits.test or splits.val):
         assert np.bincount(dataset.labels).min() >= 1
     said = "\n".join(splits.notes)
-    assert "of them were moved so that no class is missing" in said
+    assert "of them moved so that no class is missing" in said
     assert ("no test split: too few images (2 0, 2 1)" in said) == (images == 2)
 
 
@@ -113,7 +113,7 @@ def test_one_image_a_class_is_too_few():
     with pytest.raises(UserError, match="one image of each class, too few to validate on: it takes two") as error:
         choose_splits(source(all=2))
     assert error.value.arguments == ("source",)
-    with pytest.raises(UserError, match="one image of each class in 'train', too few to take any away") as error:
+    with pytest.raises(UserError, match="in 'train' one image of each class, too few to take any away") as error:
         choose_splits(source(train=2))
     assert error.value.arguments == ("val",)
 
@@ -123,6 +123,13 @@ def test_an_error_about_a_split_names_the_argument_that_gave_it(argument):
     with pytest.raises(UserError, match="has no split 'tran'") as error:
         choose_splits(source(train=100, validation=20, test=10), **{argument: "tran"})
     assert error.value.arguments == (argument,)
+
+
+def test_all_splits_that_are_wrong_are_told_at_once():
+    with pytest.raises(UserError) as error:
+        choose_splits(source(train=100, test=10), train="train[:0%]", val="vla", test="tset")
+    assert len(str(error.value).splitlines()) == 3
+    assert error.value.arguments == ("train", "val", "test")
 
 
 def test_quantities_are_no_classes():
@@ -141,7 +148,7 @@ def test_images_that_cannot_be_decoded_are_left_out_and_listed(tmp_path):
     data = open_source(f"folder:{tmp_path}")
     assert without_broken(data) is data
     (tmp_path / "a" / "1.png").write_bytes(b"")
-    (tmp_path / "b" / "4.png").write_bytes((tmp_path / "b" / "4.png").read_bytes()[:-20])
+    (tmp_path / "b" / "4.png").write_bytes((tmp_path / "b" / "4.png").read_bytes()[:-30])
     left = without_broken(data)
     assert sorted({*data.splits["all"].names} - {*left.splits["all"].names}) == ["a/1.png", "b/4.png"]
     (note,) = choose_splits(left).notes[:1]

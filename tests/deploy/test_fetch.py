@@ -71,7 +71,7 @@ def test_what_goes_wrong(server, path, options, message):
 
 
 def test_nobody_there_and_other_kinds_of_addresses():
-    with pytest.raises(UserError, match="cannot be fetched: .*refused"):
+    with pytest.raises(UserError, match=r"cannot be fetched: .*refused"):
         fetch("http://127.0.0.1:1/photo.png")
     with pytest.raises(UserError, match="cannot be fetched"):
         fetch("http://[/photo.png")

@@ -26,7 +26,7 @@ def test_literal_figures():
     result = compute_metrics(host(batch_accumulators(LOGITS, LABELS, jnp.ones(5))), CLASSES)
     assert result["accuracy"] == 0.6
     assert "top5" not in result  # Of four classes each is among the first five.
-    assert result["accuracy_interval"] == [0.230724, 0.882376]
+    assert result["accuracy_interval"] == [0.230724, 0.882379]
     assert result["confusion_matrix"] == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     # precision: a 1/2, b 1/2, c 1/1; recall: a 1/1, b 1/2, c 1/2; "d" does not occur and does not count.
     assert result["precision"] == pytest.approx((0.5 + 0.5 + 1) / 3)

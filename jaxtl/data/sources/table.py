@@ -33,7 +33,7 @@ def read_csv(path: str) -> dict[str, Dataset]:
     rows = _read_rows(file)
     problems = _check_rows(rows, file)
     given = [row["label"] for row in rows]
-    problems += filter(None, [_several_labels(given), _no_indices(given) and quantities(given)])
+    problems += filter(None, [_several_labels(given), quantities(given) if _no_indices(given) else ""])
     classes, labels = _classes(given, [row.get("name", "") for row in rows], problems)
     if problems:
         raise UserError("\n".join(f"{file}: {problem}" for problem in problems), arguments=["source"])
