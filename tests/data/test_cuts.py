@@ -50,7 +50,7 @@ def random_classes(count, rng):
 
 @pytest.mark.parametrize("three", [True, False])
 def test_every_class_is_on_every_side_that_it_has_images_for_and_two_move_at_most(three):
-    for places in random_classes(500, np.random.default_rng(0)):
+    for places in random_classes(300, np.random.default_rng(0)):
         found = sides(places, three)
         counts = np.bincount(found, minlength=3)
         enough = [1, 2, 3] if three else [1, 2, np.inf]
@@ -65,7 +65,7 @@ def test_every_class_is_on_every_side_that_it_has_images_for_and_two_move_at_mos
 @pytest.mark.parametrize(("three", "least"), [(True, 3), (False, 2)])
 def test_an_image_that_trains_goes_on_training_when_others_come(three, least):
     lent = 0
-    for places in random_classes(500, np.random.default_rng(1)):
+    for places in random_classes(150, np.random.default_rng(1)):
         first = 0.8 if three else 0.9
         for count in range(least, len(places)):
             before, after = (np.array(sides(places[:n], three)) for n in (count, count + 1))
@@ -76,7 +76,7 @@ def test_an_image_that_trains_goes_on_training_when_others_come(three, least):
                 assert places[:count].min() >= first
                 assert places[count] < places[:count].min()
                 lent += 1
-    assert 0 < lent < 100
+    assert 0 < lent < 30
 
 
 def test_the_order_of_the_images_does_not_matter():

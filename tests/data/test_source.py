@@ -109,6 +109,15 @@ def test_of_a_lopsided_set_the_small_class_is_on_each_side_too():
     assert [np.bincount(dataset.labels)[0] for dataset in (held_out.train, held_out.val)] == [2, 1]
 
 
+def test_a_set_that_grows_keeps_what_it_trains_on():
+    before: set[str] = set()
+    for images in range(3, 40):
+        splits = choose_splits(source(all=2 * images))
+        train = set(splits.train.names)
+        assert before <= train
+        before = train
+
+
 def test_one_image_a_class_is_too_few():
     with pytest.raises(UserError, match="one image of each class, too few to validate on: it takes two") as error:
         choose_splits(source(all=2))
