@@ -12,6 +12,7 @@ from jaxtl.config import to_dict
 from jaxtl.evaluate.metrics import compute_metrics, headline
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.attention import with_fastest_attention
+from jaxtl.experiment.broken_images import all_named
 from jaxtl.experiment.build import build
 from jaxtl.experiment.input_pipeline import compile_image_evaluator
 
@@ -41,7 +42,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     begun = time.perf_counter()
     evaluator = compile_image_evaluator(experiment, variables)
     compiled = time.perf_counter()
-    result = compute_metrics(evaluator(variables, dataset), model.classes)
+    with all_named(dataset, workers=config.data.workers):
+        result = compute_metrics(evaluator(variables, dataset), model.classes)
     ended = time.perf_counter()
     results = {
         "model": model.name,

@@ -15,6 +15,7 @@ from jaxtl.errors import UserError
 from jaxtl.evaluate.evaluator import Evaluator, compile_evaluator
 from jaxtl.experiment import options
 from jaxtl.experiment.backbone import Backbone, make_backbone, stored_features
+from jaxtl.experiment.broken_images import broken_images
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.feature_decision import Decision, Features, Room, decide
 from jaxtl.experiment.steps import dummy_batch
@@ -79,11 +80,7 @@ def load_into_memory(experiment: Experiment) -> Experiment:
         train = load(splits.train, config.train.batch_size, config.train.seed, min_side)
         loaded.append(data.Splits(train, evaluated(splits.val), test, splits.notes))
         if broken:
-            raise UserError(
-                f"{len(broken)} of {whole:,} images cannot be read:\n"
-                + "\n".join(data.first(broken))
-                + "\nReplace them; or --config.data.skip_broken=true leaves them out, and lists them."
-            )
+            raise broken_images(broken, whole)
 
     processes.on_all_processes(load_all)
     return replace(experiment, splits=loaded[0])

@@ -41,7 +41,7 @@ def test_the_sizes_of_a_small_set():
     assert settings(fitted, *keys) == [32, 4, 0.0, 0]
     assert notes == (
         "optimizer.warmup_steps is 4 instead of 10: it is a third of 13 steps at most",
-        "model.drop_path is 0.0 instead of 0.1: in 13 steps it would only slow down what is learnt",
+        "model.drop_path is 0.0 instead of 0.1: 13 steps are too few for it to help",
     )
 
 
