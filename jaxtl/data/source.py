@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxtl.data import cuts
 from jaxtl.data.dataset import Dataset, concatenate
-from jaxtl.data.preloading import find_broken
+from jaxtl.data.preloading import BrokenImages, find_broken
 from jaxtl.data.remarks import absent_classes, count_classes, quantities
 from jaxtl.data.sources import folder, npz, table, tfds
 from jaxtl.data.splits import canonical, parse, positions, select, whole
@@ -94,13 +94,19 @@ def open_source(uri: str, *, data_dir: str = "") -> Source:
 
 
 def without_broken(source: Source, *, workers: int = 0) -> Source:
-    """Returns the source without the images that cannot be decoded, which its notes list. Each is decoded once."""
+    """Returns the source without the images that cannot be decoded, which its notes list. Each is decoded once.
+
+    Raises:
+      BrokenImages: a split has no others.
+    """
     splits: dict[str, Dataset] = {}
     lines: list[str] = []
     for name, dataset in source.splits.items():
         broken = find_broken(dataset, workers=workers)
         lines += broken.values()
         splits[name] = dataset.take(np.array([i for i in range(len(dataset)) if i not in broken], np.int64))
+        if len(broken) and not len(splits[name]):
+            raise BrokenImages(broken)
     if not lines:
         return source
     note = "\n  ".join([f"{len(lines)} images cannot be read, and are left out:", *lines])
@@ -111,8 +117,9 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
     """Chooses the examples to train, validate and test on; what is left open is derived and noted.
 
     Without `val`, the source's validation split serves, or else the last 10 % of train, which training then does
-    without. A source without splits is cut 80 / 10 / 10. Each class is on every side then, if it has enough images:
-    see `cuts.cut`, and what it promises where images are added. Splits that are given are taken as they stand.
+    without. A source without splits is cut 80 / 10 / 10, and with a `val` that is given, the rest 90 / 10. Each class is
+    on every side then, if it has enough images: see `cuts.cut`, and what it promises where images are added. Splits
+    that are given are taken as they stand.
 
     Args:
       source: an open source.
@@ -129,8 +136,8 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
     notes = list(source.notes)
     known = {canonical(name) for name in source.split_names}
     if known == {"all"} and not train and not test:
-        if by_class and not val:
-            return _finish(source, "all", _cut_pool(source, notes), notes)
+        if by_class and not source.by_position:
+            return _finish(source, "all", _cut_pool(source, val, notes), notes)
         cuts_by_share = ("all[:80%]", val or "all[80%:90%]", "all[90%:]")
         notes.append("{} has no splits: train is {}, val is {}, test is {}".format(source.uri, *cuts_by_share))
         train, val, test = cuts_by_share
@@ -200,19 +207,28 @@ def _splits(source: Source, specs: Mapping[str, str]) -> dict[str, Dataset]:
     return found
 
 
-def _cut_pool(source: Source, notes: list[str]) -> dict[str, Dataset | None]:
-    """Cuts a source without splits 80 / 10 / 10, and notes how many images of which classes fell on which side."""
+def _cut_pool(source: Source, given: str, notes: list[str]) -> dict[str, Dataset | None]:
+    """Cuts a source without splits, and notes how many images of which classes fell on which side."""
     pool = source.split("all")
-    places = positions(pool.names)
-    sides = cuts.cut(pool.labels, places, val_from=0.8, test_from=0.9)
-    train, val, test = (pool.take(np.flatnonzero(sides == side)) for side in (cuts.TRAIN, cuts.VAL, cuts.TEST))
+    if given:
+        val = _splits(source, {"val": given})["val"]
+        pool = _without(pool, val, f"all without {given}")
+        places = positions(pool.names)
+        plain = cuts.TEST * (places >= 0.9)
+        sides = cuts.TEST * (cuts.cut(pool.labels, places, val_from=0.9) != cuts.TRAIN)
+    else:
+        places = positions(pool.names)
+        plain = (places >= 0.8).astype(int) + (places >= 0.9)
+        sides = cuts.cut(pool.labels, places, val_from=0.8, test_from=0.9)
+        val = pool.take(np.flatnonzero(sides == cuts.VAL))
+    train, test = (pool.take(np.flatnonzero(sides == side)) for side in (cuts.TRAIN, cuts.TEST))
     if not len(val):
         raise UserError(
             f"{source.uri} has one image of each class, too few to validate on: it takes two of each, and three for a "
             "test split too",
             arguments=["source"],
         )
-    moved = int((sides != (places >= 0.8).astype(int) + (places >= 0.9)).sum())
+    moved = int((sides != plain).sum())
     sizes = f"{len(train):,} to train, {len(val):,} to validate"
     if len(test):
         sizes += f", {len(test):,} to test ({count_classes(test)})"

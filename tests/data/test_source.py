@@ -109,6 +109,16 @@ def test_of_a_lopsided_set_the_small_class_is_on_each_side_too():
     assert [np.bincount(dataset.labels)[0] for dataset in (held_out.train, held_out.val)] == [2, 1]
 
 
+def test_where_val_is_given_the_rest_of_a_source_without_splits_trains_and_tests():
+    splits = choose_splits(source(all=8), val="all[:2]")
+    assert [len(splits.train), len(splits.val), len(splits.test)] == [4, 2, 2]
+    assert len({*splits.train.names, *splits.val.names, *splits.test.names}) == 8
+    large = source(all=600)
+    splits = choose_splits(large, val="all[80%:90%]")
+    assert splits.train.names == large.split("all[:80%]").names
+    assert splits.test.names == large.split("all[90%:]").names
+
+
 def test_a_set_that_grows_keeps_what_it_trains_on():
     before: set[str] = set()
     for images in range(3, 40):
@@ -161,6 +171,11 @@ def test_images_that_cannot_be_decoded_are_left_out_and_listed(tmp_path):
     left = without_broken(data)
     assert sorted({*data.splits["all"].names} - {*left.splits["all"].names}) == ["a/1.png", "b/4.png"]
     (note,) = choose_splits(left).notes[:1]
+    (tmp_path / "a" / "1.png").unlink()
+    for path in tmp_path.glob("*/*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="is empty"):
+        without_broken(open_source(f"folder:{tmp_path}"))
     lines = note.splitlines()
     assert lines[0] == "2 images cannot be read, and are left out:"
     assert lines[1] == f"  {tmp_path}/a/1.png is empty (0 bytes); replace it or remove it"
