@@ -117,8 +117,8 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
     """Chooses the examples to train, validate and test on; what is left open is derived and noted.
 
     Without `val`, the source's validation split serves, or else the last 10 % of train, which training then does
-    without. A source without splits is cut 80 / 10 / 10, and with a `val` that is given, the rest 90 / 10. Each class is
-    on every side then, if it has enough images: see `cuts.cut`, and what it promises where images are added. Splits
+    without. A source without splits is cut 80 / 10 / 10, and with a `val` that is given, the rest 90 / 10. Each class
+    is on every side then, if it has enough images: see `cuts.cut`, and what it promises where images are added. Splits
     that are given are taken as they stand.
 
     Args:
