@@ -33,11 +33,11 @@ class BrokenImages(UserError):
     """
 
     def __init__(self, problems: Mapping[int, str], message: str = ""):
-        super().__init__(message or "\n".join(first(list(problems.values()))), arguments=["skip_broken"])
+        super().__init__(message or "\n".join(first_lines(list(problems.values()))), arguments=["skip_broken"])
         self.problems = dict(problems)
 
 
-def first(lines: Sequence[str]) -> list[str]:
+def first_lines(lines: Sequence[str]) -> list[str]:
     """Returns the first lines, and one with the number of the others."""
     return [*lines[:_NAMED], *([f"and {len(lines) - _NAMED} more"] if len(lines) > _NAMED else [])]
 
