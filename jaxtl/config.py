@@ -25,7 +25,11 @@ ARGUMENTS = {
     "model": "model.name",
     "reader": "data.reader",
     "resize": "augment.resize",
+    "skip_broken": "data.skip_broken",
+    "source": "data.source",
+    "split": "eval.split",
     "std": "model.std",
+    "test": "data.test",
     "train": "data.train",
     "val": "data.val",
     "warmup_steps": "optimizer.warmup_steps",
@@ -66,6 +70,7 @@ def default() -> ConfigDict:
     c.data.train = ""  # Split language of TFDS, "train[:90%]"; "": the source's own train split.
     c.data.val = ""  # "": the source's own validation split, else 10 % of train.
     c.data.test = ""  # "": the source's own test split.
+    c.data.skip_broken = False  # Leave out the images that cannot be decoded, and list them; else they are an error.
     c.data.workers = 0  # How many decode and augment at a time; 0: one a core.
     # "threads" | "processes", which do not wait for each other at Python's lock; the batches are the same. "auto":
     # processes, on Linux, where more than four workers have a core each.

@@ -61,7 +61,7 @@ def run(
     files.open_workdir(workdir)
     experiment, inputs = benchmark.build_for_bench(config, workdir, source)
     timing, cost, compiling = benchmark.measure(experiment, inputs, source=source, steps_to_time=steps, warmup=warmup)
-    batch_size, partitioner = config.train.batch_size, experiment.partitioner
+    batch_size, partitioner = experiment.config.train.batch_size, experiment.partitioner
     results = {
         "model": experiment.model.name,
         "weights": config.model.weights,

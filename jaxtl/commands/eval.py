@@ -12,6 +12,7 @@ from jaxtl.config import to_dict
 from jaxtl.evaluate.metrics import compute_metrics, headline
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.attention import with_fastest_attention
+from jaxtl.experiment.broken_images import all_named
 from jaxtl.experiment.build import build
 from jaxtl.experiment.input_pipeline import compile_image_evaluator
 
@@ -33,13 +34,16 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     assert dataset is not None
     assert load_report is not None
     print(load_report.table())
+    for note in experiment.splits.notes:
+        print(note)
     print(f"evaluates {experiment.origin} of {config.data.source}: {len(dataset):,} images")
     experiment = with_fastest_attention(experiment)
     variables = experiment.partitioner.shard_state(experiment.variables)
     begun = time.perf_counter()
     evaluator = compile_image_evaluator(experiment, variables)
     compiled = time.perf_counter()
-    result = compute_metrics(evaluator(variables, dataset), model.classes)
+    with all_named(dataset, workers=config.data.workers):
+        result = compute_metrics(evaluator(variables, dataset), model.classes)
     ended = time.perf_counter()
     results = {
         "model": model.name,

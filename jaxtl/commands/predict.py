@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.commands import flags
+from jaxtl.data.formats import describe_others
 from jaxtl.data.normalize import normalize
-from jaxtl.deploy.predictor import find_images, predict
+from jaxtl.deploy.fetch import is_address
+from jaxtl.deploy.predictor import Place, find_images, predict
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import build_run
@@ -22,7 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
     flags.add_workdir(parser, "the run whose best checkpoint predicts")
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="images computed at once (32)")
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE_OR_DIR", help="images, or folders of images")
+    parser.add_argument(
+        "files", nargs="+", type=_place, metavar="FILE_OR_DIR", help="images, folders of images, or addresses of images"
+    )
+
+
+def _place(text: str) -> Place:
+    return text if is_address(text) else Path(text)
 
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
@@ -33,13 +42,17 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
     return run(arguments.workdir, arguments.files, batch_size=arguments.batch_size)
 
 
-def run(workdir: Path, paths: Sequence[Path], *, batch_size: int = 32) -> int:
+def run(workdir: Path, paths: Sequence[Place], *, batch_size: int = 32) -> int:
     """Prints a line for each image; returns 1 if one could not be read, else 0."""
     model, variables, _ = build_run(workdir)
-    found = list(find_images(paths))
-    if not found:
-        raise UserError(f"there is no image file in {', '.join(map(str, paths))}.")
-    batch_size = min(batch_size, len(found))
+    found = find_images(paths)
+    others = ""
+    if found.others:
+        kinds = describe_others([str(path) for path in found.others])
+        others = f"not taken: {len(found.others)} files that are no images: {kinds}"
+    if not found.images:
+        raise UserError(f"there is no image file in {', '.join(map(str, paths))}." + f"\n{others}" * bool(others))
+    batch_size = min(batch_size, len(found.images))
     loss = files.run_config(workdir).train.loss
 
     @jax.jit
@@ -49,7 +62,7 @@ def run(workdir: Path, paths: Sequence[Path], *, batch_size: int = 32) -> int:
 
     failed = False
     for line in predict(
-        found,
+        found.images,
         probabilities=lambda images: np.asarray(probabilities(images)),
         classes=model.classes,
         pixels=model.pixels,
@@ -57,4 +70,6 @@ def run(workdir: Path, paths: Sequence[Path], *, batch_size: int = 32) -> int:
     ):
         failed |= "error" in line
         print(json.dumps(line, ensure_ascii=False), flush=True)
+    if others:
+        print(others, file=sys.stderr)
     return int(failed)

@@ -14,6 +14,7 @@ from jaxtl.config import to_dict
 from jaxtl.evaluate.plot import plot_depth
 from jaxtl.evaluate.probe import Score, probe_knn, probe_linear
 from jaxtl.experiment import workdir as files
+from jaxtl.experiment.broken_images import all_named
 from jaxtl.experiment.build import build
 from jaxtl.experiment.probing import begin_compiling, group_outputs, probe_splits
 
@@ -48,7 +49,8 @@ def run(config: ConfigDict, workdir: Path, *, per_group: bool = False) -> dict[s
     examples = len(splits.train) + len(splits.val)
     compiling = begin_compiling(forward, experiment.variables, model, examples, count)
     begun = time.perf_counter()
-    parts = probe_splits(experiment, forward)
+    with all_named(splits.train, splits.val, splits.test, workers=config.data.workers):
+        parts = probe_splits(experiment, forward)
     ended = time.perf_counter()
     compiling.result()
     scores = {

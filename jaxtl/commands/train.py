@@ -40,7 +40,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         return report(files.read_json(workdir / "results.json"), workdir)
     with Preemption() as preemption:
         try:
-            experiment = start_run(build(config), workdir)
+            experiment = start_run(build(config, earlier=files.began_earlier(workdir)), workdir)
         except UserError:
             files.discard(workdir, made)
             raise

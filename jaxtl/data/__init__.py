@@ -4,15 +4,17 @@ from jaxtl.data.augment import CROPS, Augmentation, FixedView, RandomView, train
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.decode import ImageError, decode, eval_view
 from jaxtl.data.loader import Reading, eval_batches, own_rows, train_batches, view_batches
-from jaxtl.data.preloading import check, preload
+from jaxtl.data.preloading import BrokenImages, check, find_broken, first_lines, preload
 from jaxtl.data.reader_processes import READERS, Reader
-from jaxtl.data.source import Source, Splits, choose_splits, open_source
+from jaxtl.data.remarks import shared_images
+from jaxtl.data.source import Source, Splits, choose_splits, open_source, without_broken
 from jaxtl.data.sources.tfds import prepare
 
 __all__ = [
     "CROPS",
     "READERS",
     "Augmentation",
+    "BrokenImages",
     "Dataset",
     "FixedView",
     "ImageError",
@@ -26,11 +28,15 @@ __all__ = [
     "decode",
     "eval_batches",
     "eval_view",
+    "find_broken",
+    "first_lines",
     "open_source",
     "own_rows",
     "preload",
     "prepare",
+    "shared_images",
     "train_batches",
     "train_view",
     "view_batches",
+    "without_broken",
 ]

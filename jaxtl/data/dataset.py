@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -15,17 +16,23 @@ class Dataset:
     Attributes:
       classes: class names; a label is an index into them.
       labels: int32 [n].
-      names: n stable names: an example keeps its name when others come or go, and error messages show it.
+      names: n stable names: an example keeps its name when others come or go.
       read: maps an index in [0, n) to an encoded image file or to decoded pixels; safe to call from several threads.
+      root: the folder that the names are paths below; None where examples are no files.
     """
 
     classes: tuple[str, ...]
     labels: np.ndarray
     names: Sequence[str]
     read: Callable[[int], Encoded]
+    root: Path | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def where(self, index: int) -> str:
+        """Returns what messages call an example: its whole path, where it is a file."""
+        return self.names[index] if self.root is None else str(self.root / self.names[index])
 
     def take(self, indices: np.ndarray) -> "Dataset":
         """Returns the examples at `indices`, in that order."""
@@ -35,11 +42,12 @@ class Dataset:
             labels=self.labels[chosen],
             names=tuple(self.names[i] for i in chosen),
             read=lambda i: self.read(int(chosen[i])),
+            root=self.root,
         )
 
 
 def concatenate(datasets: Sequence[Dataset]) -> Dataset:
-    """Returns the examples of several data sets with the same classes, one set after the other."""
+    """Returns the examples of several data sets of one source, one set after the other."""
     if len(datasets) == 1:
         return datasets[0]
     starts = np.cumsum([0, *(len(dataset) for dataset in datasets)])
@@ -53,4 +61,5 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
         labels=np.concatenate([dataset.labels for dataset in datasets]),
         names=tuple(name for dataset in datasets for name in dataset.names),
         read=read,
+        root=datasets[0].root,
     )

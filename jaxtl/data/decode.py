@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable
-from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -10,14 +9,13 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from jaxtl.data.dataset import Encoded
+from jaxtl.data.formats import formats, kind_of_bytes
 from jaxtl.errors import UserError
 from jaxtl.preprocessing import INTERPOLATIONS, Pixels
 
 T = TypeVar("T")
 
 RESAMPLING = {name: Image.Resampling(number) for name, number in INTERPOLATIONS.items()}
-# Pillow knows these but cannot decode them by itself; for EPS it would run Ghostscript on a stranger's program.
-_NOT_BY_ITSELF = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # A picture of 1 x 100,000,000 pixels is no bomb to Pillow until its shorter side is resized to that of a model.
 _LONGEST_BY_SHORTEST = 200
 _ORIENTATION_TAG = 0x0112
@@ -62,14 +60,6 @@ def decode(encoded: Encoded, name: str = "image", *, min_side: int = 0) -> Image
     return _read(encoded, name, upright_rgb)
 
 
-@cache
-def formats() -> tuple[str, ...]:
-    """Returns the names of the formats that are read, the usual ones first, because Pillow tries them in order."""
-    Image.init()
-    usual = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-    return (*usual, *sorted(set(Image.OPEN) - {*usual, *_NOT_BY_ITSELF}))
-
-
 def size(encoded: Encoded, name: str = "image", *, min_side: int = 0) -> tuple[int, int]:
     """Returns the width and height in pixels that `decode` gives; of a file, only the header is read.
 
@@ -87,13 +77,18 @@ def size(encoded: Encoded, name: str = "image", *, min_side: int = 0) -> tuple[i
 
 
 def identify(encoded: Encoded, name: str = "image") -> None:
-    """Passes if the header is one of an image.
+    """Passes if the header is one of an image, and the file does not end before the image does.
+
+    Only a JPEG, PNG or WebP file without its last bytes is decoded to see whether anything is missing: photographs of
+    10 to 30 kB take 0.03 ms each, where decoding takes 0.5 to 0.8.
 
     Raises:
-      ImageError: it is not.
+      ImageError: it is no image, or cut off.
     """
     if not isinstance(encoded, np.ndarray):
         _read(encoded, name, lambda image: None)
+        if _seems_cut_off(encoded):
+            decode(encoded, name)
 
 
 def eval_view(image: Image.Image, pixels: Pixels) -> np.ndarray:
@@ -134,10 +129,22 @@ def _read(encoded: bytes, name: str, use: Callable[[Image.Image], T]) -> T:
     except MemoryError:
         raise
     except Image.UnidentifiedImageError as error:
+        kind = kind_of_bytes(encoded)
+        if kind:
+            raise ImageError(f"{name} is {kind}") from error
         raise ImageError(f"{name} is no image that Pillow reads: it begins with {_start(encoded)}") from error
     # Each of Pillow's decoders has errors of its own for a broken file: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise ImageError(f"{name} cannot be decoded: {error}") from error
+
+
+def _seems_cut_off(encoded: bytes) -> bool:
+    """Tells whether the mark is missing with which a file ends; behind it some programs write notes of their own."""
+    if encoded.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in encoded[-1024:]
+    if encoded.startswith(b"\x89PNG"):
+        return b"IEND" not in encoded[-1024:]
+    return encoded.startswith(b"RIFF") and len(encoded) < 8 + int.from_bytes(encoded[4:8], "little")
 
 
 def _start(encoded: bytes) -> str:

@@ -242,7 +242,7 @@ def _stream(
     shape = None
 
     def encoded(index: int, epoch: int) -> Example:
-        return dataset.read(index), dataset.names[index], index, epoch
+        return dataset.read(index), dataset.where(index), index, epoch
 
     def fill(images: np.ndarray, index: np.ndarray, epoch: np.ndarray) -> None:
         places = zip(index.tolist(), epoch.tolist(), strict=True)

@@ -2,13 +2,16 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxtl.data.dataset import Dataset
+from jaxtl.data import cuts
+from jaxtl.data.dataset import Dataset, concatenate
+from jaxtl.data.preloading import BrokenImages, find_broken
+from jaxtl.data.remarks import absent_classes, count_classes, quantities
 from jaxtl.data.sources import folder, npz, table, tfds
-from jaxtl.data.splits import canonical, parse, select
+from jaxtl.data.splits import canonical, parse, positions, select, whole
 from jaxtl.errors import UserError
 
 FORMS = "tfds:NAME[/CONFIG], folder:DIR, csv:FILE or npz:FILE"
@@ -23,12 +26,14 @@ class Source:
       classes: class names, the same for all splits.
       splits: the whole splits by name; a source without splits has one, called "all".
       by_position: slices of a split are ranges of positions (TFDS) instead of ranges of a hash.
+      notes: remarks on what was found there, one line each.
     """
 
     uri: str
     classes: tuple[str, ...]
     splits: Mapping[str, Dataset]
     by_position: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -65,11 +70,16 @@ def open_source(uri: str, *, data_dir: str = "") -> Source:
       UserError: what is missing or malformed there, all problems at once.
     """
     kind, _, location = uri.partition(":")
-    readers = {"folder": folder.read_folder, "csv": table.read_csv, "npz": npz.read_npz}
+    notes: list[str] = []
+    readers = {
+        "folder": lambda directory: folder.read_folder(directory, notes),
+        "csv": table.read_csv,
+        "npz": npz.read_npz,
+    }
     if not location or kind not in {"tfds", *readers}:
         near = difflib.get_close_matches(kind, ["tfds", *readers], n=1)
         hint = f"; did you mean {near[0]}:{location or '...'}" if near and kind not in {"tfds", *readers} else ""
-        raise UserError(f"data source {uri!r} is none of {FORMS}{hint}")
+        raise UserError(f"data source {uri!r} is none of {FORMS}{hint}", arguments=["source"])
     splits: Mapping[str, Dataset]
     if kind == "tfds":
         classes, splits = tfds.read_tfds(location, data_dir=data_dir)
@@ -77,31 +87,60 @@ def open_source(uri: str, *, data_dir: str = "") -> Source:
         splits = readers[kind](location)
         classes = next(iter(splits.values())).classes
     if len(classes) < 2:
-        raise UserError(f"{uri} has one class only, {', '.join(classes)}; a classifier needs at least two")
-    return Source(uri=uri, classes=classes, splits=splits, by_position=kind == "tfds")
+        raise UserError(
+            f"{uri} has one class only, {', '.join(classes)}; a classifier needs at least two", arguments=["source"]
+        )
+    return Source(uri=uri, classes=classes, splits=splits, by_position=kind == "tfds", notes=tuple(notes))
 
 
-def choose_splits(source: Source, *, train: str = "", val: str = "", test: str = "") -> Splits:
+def without_broken(source: Source, *, workers: int = 0) -> Source:
+    """Returns the source without the images that cannot be decoded, which its notes list. Each is decoded once.
+
+    Raises:
+      BrokenImages: a split has no others.
+    """
+    splits: dict[str, Dataset] = {}
+    lines: list[str] = []
+    for name, dataset in source.splits.items():
+        broken = find_broken(dataset, workers=workers)
+        lines += broken.values()
+        splits[name] = dataset.take(np.array([i for i in range(len(dataset)) if i not in broken], np.int64))
+        if len(broken) and not len(splits[name]):
+            raise BrokenImages(broken)
+    if not lines:
+        return source
+    note = "\n  ".join([f"{len(lines)} images cannot be read, and are left out:", *lines])
+    return replace(source, splits=splits, notes=(*source.notes, note))
+
+
+def choose_splits(source: Source, *, train: str = "", val: str = "", test: str = "", by_class: bool = True) -> Splits:
     """Chooses the examples to train, validate and test on; what is left open is derived and noted.
 
     Without `val`, the source's validation split serves, or else the last 10 % of train, which training then does
-    without. A source without splits is cut 80 / 10 / 10.
+    without. A source without splits is cut 80 / 10 / 10, and with a `val` that is given, the rest 90 / 10. Each class
+    is on every side then, if it has enough images: see `cuts.cut`, and what it promises where images are added. Splits
+    that are given are taken as they stand.
 
     Args:
       source: an open source.
       train: split to train on, in the split language; "" derives it.
       val: split to choose the best checkpoint by; "" derives it.
       test: split for the final metrics; "" is the source's test split, or none.
+      by_class: whether what is derived has each class on every side; without it, as percentages alone say.
 
     Raises:
-      UserError: a split is unknown or empty, two of them share examples, or train has one class only.
+      UserError: a split is unknown or empty, two of them share examples, train has one class only, or labels are
+        quantities.
     """
-    notes = []
+    _refuse_quantities(source)
+    notes = list(source.notes)
     known = {canonical(name) for name in source.split_names}
     if known == {"all"} and not train and not test:
-        cuts = ("all[:80%]", val or "all[80%:90%]", "all[90%:]")
-        notes.append(f"{source.uri} has no splits: train is {cuts[0]}, val is {cuts[1]}, test is {cuts[2]}")
-        train, val, test = cuts
+        if by_class and not source.by_position:
+            return _finish(source, "all", _cut_pool(source, val, notes), notes)
+        cuts_by_share = ("all[:80%]", val or "all[80%:90%]", "all[90%:]")
+        notes.append("{} has no splits: train is {}, val is {}, test is {}".format(source.uri, *cuts_by_share))
+        train, val, test = cuts_by_share
     if not train:
         if "train" not in known:
             raise UserError(
@@ -115,24 +154,115 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
         notes.append(f"{source.uri} has no test split: there will be no test metrics")
     if not val and "validation" in known:
         val = "validation"
-    training = source.split(train)
+    given = _splits(source, {"train": train, "val": val, "test": test})
+    training, testing = given["train"], given.get("test")
     if val:
-        validating = source.split(val)
+        validating = given["val"]
     else:
-        val = "+".join(dict.fromkeys(f"{term.name}[90%:]" for term in parse(train)))
-        validating = source.split(val)
+        val = "+".join(f"{name}[90%:]" for name in _names_in(train))
+        validating, moved = _tenth(source, train, val, by_class=by_class and not source.by_position)
         training = _without(training, validating, f"{train} without {val}")
         notes.append(
-            f"{source.uri} has no validation split: {len(validating)} examples of train ({val}) serve as one, "
-            f"{len(training)} remain to train on"
+            f"{source.uri} has no validation split: {len(validating):,} examples of train ({val}) serve as one, "
+            f"{len(training):,} remain to train on{_moved(moved)}"
         )
-    testing = source.split(test) if test else None
-    if len(np.unique(training.labels)) < 2:
-        only = source.classes[training.labels[0]]
-        raise UserError(f"split {train!r} of {source.uri} has images of one class only, {only}; choose another split")
     _refuse_overlap({f"train {train!r}": training, f"val {val!r}": validating, f"test {test!r}": testing})
-    chosen = {"train": training, "val": validating, "test": testing}
-    return Splits(training, validating, testing, (*notes, *_absent_classes(chosen)))
+    return _finish(source, train, {"train": training, "val": validating, "test": testing}, notes)
+
+
+def _finish(source: Source, spec: str, chosen: Mapping[str, Dataset | None], notes: list[str]) -> Splits:
+    """Returns the splits with what there is to say of their classes; `spec` is what trains."""
+    train, val = chosen["train"], chosen["val"]
+    assert train is not None
+    assert val is not None
+    if len(np.unique(train.labels)) < 2:
+        only = source.classes[train.labels[0]]
+        raise UserError(
+            f"split {spec!r} of {source.uri} has images of one class only, {only}; choose another split",
+            arguments=["train"],
+        )
+    return Splits(train, val, chosen["test"], (*notes, *absent_classes(chosen)))
+
+
+def _refuse_quantities(source: Source) -> None:
+    if source.by_position:
+        return  # Its classes are declared, and reading all labels takes a while.
+    labels = [source.classes[label] for dataset in source.splits.values() for label in dataset.labels]
+    problem = quantities(labels)
+    if problem:
+        raise UserError(f"{source.uri}: {problem}", arguments=["source"])
+
+
+def _splits(source: Source, specs: Mapping[str, str]) -> dict[str, Dataset]:
+    """Returns the examples of the splits that are not ""; an error names all that cannot be, by their arguments."""
+    found, problems = {}, []
+    for argument, spec in specs.items():
+        try:
+            if spec:
+                found[argument] = source.split(spec)
+        except UserError as error:
+            problems.append(UserError(str(error), arguments=(argument,)))
+    if problems:
+        raise UserError.join(problems)
+    return found
+
+
+def _cut_pool(source: Source, given: str, notes: list[str]) -> dict[str, Dataset | None]:
+    """Cuts a source without splits, and notes how many images of which classes fell on which side."""
+    pool = source.split("all")
+    if given:
+        val = _splits(source, {"val": given})["val"]
+        pool = _without(pool, val, f"all without {given}")
+        places = positions(pool.names)
+        plain = cuts.TEST * (places >= 0.9)
+        sides = cuts.TEST * (cuts.cut(pool.labels, places, val_from=0.9) != cuts.TRAIN)
+    else:
+        places = positions(pool.names)
+        plain = (places >= 0.8).astype(int) + (places >= 0.9)
+        sides = cuts.cut(pool.labels, places, val_from=0.8, test_from=0.9)
+        val = pool.take(np.flatnonzero(sides == cuts.VAL))
+    train, test = (pool.take(np.flatnonzero(sides == side)) for side in (cuts.TRAIN, cuts.TEST))
+    if not len(val):
+        raise UserError(
+            f"{source.uri} has one image of each class, too few to validate on: it takes two of each, and three for a "
+            "test split too",
+            arguments=["source"],
+        )
+    moved = int((sides != plain).sum())
+    sizes = f"{len(train):,} to train, {len(val):,} to validate"
+    if len(test):
+        sizes += f", {len(test):,} to test ({count_classes(test)})"
+    notes.append(f"{source.uri} has no splits, so the names of its images decide: {sizes}{_moved(moved)}")
+    if not len(test):
+        notes.append(
+            f"no test split: too few images ({count_classes(pool)}); of each class the first trains, the second "
+            "validates, and only a third would test. There will be no test metrics"
+        )
+    return {"train": train, "val": val, "test": test if len(test) else None}
+
+
+def _tenth(source: Source, train: str, spec: str, *, by_class: bool) -> tuple[Dataset, int]:
+    """Returns a tenth of train to validate on, the same one for every share of it that trains; and how many moved."""
+    if not by_class:
+        return _splits(source, {"val": spec})["val"], 0
+    there = concatenate([whole(name, source.splits, source.uri) for name in _names_in(train)])
+    places = positions(there.names)
+    sides = cuts.cut(there.labels, places, val_from=0.9)
+    if not sides.any():
+        raise UserError(
+            f"{source.uri} has no validation split, and in {train!r} one image of each class, too few to take any "
+            "away; add images, or set val",
+            arguments=["val"],
+        )
+    return there.take(np.flatnonzero(sides)), int((sides != (places >= 0.9)).sum())
+
+
+def _names_in(spec: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(term.name for term in parse(spec)))
+
+
+def _moved(count: int) -> str:
+    return f"; {count} of them moved so that no class is missing" if count else ""
 
 
 def _without(dataset: Dataset, others: Dataset, what: str) -> Dataset:
@@ -155,19 +285,4 @@ def _refuse_overlap(datasets: Mapping[str, Dataset | None]) -> None:
                     "metrics on seen examples mean nothing, so choose splits that do not overlap"
                 )
     if problems:
-        raise UserError("\n".join(problems))
-
-
-def _absent_classes(datasets: Mapping[str, Dataset | None]) -> list[str]:
-    notes = []
-    for title, dataset in datasets.items():
-        if dataset is None:
-            continue
-        counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
-        absent = [name for name, count in zip(dataset.classes, counts, strict=True) if not count]
-        if absent:
-            more = ", ..." if len(absent) > 5 else ""
-            notes.append(
-                f"{title} has no image of {len(absent)} of {len(counts)} classes: {', '.join(absent[:5])}{more}"
-            )
-    return notes
+        raise UserError("\n".join(problems), arguments=["train", "val", "test"])

@@ -82,7 +82,7 @@ def select(spec: str, datasets: Mapping[str, Dataset], *, by_position: bool, sou
     """
     parts = []
     for term in parse(spec):
-        dataset = _whole(term.name, datasets, source)
+        dataset = whole(term.name, datasets, source)
         if term.start is None and term.stop is None:
             parts.append(dataset)
             continue
@@ -94,7 +94,12 @@ def select(spec: str, datasets: Mapping[str, Dataset], *, by_position: bool, sou
     return chosen
 
 
-def _whole(name: str, datasets: Mapping[str, Dataset], source: str) -> Dataset:
+def whole(name: str, datasets: Mapping[str, Dataset], source: str) -> Dataset:
+    """Returns the split of that name in any of its spellings, or all of a source without splits.
+
+    Raises:
+      UserError: there is no such split.
+    """
     by_canonical = {canonical(known): known for known in datasets}
     if canonical(name) in by_canonical:
         return datasets[by_canonical[canonical(name)]]

@@ -1,31 +1,74 @@
 """Classifies image files: the same pixels as in training, a line for each file whatever befalls the others."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from jaxtl import data
+from jaxtl.data.formats import is_image, is_photograph
+from jaxtl.deploy.fetch import fetch
 from jaxtl.errors import UserError
 from jaxtl.preprocessing import Pixels
 
+# An image file, or the address of one.
+Place = Path | str
+# What operating systems leave in every folder; nobody means it.
+_DROPPINGS = {"thumbs.db", "desktop.ini", ".ds_store", ".localized"}
 
-def find_images(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yields files as they are, and for each folder the image files below it, by name."""
-    extensions = set(Image.registered_extensions())
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in extensions and file.is_file())
-        else:
-            yield path
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in files and folders.
+
+    Attributes:
+      images: to predict, in order. A photograph in a format that is not read is among them: its line says so.
+      others: the files of folders that are no images.
+    """
+
+    images: tuple[Place, ...]
+    others: tuple[Path, ...]
+
+
+def find_images(places: Iterable[Place]) -> Found:
+    """Takes files and addresses as they are, and of each folder the images below it, by name."""
+    images: list[Place] = []
+    others: list[Path] = []
+    for place in places:
+        if isinstance(place, str) or not place.is_dir():
+            images.append(place)
+            continue
+        for file in sorted(_files_below(place)):
+            taken = is_image(file) or is_photograph(file)
+            (images if taken else others).append(file)
+    return Found(tuple(images), tuple(others))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"cannot list {error.filename}: {error.strerror}") from error
+
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        # A link to a folder above would be walked for ever.
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        for name in files:
+            # "._photo.jpg" is what macOS writes beside photo.jpg on foreign disks.
+            if name.lower() not in _DROPPINGS and not name.startswith("._"):
+                yield Path(parent, name)
 
 
 def predict(
-    paths: Iterable[Path],
+    paths: Iterable[Place],
     *,
     probabilities: Callable[[np.ndarray], np.ndarray],
     classes: Sequence[str],
@@ -36,7 +79,7 @@ def predict(
     """Yields one dict for each file, in order.
 
     Args:
-      paths: image files.
+      paths: image files, or addresses of some.
       probabilities: uint8 [B, S, S, 3] with B = batch_size -> float32 [B, C].
       classes: names of the C classes.
       pixels: how images must be prepared.
@@ -57,22 +100,23 @@ def predict(
                 yield _line(path, row, classes) if isinstance(view, np.ndarray) else {"file": str(path), "error": view}
 
 
-def _batched(items: Iterable[Path], size: int) -> Iterator[list[Path]]:
+def _batched(items: Iterable[Place], size: int) -> Iterator[list[Place]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
 
 
-def _view(path: Path, pixels: Pixels) -> np.ndarray | str:
+def _view(place: Place, pixels: Pixels) -> np.ndarray | str:
     try:
-        return data.eval_view(data.decode(path.read_bytes(), "the file"), pixels)
+        encoded = fetch(place) if isinstance(place, str) else place.read_bytes()
+        return data.eval_view(data.decode(encoded, "the file"), pixels)
     except OSError as error:
         return error.strerror or str(error)
     except UserError as error:
         return str(error)
 
 
-def _line(path: Path, row: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+def _line(path: Place, row: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     best = np.argsort(-row, kind="stable")[:5]
     top5 = [{"class": classes[i], "probability": round(float(row[i]), 6)} for i in best]
     return {"file": str(path), **top5[0], "top5": top5}

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from jaxtl import data, pretrained
 from jaxtl.checkpoints.manager import read_best
 from jaxtl.errors import UserError
+from jaxtl.evaluate.metrics import gives_top5
 from jaxtl.experiment import options
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.evaluation import align_classes, choose_split
@@ -24,6 +25,7 @@ from jaxtl.experiment.model import (
     open_both,
     open_weights,
 )
+from jaxtl.experiment.sizes import fit_to_size, note_few
 from jaxtl.experiment.training_plan import NO_PLAN, Plan, make_plan
 from jaxtl.parallel.partitioner import Partitioner, make_partitioner
 from jaxtl.pretrained.load import abstract_variables
@@ -46,7 +48,7 @@ class Experiment:
     """What a config describes, ready for a command.
 
     Attributes:
-      config: what it was built from; nobody changes it.
+      config: what it was built from, cut to the size of the data (see `sizes.fit_to_size`); nobody changes it.
       model: for the classes of the data, or as the purpose has it.
       variables: to start from; of an abstract experiment their shapes.
       load_report: where they come from; None without weights.
@@ -57,6 +59,8 @@ class Experiment:
       loss: of training.
       eval_loss: what evaluations report.
       loss_name: what the config calls both.
+      given: the config as it was given; None where it is `config`.
+      earlier: whether it goes on with a run of before splits and steps were cut to the size of the data.
     """
 
     config: ConfigDict
@@ -70,6 +74,8 @@ class Experiment:
     loss: Loss = softmax_cross_entropy
     eval_loss: Loss = softmax_cross_entropy
     loss_name: str = "softmax"
+    given: ConfigDict | None = None
+    earlier: bool = False
 
     @property
     def steps_per_epoch(self) -> float:
@@ -78,7 +84,12 @@ class Experiment:
 
 
 def build(
-    config: ConfigDict, *, purpose: Purpose = "train", abstract: bool = False, weights_optional: bool = False
+    config: ConfigDict,
+    *,
+    purpose: Purpose = "train",
+    abstract: bool = False,
+    weights_optional: bool = False,
+    earlier: bool = False,
 ) -> Experiment:
     """Builds what a config describes; whatever the user can fix is reported here, before anything is compiled.
 
@@ -89,6 +100,8 @@ def build(
       abstract: whether shapes are enough: neither data nor weights need be at hand, no array is read, and no device
         is taken. Without data the classes are those of the weights.
       weights_optional: whether an abstract experiment does without weights where they cannot be opened.
+      earlier: whether a run goes on that began before splits and steps were cut to the size of the data: it keeps its
+        own (see `workdir.began_earlier`).
 
     Raises:
       UserError: data or weights cannot be opened, do not fit each other or the config, or a batch cannot be shared out
@@ -102,10 +115,12 @@ def build(
     partitioner = make_partitioner("jit") if purpose == "features" else options.partitioner(config)
     if purpose == "train":
         check_devices(config.train.batch_size, partitioner, "train.batch_size")
-        return _training(config, *open_both(config), partitioner)
+        opened, source = open_both(config)
+        return _training(config, opened, _usable(config, source), partitioner, earlier=earlier)
     check_devices(options.eval_batch_size(config), partitioner, "eval.batch_size")
     making = _evaluation if purpose == "evaluate" else _features
-    return making(config, *open_both(config), partitioner)
+    opened, source = open_both(config)
+    return making(config, opened, _usable(config, source), partitioner)
 
 
 def build_run(workdir: Path) -> tuple[Model, dict[str, Any], int]:
@@ -121,16 +136,49 @@ def build_run(workdir: Path) -> tuple[Model, dict[str, Any], int]:
 
 
 def _training(
-    config: ConfigDict, opened: pretrained.Weights | None, source: data.Source, partitioner: Partitioner
+    given: ConfigDict,
+    opened: pretrained.Weights | None,
+    source: data.Source,
+    partitioner: Partitioner,
+    *,
+    earlier: bool,
 ) -> Experiment:
-    splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
+    splits = _choose_splits(given, source, by_class=not earlier)
+    config, notes = given, tuple[str, ...]()
+    if not earlier:
+        config, notes = fit_to_size(given, len(splits.train), partitioner.devices)
     model = make_model(config, opened, source.classes)
+    _check_monitor(config, len(model.classes), earlier)
     variables, report = make_variables(config, opened, model, head=config.model.head)
     steps_per_epoch = len(splits.train) / config.train.batch_size
     new_head = has_new_head(report, model)
     plan = make_plan(config, model.module, variables["params"], steps_per_epoch=steps_per_epoch, new_head=new_head)
+    plan = replace(plan, notes=(*plan.notes, *notes, *note_few(len(splits.val), config.train.monitor)))
     losses = _losses(config, len(model.classes), splits.train.labels)
-    return Experiment(config, model, variables, report, splits, source.uri, plan, partitioner, *losses)
+    experiment = Experiment(config, model, variables, report, splits, source.uri, plan, partitioner, *losses)
+    return replace(experiment, given=given, earlier=earlier)
+
+
+def _usable(config: ConfigDict, source: data.Source) -> data.Source:
+    return data.without_broken(source, workers=config.data.workers) if config.data.skip_broken else source
+
+
+def _choose_splits(config: ConfigDict, source: data.Source, *, by_class: bool = True) -> data.Splits:
+    """Chooses the splits, with what there is to say of them."""
+    keys = config.data
+    splits = data.choose_splits(source, train=keys.train, val=keys.val, test=keys.test, by_class=by_class)
+    # Prepared sets are as their makers meant them, and their images are read only when they are needed.
+    if source.by_position:
+        return splits
+    shared = data.shared_images({"train": splits.train, "val": splits.val, "test": splits.test})
+    return replace(splits, notes=(*splits.notes, *shared))
+
+
+def _check_monitor(config: ConfigDict, classes: int, earlier: bool) -> None:
+    if config.train.monitor == "top5" and not gives_top5(classes) and not earlier:
+        raise UserError(
+            f'train.monitor is "top5", but of {classes} classes all are among the first five: give another.'
+        )
 
 
 def _losses(config: ConfigDict, classes: int, labels: np.ndarray | None) -> tuple[Loss, Loss, str]:
@@ -160,7 +208,7 @@ def _evaluation(
     classes, dataset = align_classes(opened.num_classes, opened.classes, source, dataset)
     model = make_model(config, opened, classes)
     variables, report = make_variables(config, opened, model, head="keep")
-    splits = replace(_no_splits(classes), test=dataset)
+    splits = replace(_no_splits(classes), test=dataset, notes=source.notes)
     # A run knows with which loss it trained.
     location = config.model.weights
     trained = files.run_config(Path(location.removeprefix("run:"))) if location.startswith("run:") else config
@@ -172,7 +220,7 @@ def _evaluation(
 def _features(
     config: ConfigDict, opened: pretrained.Weights | None, source: data.Source, partitioner: Partitioner
 ) -> Experiment:
-    splits = data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
+    splits = _choose_splits(config, source)
     if splits.test is None:
         raise UserError(f"{source.uri} has no test split to measure on: name one with --config.data.test.")
     model = make_model(config, opened, ())

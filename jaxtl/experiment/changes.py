@@ -38,7 +38,8 @@ def changed_since(config: ConfigDict, workdir: Path) -> list[str]:
     before = files.read_json(path)
     checks: list[tuple[str, Callable[[], dict[str, str]]]] = []
     if config.data.source.startswith(_LOCAL):
-        checks.append(("data.", lambda: digests(_splits(config), {})))
+        by_class = not files.began_earlier(workdir)
+        checks.append(("data.", lambda: digests(_splits(config, by_class), {})))
     if Path(config.model.weights).exists():
         checks.append(("weights ", lambda: _weights(config)))
     lines = []
@@ -58,9 +59,10 @@ def _in_words(key: str) -> str:
     return names[key] if key in names else f"the weight file {key.removeprefix('weights ')}"
 
 
-def _splits(config: ConfigDict) -> data.Splits:
+def _splits(config: ConfigDict, by_class: bool) -> data.Splits:
     source = data.open_source(config.data.source, data_dir=config.data.data_dir)
-    return data.choose_splits(source, train=config.data.train, val=config.data.val, test=config.data.test)
+    keys = config.data
+    return data.choose_splits(source, train=keys.train, val=keys.val, test=keys.test, by_class=by_class)
 
 
 def _weights(config: ConfigDict) -> dict[str, str]:

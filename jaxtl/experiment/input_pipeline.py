@@ -15,6 +15,7 @@ from jaxtl.errors import UserError
 from jaxtl.evaluate.evaluator import Evaluator, compile_evaluator
 from jaxtl.experiment import options
 from jaxtl.experiment.backbone import Backbone, make_backbone, stored_features
+from jaxtl.experiment.broken_images import broken_images
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.feature_decision import Decision, Features, Room, decide
 from jaxtl.experiment.steps import dummy_batch
@@ -43,24 +44,32 @@ class Inputs:
 
 
 def load_into_memory(experiment: Experiment) -> Experiment:
-    """Decodes what fits into memory, which finds broken images before the first step.
+    """Decodes what fits into memory, which finds all broken images before the first step.
 
     Of several processes each looks at what it reads in one epoch, so that together they look at everything.
+
+    Raises:
+      UserError: images are broken.
     """
     config, splits = experiment.config, experiment.splits
     budget = config.data.cache_gib * 2**30
     whole = len(splits.train) + len(splits.val) + (len(splits.test) if splits.test else 0)
     hosts = options.shard()
+    broken: list[str] = []
 
     def load(split: data.Dataset, batch_size: int, seed: int | None = None, min_side: int = 0) -> data.Dataset:
         own = data.own_rows(len(split), batch_size=batch_size, seed=seed, shard=hosts) if hosts[1] > 1 else None
-        return data.preload(
-            split,
-            budget_bytes=int(budget * len(split) / whole),
-            min_side=min_side,
-            workers=config.data.workers,
-            own=own,
-        )
+        try:
+            return data.preload(
+                split,
+                budget_bytes=int(budget * len(split) / whole),
+                min_side=min_side,
+                workers=config.data.workers,
+                own=own,
+            )
+        except data.BrokenImages as error:
+            broken.extend(error.problems.values())
+            return split
 
     loaded: list[data.Splits] = []
 
@@ -70,6 +79,8 @@ def load_into_memory(experiment: Experiment) -> Experiment:
         min_side = options.augmentation(config).min_side(experiment.model.pixels)
         train = load(splits.train, config.train.batch_size, config.train.seed, min_side)
         loaded.append(data.Splits(train, evaluated(splits.val), test, splits.notes))
+        if broken:
+            raise broken_images(broken, whole)
 
     processes.on_all_processes(load_all)
     return replace(experiment, splits=loaded[0])

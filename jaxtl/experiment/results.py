@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtl.evaluate.metrics import headline
+from jaxtl.evaluate.metrics import headline, wilson_interval
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.model import weights_location
 from jaxtl.experiment.training_plan import Plan
@@ -34,8 +34,16 @@ def results_of(experiment: Experiment, step: int, progress: Progress) -> dict[st
             "skipped": progress.skipped,
         },
         "cost": _costs(experiment.plan, progress),
-        "val": {**progress.val, "count": len(experiment.splits.val)},
+        "val": _with_interval(progress.val, len(experiment.splits.val)),
     } | ({"ema": {"decay": experiment.config.train.ema_decay, **progress.both}} if progress.both else {})
+
+
+def _with_interval(metrics: Mapping[str, float], count: int) -> dict[str, Any]:
+    """Returns the metrics on val with the number of images, and how sure that makes the accuracy."""
+    if not count or "accuracy" not in metrics:
+        return {**metrics, "count": count}
+    interval = wilson_interval(round(metrics["accuracy"] * count), count)
+    return {**metrics, "accuracy_interval": interval, "count": count}
 
 
 def _costs(plan: Plan, progress: Progress) -> dict[str, Any]:

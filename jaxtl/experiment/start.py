@@ -25,13 +25,15 @@ def start_run(experiment: Experiment, workdir: Path) -> Experiment:
     """
     _check_shapes(experiment)
     experiment = shard_states(experiment)
-    files.claim(workdir, experiment.config)
+    files.claim(workdir, experiment.given or experiment.config)
     began = files.began_sparing(workdir)
     if began is not None:  # A run goes on as it began.
         experiment = replace(experiment, plan=replace(experiment.plan, no_weight_decay=began))
     experiment = load_into_memory(experiment)
     model, plan, splits, report = experiment.model, experiment.plan, experiment.splits, experiment.load_report
-    files.claim_inputs(workdir, digests(splits, report.sha256 if report else {}))
+    # What splits and steps follow from; runs of before note nothing.
+    rules = {} if experiment.earlier else {"rules": "by size"}
+    files.claim_inputs(workdir, {**digests(splits, report.sha256 if report else {}), **rules})
     files.write_json(workdir / "model.json", model.facts())
     files.write_json(workdir / "weight_decay.json", {"spares": plan.no_weight_decay})
     if report is not None:

@@ -69,7 +69,7 @@ def train_to_end(experiment: Experiment, workdir: Path, *, started: float, stop:
         begun = time.perf_counter()
         results["best_step"], best = read_best(workdir)
         accumulators = evaluator(experiment.partitioner.shard_state(best), experiment.splits.test, stop)
-        results["test"] = compute_metrics(accumulators, experiment.model.classes)
+        results["test"] = compute_metrics(accumulators, experiment.model.classes, always_top5=experiment.earlier)
         progress.seconds["evaluate"] += time.perf_counter() - begun
     results["seconds"] = {**progress.seconds, "total": progress.total()}
     files.write_json(workdir / "results.json", results)
@@ -180,7 +180,8 @@ def _fit(
     train, classes = experiment.config.train, experiment.model.classes
 
     def evaluate(variables: Any) -> dict[str, float]:
-        return summary(compute_metrics(running.evaluator(variables, experiment.splits.val, running.stop), classes))
+        accumulators = running.evaluator(variables, experiment.splits.val, running.stop)
+        return summary(compute_metrics(accumulators, classes, always_top5=experiment.earlier))
 
     every, epoch = train.eval_every, experiment.steps_per_epoch
     evaluation_steps = loop.eval_steps(plan.total_steps, every=every, steps_per_epoch=epoch)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxtl.errors import UserError
 from jaxtl.experiment import options
+from jaxtl.experiment.sizes import stage_lengths
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.finetune.param_groups import FROZEN
 from jaxtl.finetune.stages import Schedule, Stage, make_stages, staged_schedule
@@ -114,9 +115,9 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
     """
     table = module.groups()
     assignment = groups_lib.assign(params, table)
-    specs = list(config.finetune.stages) or [_whole_run(config)]
+    specs = list(config.finetune.stages) or [{"unfreeze": config.finetune.unfreeze}]
     labels, notes = _labels(specs, assignment, new_head)
-    lengths = [spec.get("steps") or math.ceil(spec["epochs"] * steps_per_epoch) for spec in specs]
+    lengths = stage_lengths(config, steps_per_epoch)
     stages = make_stages(lengths, labels, [spec.get("rate", 1.0) for spec in specs])
     f = config.finetune
     groups_lib.check_rules(f.groups, assignment, "finetune.groups")
@@ -158,11 +159,6 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
         scanned=find_scanned(module.alike(), facts) if config.model.scan else (),
         no_weight_decay=exempt,
     )
-
-
-def _whole_run(config: ConfigDict) -> dict[str, Any]:
-    length = {"steps": config.train.steps} if config.train.steps else {"epochs": config.train.epochs}
-    return {**length, "unfreeze": config.finetune.unfreeze}
 
 
 def _labels(

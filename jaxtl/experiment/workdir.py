@@ -162,6 +162,12 @@ def began_sparing(workdir: Path) -> tuple[str, ...] | None:
     return tuple(read_json(path)["spares"]) if path.exists() else ()
 
 
+def began_earlier(workdir: Path) -> bool:
+    """Tells whether a run began before splits and steps were cut to the size of the data; it then keeps its own."""
+    path = workdir / "inputs.json"
+    return has_checkpoints(workdir) and "rules" not in (read_json(path) if path.exists() else {})
+
+
 def run_config(workdir: Path) -> ConfigDict:
     """Returns the config that a run was started with."""
     return config_lib.from_dict(read_json(workdir / "config.json"))

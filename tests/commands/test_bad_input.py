@@ -140,6 +140,25 @@ def test_a_truncated_image_is_named_before_the_first_step(train, pictures):
     check(train(), "103.png")
 
 
+def test_all_corrupt_images_are_told_at_once_by_their_paths_and_can_be_left_out(train, pictures, tmp_path):
+    for path in ("train/red/002.png", "train/blue/004.png", "test/green/101.png"):
+        (pictures / path).write_bytes(b"no image")
+    err = check(train(), "3 of 78 images cannot be read:", "--config.data.skip_broken=true leaves them out")
+    lines = [line.partition(" is no image")[0] for line in err.splitlines()[1:4]]
+    paths = ("train/red/002.png", "train/blue/004.png", "test/green/101.png")
+    assert sorted(lines) == sorted(str(pictures / path) for path in paths)
+
+
+@pytest.mark.slow
+def test_corrupt_images_are_left_out_where_that_is_asked_for(train, pictures):
+    for path in ("train/red/002.png", "test/green/101.png"):
+        (pictures / path).write_bytes(b"no image")
+    status, out, err = train("--config.data.skip_broken=true", "--config.train.steps=2")
+    assert (status, err) == (0, "")
+    assert "2 images cannot be read, and are left out:\n" in out
+    assert f"  {pictures}/test/green/101.png is no image that Pillow reads" in out
+
+
 def test_workdir_that_cannot_be_written(train, tmp_path):
     (tmp_path / "file").write_text("")
     check(train(workdir="file"), "--workdir", "give another folder")

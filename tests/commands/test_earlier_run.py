@@ -38,6 +38,10 @@ def test_an_earlier_run_goes_on_where_it_stopped(jaxtl, earlier):
     losses = {(line["step"], line["split"]): line["loss"] for line in lines}
     # Then it had decay on position embeddings and tokens, too: a run goes on as it began.
     assert json.loads(Path("run/weight_decay.json").read_text()) == {"spares": []}
+    # Its splits and metrics, too, are those of its beginning, though three classes need no top-5 accuracy.
+    assert {key.partition(".")[0] for key in json.loads(Path("run/inputs.json").read_text())} == {"data"}
+    assert all("top5" in line for line in lines if line["split"] == "val")
+    assert "instead of" not in out
     for key, loss in LOSSES.items():
         assert losses[key] == pytest.approx(loss, abs=1e-5)
 

@@ -79,11 +79,29 @@ def test_a_run_with_a_loss_of_yes_and_no_evaluates_and_predicts_so(train, jaxtl,
     assert (again["loss"], again["test"]) == ("binary", results["test"])
 
 
+def test_files_of_a_folder_that_are_no_images_are_named(jaxtl, run, pictures, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    shutil.copy(pictures / "test" / "red" / "100.png", folder)
+    for name in ("notes.txt", "a.csv", "b.csv"):
+        (folder / name).write_text("none")
+    status, out, err = jaxtl("predict", f"--workdir={run}", folder, "gs://bucket/a.png")
+    assert status == 1
+    good, refused = predictions((status, out))
+    assert good["file"] == str(folder / "100.png")
+    assert refused["error"].startswith("only http:// and https:// addresses are fetched")
+    assert err == (
+        f"not taken: 3 files that are no images: 2 .csv ({folder}/a.csv, {folder}/b.csv); 1 .txt ({folder}/notes.txt)\n"
+    )
+
+
 def test_a_folder_without_images(jaxtl, run, tmp_path):
     (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "notes.txt").write_text("none")
     status, _, err = jaxtl("predict", f"--workdir={run}", tmp_path / "none")
     assert status == 1
     assert "there is no image file in" in err
+    assert "1 .txt" in err
 
 
 def test_eval_of_a_run_gives_the_test_figures_of_its_results(jaxtl, run, pictures, config_file, tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import os
 import threading
@@ -9,7 +10,7 @@ from PIL import Image
 from jaxtl.data import preloading
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.decode import decode
-from jaxtl.data.preloading import check, cores, for_all, preload
+from jaxtl.data.preloading import BrokenImages, attempt_all, check, cores, find_broken, preload
 from jaxtl.errors import UserError
 
 
@@ -103,7 +104,7 @@ def test_the_budget_holds_where_the_sample_misleads(monkeypatch):
     sampled = set(np.linspace(0, 251, 64).astype(int).tolist())
     data, reads = dataset([small if i in sampled else large for i in range(252)])
     assert preload(data, budget_bytes=100_000) is data
-    assert len(reads) < 64 + 101
+    assert len(reads) <= 64 + 252  # No image is decoded twice, and those after the second block are only looked at.
 
 
 def test_reduced_decoding_counts_as_what_it_takes():
@@ -123,9 +124,30 @@ def test_all_broken_images_are_named():
         preload(data, budget_bytes=10**9)
     lines = str(error.value).splitlines()
     assert [line.split()[0] for line in lines] == ["7.jpg", "100.jpg"]
-    # The header of the truncated one is whole.
-    with pytest.raises(UserError, match=r"^100.jpg is no image"):
+    # The header of the truncated one is whole, but not its end.
+    with pytest.raises(BrokenImages) as error:
         check(data)
+    assert list(error.value.problems) == [7, 100]
+    assert list(find_broken(data)) == [7, 100]
+
+
+def test_all_broken_images_are_named_where_only_some_fit(monkeypatch):
+    monkeypatch.setattr(preloading, "_BLOCK", 50)
+    files = jpegs(200)
+    for i in (0, 77, 199):  # In three blocks; the set does not fit in the end.
+        files[i] = b"broken"
+    small = set(np.linspace(0, 199, 64).astype(int).tolist())
+    files = [jpegs(1, 4, 4)[0] if i in small and len(file) > 6 else file for i, file in enumerate(files)]
+    data, _ = dataset(files)
+    with pytest.raises(BrokenImages) as error:
+        preload(data, budget_bytes=60 * 40 * 30 * 3)
+    assert list(error.value.problems) == [0, 77, 199]
+
+
+def test_files_are_named_by_their_whole_path(tmp_path):
+    data, _ = dataset([b""])
+    with pytest.raises(BrokenImages, match=f"^{tmp_path}/0.jpg is empty"):
+        check(dataclasses.replace(data, root=tmp_path))
 
 
 def test_a_broken_image_in_the_sample_does_not_hide_the_others():
@@ -146,10 +168,18 @@ def test_many_errors_are_counted():
     assert str(error.value).endswith("\nand 15 more")
 
 
-def test_for_all_keeps_the_order_and_passes_bugs_on():
-    assert for_all(range(100), lambda i: i * i, workers=3) == [i * i for i in range(100)]
+def test_attempts_keep_the_order_and_pass_bugs_on():
+    def odd(i: int) -> int:
+        if i % 2 == 0:
+            raise UserError(f"{i} is even")
+        return i * i
+
+    assert attempt_all(range(100), lambda i: i * i, workers=3) == ({i: i * i for i in range(100)}, {})
+    good, bad = attempt_all([5, 4, 3, 2], odd)
+    assert list(good.items()) == [(5, 25), (3, 9)]
+    assert bad == {4: "4 is even", 2: "2 is even"}
     with pytest.raises(ZeroDivisionError):
-        for_all(range(10), lambda i: 1 // (i - 5))
+        attempt_all(range(10), lambda i: 1 // (i - 5))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("jaxtl-data")]
 
 

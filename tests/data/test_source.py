@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxtl.data.dataset import Dataset
-from jaxtl.data.source import Source, choose_splits, open_source
+from jaxtl.data.source import Source, choose_splits, open_source, without_broken
 from jaxtl.errors import UserError
 
 
@@ -68,8 +69,117 @@ def test_a_source_without_splits_is_cut_in_three():
     assert len(splits.train) + len(splits.val) + len(splits.test) == 600
     assert abs(len(splits.train) - 480) < 15
     assert abs(len(splits.val) - 60) < 15
-    assert "train is all[:80%], val is all[80%:90%], test is all[90%:]" in splits.notes[0]
+    (note,) = splits.notes
+    sizes, counts = (len(splits.train), len(splits.val), len(splits.test)), np.bincount(splits.test.labels)
+    assert note == (
+        "folder:x has no splits, so the names of its images decide: "
+        f"{sizes[0]} to train, {sizes[1]} to validate, {sizes[2]} to test ({counts[0]} 0, {counts[1]} 1)"
+    )
     assert not set(splits.train.names) & set(splits.test.names)
+
+
+def test_where_no_class_is_missing_a_source_is_cut_as_its_percentages_say():
+    data = source(all=600)
+    splits = choose_splits(data)
+    for dataset, spec in ((splits.train, "all[:80%]"), (splits.val, "all[80%:90%]"), (splits.test, "all[90%:]")):
+        assert dataset.names == data.split(spec).names
+    assert choose_splits(data, by_class=False).notes[0] == (
+        "folder:x has no splits: train is all[:80%], val is all[80%:90%], test is all[90%:]"
+    )
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(2, (2, 2, None)), (3, (2, 2, 2)), (4, (4, 2, 2)), (5, (6, 2, 2))])
+def test_small_sets_have_each_class_on_each_side(images, sizes):
+    splits = choose_splits(source(all=2 * images))
+    assert tuple(dataset and len(dataset) for dataset in (splits.train, splits.val, splits.test)) == sizes
+    for dataset in (splits.train, splits.val, splits.test or splits.val):
+        assert np.bincount(dataset.labels).min() >= 1
+    said = "\n".join(splits.notes)
+    assert "of them moved so that no class is missing" in said
+    assert ("no test split: too few images (2 0, 2 1)" in said) == (images == 2)
+
+
+def test_of_a_lopsided_set_the_small_class_is_on_each_side_too():
+    few, many = pool("few", 3, classes=1), pool("many", 300, classes=1)
+    labels = np.concatenate([few.labels, many.labels + 1])
+    both = Dataset(("0", "1"), labels, few.names + many.names, lambda i: b"")
+    splits = choose_splits(Source("folder:x", ("0", "1"), {"all": both}))
+    assert [np.bincount(dataset.labels)[0] for dataset in (splits.train, splits.val, splits.test)] == [1, 1, 1]
+    held_out = choose_splits(Source("folder:x", ("0", "1"), {"train": both}))
+    assert [np.bincount(dataset.labels)[0] for dataset in (held_out.train, held_out.val)] == [2, 1]
+
+
+def test_where_val_is_given_the_rest_of_a_source_without_splits_trains_and_tests():
+    splits = choose_splits(source(all=8), val="all[:2]")
+    assert [len(splits.train), len(splits.val), len(splits.test)] == [4, 2, 2]
+    assert len({*splits.train.names, *splits.val.names, *splits.test.names}) == 8
+    large = source(all=600)
+    splits = choose_splits(large, val="all[80%:90%]")
+    assert splits.train.names == large.split("all[:80%]").names
+    assert splits.test.names == large.split("all[90%:]").names
+
+
+def test_a_set_that_grows_keeps_what_it_trains_on():
+    before: set[str] = set()
+    for images in range(3, 40):
+        splits = choose_splits(source(all=2 * images))
+        train = set(splits.train.names)
+        assert before <= train
+        before = train
+
+
+def test_one_image_a_class_is_too_few():
+    with pytest.raises(UserError, match="one image of each class, too few to validate on: it takes two") as error:
+        choose_splits(source(all=2))
+    assert error.value.arguments == ("source",)
+    with pytest.raises(UserError, match="in 'train' one image of each class, too few to take any away") as error:
+        choose_splits(source(train=2))
+    assert error.value.arguments == ("val",)
+
+
+@pytest.mark.parametrize("argument", ["train", "val", "test"])
+def test_an_error_about_a_split_names_the_argument_that_gave_it(argument):
+    with pytest.raises(UserError, match="has no split 'tran'") as error:
+        choose_splits(source(train=100, validation=20, test=10), **{argument: "tran"})
+    assert error.value.arguments == (argument,)
+
+
+def test_all_splits_that_are_wrong_are_told_at_once():
+    with pytest.raises(UserError) as error:
+        choose_splits(source(train=100, test=10), train="train[:0%]", val="vla", test="tset")
+    assert len(str(error.value).splitlines()) == 3
+    assert error.value.arguments == ("train", "val", "test")
+
+
+def test_quantities_are_no_classes():
+    values = tuple(str(13 * i) for i in range(20))
+    data = Dataset(values, np.arange(20, dtype=np.int32), values, lambda i: b"")
+    with pytest.raises(UserError, match=r"csv:x: the labels are numbers, with 20 values for 20 images") as error:
+        choose_splits(Source("csv:x", values, {"all": data}))
+    assert error.value.arguments == ("source",)
+
+
+def test_images_that_cannot_be_decoded_are_left_out_and_listed(tmp_path):
+    for i in range(5):
+        for name in "ab":
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (4, 4), (i, i, i)).save(tmp_path / name / f"{i}.png")
+    data = open_source(f"folder:{tmp_path}")
+    assert without_broken(data) is data
+    (tmp_path / "a" / "1.png").write_bytes(b"")
+    (tmp_path / "b" / "4.png").write_bytes((tmp_path / "b" / "4.png").read_bytes()[:-30])
+    left = without_broken(data)
+    assert sorted({*data.splits["all"].names} - {*left.splits["all"].names}) == ["a/1.png", "b/4.png"]
+    (note,) = choose_splits(left).notes[:1]
+    (tmp_path / "a" / "1.png").unlink()
+    for path in tmp_path.glob("*/*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="is empty"):
+        without_broken(open_source(f"folder:{tmp_path}"))
+    lines = note.splitlines()
+    assert lines[0] == "2 images cannot be read, and are left out:"
+    assert lines[1] == f"  {tmp_path}/a/1.png is empty (0 bytes); replace it or remove it"
+    assert lines[2].startswith(f"  {tmp_path}/b/4.png ")
 
 
 def test_a_source_without_splits_can_be_cut_by_hand():

@@ -42,9 +42,25 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(files):
     assert found[2]["class"] == "dark"
 
 
-def test_folders_give_their_images_by_name(files):
+def test_folders_give_their_images_by_name_and_what_else_they_hold(files):
     (files / "below").mkdir()
     Image.new("RGB", (4, 4)).save(files / "below" / "z.jpg")
-    (files / "readme.txt").write_text("none")
-    assert [path.name for path in find_images([files])] == ["a.png", "b.png", "z.jpg", "c.png", "notes.jpg"]
-    assert list(find_images([files / "readme.txt"])) == [files / "readme.txt"]
+    Image.new("RGB", (4, 4)).save(files / "below" / "image", "PNG")
+    for name in ("readme.txt", "photo.HEIC", ".DS_Store", "Thumbs.db", "._a.png"):
+        (files / name).write_text("none")
+    (files / "below" / "above").symlink_to(files)
+    found = find_images([files, files / "readme.txt", "https://there/x.png"])
+    assert [path.name for path in found.images[:7]] == [
+        "a.png", "b.png", "image", "z.jpg", "c.png", "notes.jpg", "photo.HEIC"
+    ]  # fmt: skip
+    assert found.images[7:] == (files / "readme.txt", "https://there/x.png")
+    assert found.others == (files / "readme.txt",)
+
+
+def test_an_address_is_fetched_and_what_goes_wrong_there_stands_in_its_line(files):
+    found = lines([files / "a.png", "gs://bucket/photo.png"])
+    assert found[1] == {
+        "file": "gs://bucket/photo.png",
+        "error": "only http:// and https:// addresses are fetched; download it and give the file",
+    }
+    assert found[0]["class"] == "dark"

@@ -5,7 +5,7 @@ import pytest
 
 from jaxtl.evaluate import accumulate
 from jaxtl.evaluate.accumulate import accumulate_batches
-from jaxtl.evaluate.metrics import compute_metrics, summary
+from jaxtl.evaluate.metrics import compute_metrics, headline, summary, wilson_interval
 from jaxtl.train.losses import binary_cross_entropy
 
 batch_accumulators = jax.jit(accumulate.batch_accumulators)
@@ -25,7 +25,8 @@ def host(accumulators):
 def test_literal_figures():
     result = compute_metrics(host(batch_accumulators(LOGITS, LABELS, jnp.ones(5))), CLASSES)
     assert result["accuracy"] == 0.6
-    assert result["top5"] == 1.0
+    assert "top5" not in result  # Of four classes each is among the first five.
+    assert result["accuracy_interval"] == [0.230724, 0.882379]
     assert result["confusion_matrix"] == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     # precision: a 1/2, b 1/2, c 1/1; recall: a 1/1, b 1/2, c 1/2; "d" does not occur and does not count.
     assert result["precision"] == pytest.approx((0.5 + 0.5 + 1) / 3)
@@ -35,7 +36,25 @@ def test_literal_figures():
     assert result["per_class"]["d"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "count": 0}
     log_probabilities = LOGITS - np.log(np.exp(LOGITS).sum(-1, keepdims=True))
     assert result["loss"] == pytest.approx(-np.mean([log_probabilities[i, label] for i, label in enumerate(LABELS)]))
-    assert set(summary(result)) == {"accuracy", "top5", "loss", "precision", "recall", "f1"}
+    assert set(summary(result)) == {"accuracy", "loss", "precision", "recall", "f1"}
+    assert headline(result).startswith("accuracy 60.00 % (23.1 to 88.2)  f1 ")
+
+
+def test_top5_of_six_classes_or_where_it_was_given_before():
+    logits, labels = jnp.arange(6.0)[None].repeat(2, 0), jnp.array([0, 1])
+    accumulators = host(batch_accumulators(logits, labels, jnp.ones(2)))
+    assert compute_metrics(accumulators, tuple("abcdef"))["top5"] == 0.5
+    accumulators = host(batch_accumulators(LOGITS, LABELS, jnp.ones(5)))
+    assert compute_metrics(accumulators, CLASSES, always_top5=True)["top5"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("hits", "count", "interval"),
+    # The first from Newcombe (1998), table I, method 3.
+    [(81, 263, [0.2553, 0.3662]), (8, 8, [0.6756, 1.0]), (0, 20, [0.0, 0.1611]), (1, 1, [0.2065, 1.0])],
+)
+def test_wilson_intervals(hits, count, interval):
+    assert wilson_interval(hits, count) == pytest.approx(interval, abs=5e-5)
 
 
 def test_the_loss_is_the_one_that_is_asked_for():

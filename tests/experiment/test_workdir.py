@@ -78,7 +78,11 @@ def test_what_a_run_noted_is_read_back(tmp_path):
     assert files.began_cached(tmp_path) is None
     assert files.began_with_attention(tmp_path) == ("auto", "")
     assert files.began_sparing(tmp_path) is None
+    assert not files.began_earlier(tmp_path)
     begun(tmp_path)
+    assert files.began_earlier(tmp_path)
+    files.write_json(tmp_path / "inputs.json", {"data.train": "1", "rules": "by size"})
+    assert not files.began_earlier(tmp_path)
     assert files.began_sparing(tmp_path) == ()
     files.write_json(tmp_path / "weight_decay.json", {"spares": ["pos_embed"]})
     assert files.began_sparing(tmp_path) == ("pos_embed",)

@@ -1,15 +1,13 @@
 """folder:DIR is DIR/<split>/<class>/<image>, or DIR/<class>/<image> to be cut by percentage."""
 
 import os
-from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from jaxtl.data.dataset import Dataset
-from jaxtl.data.decode import formats
+from jaxtl.data.formats import describe_others, is_image, is_photograph
+from jaxtl.data.remarks import few
 from jaxtl.data.splits import NAMES, canonical
 from jaxtl.errors import UserError
 
@@ -18,26 +16,34 @@ LAYOUT = "expected DIR/<split>/<class>/<image> (splits train, val, test) or DIR/
 _DROPPINGS = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
-def read_folder(directory: str) -> dict[str, Dataset]:
+def read_folder(directory: str, notes: list[str] | None = None) -> dict[str, Dataset]:
     """Lists the images of a folder; no image is opened.
+
+    Args:
+      directory: the folder.
+      notes: takes a line on the files in class folders that are no images, if there are any.
 
     Returns:
       The splits by name; a folder without splits has one, called "all". Classes are sorted by name and common to all
       splits; an example's name is its path below the folder.
 
     Raises:
-      UserError: missing or empty folders, classes without images, files that are no images, all at once.
+      UserError: missing or empty folders, classes without images, images outside of classes, all at once.
     """
     root = Path(directory).expanduser()
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
-        raise UserError(f"data folder {root} {what}; {LAYOUT}")
+        raise UserError(f"data folder {root} {what}; {LAYOUT}", arguments=["source"])
     problems: list[str] = []
+    others: list[str] = []
     found = {
-        split: _list_classes(root, subfolder, problems) for split, subfolder in _split_folders(root, problems).items()
+        split: _list_classes(root, subfolder, problems, others)
+        for split, subfolder in _split_folders(root, problems).items()
     }
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(problems), arguments=["source"])
+    if others and notes is not None:
+        notes.append(f"{len(others)} files in class folders of {root} are not used: {describe_others(others)}")
     classes = tuple(sorted({name for by_class in found.values() for name in by_class}))
     return {split: _dataset(root, classes, by_class) for split, by_class in found.items()}
 
@@ -47,17 +53,20 @@ def _split_folders(root: Path, problems: list[str]) -> dict[str, str]:
     folders, files = _visible(root, problems)
     if not folders:
         what = f"holds {len(files)} files but no class folders" if files else "is empty"
-        raise UserError(f"data folder {root} {what}; {LAYOUT}")
+        raise UserError(f"data folder {root} {what}; {LAYOUT}", arguments=["source"])
     like_splits = [name for name in folders if canonical(name.lower()) in NAMES]
     # "train" may also be a class (the vehicle): it is a split only where some such folder holds folders.
     if not any(_visible(root / name, [])[0] for name in like_splits):
         if like_splits == folders:
-            raise UserError(f"the split folders {', '.join(folders)} of {root} hold no class folders; {LAYOUT}")
+            raise UserError(
+                f"the split folders {', '.join(folders)} of {root} hold no class folders; {LAYOUT}",
+                arguments=["source"],
+            )
         return {"all": ""}
     others = [name for name in folders if name not in like_splits]
     if others:
         problems.append(
-            f"{root} holds split folders ({', '.join(like_splits)}) and also {_few(others)}; "
+            f"{root} holds split folders ({', '.join(like_splits)}) and also {few(others)}; "
             "rename those to train, val or test, or move them away"
         )
     splits: dict[str, str] = {}
@@ -69,29 +78,29 @@ def _split_folders(root: Path, problems: list[str]) -> dict[str, str]:
     return dict(sorted(splits.items(), key=lambda item: NAMES.index(item[0])))
 
 
-def _list_classes(root: Path, subfolder: str, problems: list[str]) -> dict[str, list[str]]:
-    """Maps each class to the paths of its images below the root, in sorted order."""
+def _list_classes(root: Path, subfolder: str, problems: list[str], others: list[str]) -> dict[str, list[str]]:
+    """Maps each class to the paths of its images below the root, in sorted order; adds the other files to `others`."""
     parent = root / subfolder
     folders, files = _visible(parent, problems if subfolder else [])
-    loose = [name for name in files if _is_image(parent, name)]
+    loose = [name for name in files if is_image(parent / name) or is_photograph(parent / name)]
     if loose:
-        problems.append(f"{len(loose)} images lie outside a class folder in {parent}: {_few(loose)}; {LAYOUT}")
+        problems.append(f"{len(loose)} images lie outside a class folder in {parent}: {few(loose)}; {LAYOUT}")
     if not folders:
         problems.append(f"{parent} holds no class folders; {LAYOUT}")
     by_class = {}
     for name in folders:
         folder = parent / name
         deeper, candidates = _visible(folder, problems)
-        images = [file for file in candidates if _is_image(folder, file)]
-        others = sorted(set(candidates) - set(images))
-        if deeper:
-            problems.append(f"class folder {folder} holds folders: {_few(deeper)}; {LAYOUT}")
-        if others:
-            problems.append(f"{len(others)} files in {folder} are no images: {_few(others)}; move them away")
-        if not images:
-            problems.append(f"class folder {folder} holds no images; add some or remove the folder")
+        images = [file for file in candidates if is_image(folder / file)]
+        unread = sorted(set(candidates) - set(images))
         prefix = f"{subfolder}/{name}/" if subfolder else f"{name}/"
+        if deeper:
+            problems.append(f"class folder {folder} holds folders: {few(deeper)}; {LAYOUT}")
+        if not images:
+            what = f"no images that are read, but {describe_others(unread, 3)}" if unread else "no images"
+            problems.append(f"class folder {folder} holds {what}; add some or remove the folder")
         by_class[name] = [prefix + file for file in images]
+        others += [prefix + file for file in unread]
     return by_class
 
 
@@ -99,7 +108,7 @@ def _dataset(root: Path, classes: tuple[str, ...], by_class: dict[str, list[str]
     names = tuple(path for name in by_class for path in by_class[name])
     counts = [len(images) for images in by_class.values()]
     labels = np.repeat(np.array([classes.index(name) for name in by_class], np.int32), counts)
-    return Dataset(classes=classes, labels=labels, names=names, read=lambda i: read_file(root / names[i]))
+    return Dataset(classes=classes, labels=labels, names=names, read=lambda i: read_file(root / names[i]), root=root)
 
 
 def read_file(path: Path) -> bytes:
@@ -129,25 +138,5 @@ def _visible(folder: Path, problems: list[str]) -> tuple[list[str], list[str]]:
     except OSError as error:
         raise UserError(f"cannot list {folder}: {error.strerror}") from error
     if dangling:
-        problems.append(f"{len(dangling)} links in {folder} lead nowhere: {_few(sorted(dangling))}")
+        problems.append(f"{len(dangling)} links in {folder} lead nowhere: {few(sorted(dangling))}")
     return sorted(folders), sorted(files)
-
-
-@cache
-def _extensions() -> frozenset[str]:
-    return frozenset(extension for extension, name in Image.registered_extensions().items() if name in formats())
-
-
-def _is_image(folder: Path, name: str) -> bool:
-    if os.path.splitext(name)[1].lower() in _extensions():
-        return True
-    # Only the few files with a foreign extension, or none, are worth opening here.
-    try:
-        with Image.open(folder / name, formats=formats()):
-            return True
-    except Exception:
-        return False
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -27,25 +27,34 @@ def read_npz(path: str) -> dict[str, Dataset]:
     arrays = _load(file)
     suffixes = [suffix for suffix in _SPLITS if f"x_{suffix}" in arrays or f"y_{suffix}" in arrays]
     if not suffixes:
-        raise UserError(f"{file} holds {', '.join(arrays) or 'nothing'}; expected x_train, y_train, x_test, y_test")
+        raise UserError(
+            f"{file} holds {', '.join(arrays) or 'nothing'}; expected x_train, y_train, x_test, y_test",
+            arguments=["source"],
+        )
     problems = [problem for suffix in suffixes for problem in _check(arrays, suffix)]
     if problems:
-        raise UserError("\n".join(f"{file}: {problem}" for problem in problems))
+        raise UserError("\n".join(f"{file}: {problem}" for problem in problems), arguments=["source"])
     count = 1 + max(int(arrays[f"y_{suffix}"].max()) for suffix in suffixes)
     classes = tuple(str(name) for name in arrays.get("label_names", range(count)))
     if len(classes) < count:
-        raise UserError(f"{file}: label_names has {len(classes)} names but the labels reach {count - 1}")
+        raise UserError(
+            f"{file}: label_names has {len(classes)} names but the labels reach {count - 1}", arguments=["source"]
+        )
     return {canonical(suffix): _dataset(arrays, suffix, classes) for suffix in suffixes}
 
 
 def _load(file: Path) -> dict[str, np.ndarray]:
     if not file.is_file():
-        raise UserError(f"{file} does not exist; an npz source holds x_train, y_train, x_test, y_test")
+        raise UserError(
+            f"{file} does not exist; an npz source holds x_train, y_train, x_test, y_test", arguments=["source"]
+        )
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} cannot be read as an npz file of plain arrays: {error}") from error
+        raise UserError(
+            f"{file} cannot be read as an npz file of plain arrays: {error}", arguments=["source"]
+        ) from error
 
 
 def _check(arrays: dict[str, np.ndarray], suffix: str) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxtl.data.dataset import Dataset
+from jaxtl.data.remarks import quantities
 from jaxtl.data.sources.folder import read_file
 from jaxtl.data.splits import canonical
 from jaxtl.errors import UserError
@@ -31,9 +32,11 @@ def read_csv(path: str) -> dict[str, Dataset]:
     file = Path(path).expanduser()
     rows = _read_rows(file)
     problems = _check_rows(rows, file)
-    classes, labels = _classes([row["label"] for row in rows], [row.get("name", "") for row in rows], problems)
+    given = [row["label"] for row in rows]
+    problems += filter(None, [_several_labels(given), quantities(given) if _no_indices(given) else ""])
+    classes, labels = _classes(given, [row.get("name", "") for row in rows], problems)
     if problems:
-        raise UserError("\n".join(f"{file}: {problem}" for problem in problems))
+        raise UserError("\n".join(f"{file}: {problem}" for problem in problems), arguments=["source"])
     splits: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         splits.setdefault(canonical(row.get("split", "all")), []).append(i)
@@ -43,13 +46,16 @@ def read_csv(path: str) -> dict[str, Dataset]:
         labels=np.array(labels, np.int32),
         names=names,
         read=lambda i: read_file(file.parent / names[i]),
+        root=file.parent,
     )
     return {split: whole.take(np.array(indices)) for split, indices in splits.items()}
 
 
 def _read_rows(file: Path) -> list[dict[str, str]]:
     if not file.is_file():
-        raise UserError(f"table {file} does not exist; a csv source has the columns image and label")
+        raise UserError(
+            f"table {file} does not exist; a csv source has the columns image and label", arguments=["source"]
+        )
     try:
         # Spreadsheets begin a UTF-8 file with a byte order mark, which would become part of the first column's name.
         with file.open(encoding="utf-8-sig", newline="") as lines:
@@ -59,12 +65,13 @@ def _read_rows(file: Path) -> list[dict[str, str]]:
             if missing:
                 raise UserError(
                     f"{file} has no column {' and no column '.join(missing)}; its first line names {list(columns)}, "
-                    "separated by commas"
+                    "separated by commas",
+                    arguments=["source"],
                 )
             used = [name for name in _COLUMNS if name in columns]
             return [{name: (row[columns[name]] or "").strip() for name in used} for row in table]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file} is not a table in UTF-8: {error}") from error
+        raise UserError(f"{file} is not a table in UTF-8: {error}", arguments=["source"]) from error
 
 
 def _check_rows(rows: list[dict[str, str]], file: Path) -> list[str]:
@@ -82,6 +89,23 @@ def _check_rows(rows: list[dict[str, str]], file: Path) -> list[str]:
     if repeated:
         problems.append(f"{len(repeated)} images are listed more than once: {_few(repeated)}; keep one line each")
     return problems
+
+
+def _several_labels(labels: list[str]) -> str:
+    """Returns what is wrong where a label is several, as in "cat|dog" or "cat;dog"; "" where each is one."""
+    several = {i + 2: label for i, label in enumerate(labels) if "|" in label or ";" in label}
+    if not several:
+        return ""
+    line, label = next(iter(several.items()))
+    return (
+        f"{len(several)} rows have several labels, as line {line} has {label!r}; an image has one class here, so write "
+        "one label a row. If it is one name, write it without | and ;"
+    )
+
+
+def _no_indices(labels: list[str]) -> bool:
+    """Tells whether labels cannot be class indices; those that can may be a few of many classes, to evaluate on."""
+    return not all(label.isdecimal() and int(label) < MAX_CLASSES for label in labels)
 
 
 def _classes(labels: list[str], names: list[str], problems: list[str]) -> tuple[tuple[str, ...], list[int]]:

@@ -71,6 +71,29 @@ def test_numbers_that_are_no_class_indices(tmp_path):
     assert "the label 94105000 is too large for a class index; write names" in text
 
 
+@pytest.mark.parametrize("label", ["cat|dog", "cat;dog"])
+def test_several_labels_in_one_are_refused(tmp_path, label):
+    text = refusal(write(tmp_path, f"image,label\n1.png,cat\n2.png,{label}\n3.png,dog\n", "1.png", "2.png", "3.png"))
+    assert f"1 rows have several labels, as line 3 has '{label}'; an image has one class here" in text
+
+
+def test_quantities_are_refused(tmp_path):
+    images = [f"{i}.png" for i in range(6)]
+    for values in ([0.25, 1.5, 2.75, 2.75, 7.0, 9.5], [-4, 5, 12, 7, 1, 0], [94105000 + i for i in range(12)]):
+        rows = "".join(f"{i}.png,{value}\n" for i, value in enumerate(values))
+        images = [f"{i}.png" for i in range(len(values))]
+        text = refusal(write(tmp_path, f"image,label\n{rows}", *images))
+        if values[0] != -4:
+            assert "quantities, as in a regression" in text
+
+
+def test_every_error_names_the_argument(tmp_path):
+    for path in (str(tmp_path / "no.csv"), write(tmp_path, "image,class\n"), write(tmp_path, "image,label\n")):
+        with pytest.raises(UserError) as error:
+            read_csv(path)
+        assert error.value.arguments == ("source",)
+
+
 def test_all_problems_at_once(tmp_path):
     rows = [f"gone{i}.png,{i}" for i in range(5)] + ["here.png,", ",2", "here.png,3"]
     text = refusal(write(tmp_path, "image,label\n" + "\n".join(rows) + "\n", "here.png"))

@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxtl.data.preloading import for_all
+from jaxtl.data.preloading import attempt_all
 from jaxtl.data.source import choose_splits, open_source
 from jaxtl.data.sources import petals
 from jaxtl.data.sources.tfds import prepare
@@ -103,7 +103,7 @@ def test_slices_are_those_of_tfds(data_dir):
 def test_threads_read_what_one_reads(data_dir):
     train = open_source("tfds:shades", data_dir=data_dir).split("train")
     indices = np.random.default_rng(0).integers(0, 50, size=2000).tolist()
-    assert for_all(indices, train.read, workers=8) == [train.read(i) for i in indices]
+    assert attempt_all(indices, train.read, workers=8) == ({i: train.read(i) for i in indices}, {})
 
 
 def test_version_in_the_name_and_derived_splits(data_dir):

@@ -1,0 +1,58 @@
+"""Cuts images into train, val and test by the fixed places of their names, so that each class is on every side.
+
+A percentage of a split says only where the places are cut; of a small or a lopsided class no image may lie beyond the
+cut, or all of them. `cut` mends that, and moves two images of a class at most.
+"""
+
+import numpy as np
+
+TRAIN, VAL, TEST = 0, 1, 2
+
+
+def cut(labels: np.ndarray, places: np.ndarray, *, val_from: float, test_from: float | None = None) -> np.ndarray:
+    """Returns the side of each image: TRAIN, VAL or TEST, int8 [n].
+
+    An image below `val_from` trains, one from there on validates, and one from `test_from` on tests. Where that leaves
+    out a class, the images of the class that lie nearest to the cut change sides:
+
+    - Every class has at least one image in train.
+    - Of two images one validates; of three and more one validates and one tests (without `test_from`, one validates).
+
+    When images are added, an image that trains goes on training, once its class has three images (two, without
+    `test_from`), with one exception: while all images of a class lie from `val_from` on, the lowest is lent to train,
+    and goes back when a lower one comes. A class of n images is like that with a probability of (1 - val_from) ** n.
+    No rule could promise it to smaller classes: if one of any two images trains, and goes on training, then two of any
+    three do, and none is left to test. Where a class lacked one of the two, images may change between val and test, or
+    come to train.
+
+    Args:
+      labels: int [n].
+      places: in [0, 1), float64 [n]; see `splits.positions`.
+      val_from: where val begins.
+      test_from: where test begins; None for no test.
+    """
+    sides = (places >= val_from).astype(np.int8)
+    if test_from is not None:
+        sides += places >= test_from
+    order = np.lexsort((places, labels))
+    borders = np.flatnonzero(np.diff(labels[order])) + 1
+    for members in np.split(order, borders):
+        sides[members] = _of_one_class(sides[members], three=test_from is not None)
+    return sides
+
+
+def _of_one_class(sides: np.ndarray, *, three: bool) -> np.ndarray:
+    """Returns the sides of a class, mended; its images come in the order of their places."""
+    count = len(sides)
+    needed = min(count - 1, 2 if three else 1)
+    held_out = min(max(int((sides != TRAIN).sum()), needed), count - 1)
+    mended = np.full(count, TRAIN, np.int8)
+    if not held_out:
+        return mended
+    outside = np.maximum(sides[count - held_out :], VAL)
+    if three and held_out == 1:
+        outside[:] = VAL
+    elif three:
+        outside[0], outside[-1] = VAL, TEST
+    mended[count - held_out :] = outside
+    return mended

@@ -1,0 +1,87 @@
+import contextlib
+import http.server
+import threading
+import time
+
+import pytest
+
+from jaxtl.deploy.fetch import fetch, is_address
+from jaxtl.errors import UserError
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/moved.png":
+            self.send_response(302)
+            self.send_header("Location", "/photo.png")
+            self.end_headers()
+        elif self.path == "/slow.png":
+            time.sleep(0.5)
+        elif self.path == "/drips.png":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):  # Nobody waits for the rest.
+                for _ in range(8):
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
+        elif self.path in ("/photo.png", "/short.png"):
+            self.send_response(200)
+            self.send_header("Content-Length", str(1000 if self.path == "/photo.png" else 1500))
+            self.end_headers()
+            self.wfile.write(b"p" * 1000)
+        else:
+            self.send_error(404)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def direct(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def test_what_lies_there_and_where_it_has_moved_to(server):
+    assert fetch(f"{server}/photo.png") == b"p" * 1000
+    assert fetch(f"{server}/moved.png") == b"p" * 1000
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        ("/none.png", {}, "the server answered 404 Not Found; is the address right?"),
+        ("/slow.png", {"patience": 0.1}, "the address did not answer within 0.1 s"),
+        ("/drips.png", {"seconds": 0.1}, "did not give all of the file in 0.1 s; download it first"),
+        ("/photo.png", {"limit": 999}, "the address has more than 0 MiB, too much for an image"),
+        ("/short.png", {}, "the connection ended 500 bytes before the end of the file; try again"),
+    ],
+)
+def test_what_goes_wrong(server, path, options, message):
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+        fetch(server + path, **options)
+
+
+def test_nobody_there_and_other_kinds_of_addresses():
+    with pytest.raises(UserError, match=r"cannot be fetched: .*refused"):
+        fetch("http://127.0.0.1:1/photo.png")
+    with pytest.raises(UserError, match="cannot be fetched"):
+        fetch("http://[/photo.png")
+    for address in ("gs://bucket/photo.png", "file:///etc/passwd", "ftp://there/photo.png"):
+        with pytest.raises(UserError, match="only http:// and https:// addresses are fetched; download it"):
+            fetch(address)
+
+
+def test_addresses_and_paths():
+    assert is_address("https://there/photo.png")
+    assert not is_address("C:/photos/a.png")
+    assert not is_address("photos//a.png")

@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxtl import config as config_lib
+from jaxtl.errors import UserError
+from jaxtl.experiment.build import build
+from jaxtl.experiment.sizes import fit_to_size, note_few, stage_lengths
+from jaxtl.experiment.start import start_run
+from jaxtl.experiment.training import train_to_end
+
+RECIPES = ("lp_ft.py", "petals_pretrain.py", "resnet_cifar.py", "resnet_unfreeze.py")
+CASES = [*((name, "") for name in RECIPES), *(("vit_flowers.py", name) for name in ("", "b32_384", "ti16", "demo"))]
+
+
+def settings(config, *keys):
+    return [config[section][name] for section, name in (key.split(".") for key in keys)]
+
+
+def sized(images, devices=1, **keys):
+    config = config_lib.default()
+    config.train.epochs = 5.0
+    for key, value in keys.items():
+        section, name = key.split("__")
+        config[section][name] = value
+    before = config_lib.to_dict(config)
+    fitted, notes = fit_to_size(config, images, devices)
+    assert config_lib.to_dict(config) == before
+    return fitted, notes
+
+
+def test_a_set_that_is_large_enough_changes_nothing():
+    fitted, notes = sized(647, 2, optimizer__warmup_steps=10, model__drop_path=0.1)
+    assert notes == ()
+    assert config_lib.to_dict(fitted)["optimizer"]["warmup_steps"] == 10
+
+
+def test_the_sizes_of_a_small_set():
+    fitted, notes = sized(79, optimizer__warmup_steps=10, model__drop_path=0.1)
+    keys = ("train.batch_size", "optimizer.warmup_steps", "model.drop_path", "train.eval_every")
+    assert settings(fitted, *keys) == [32, 4, 0.0, 0]
+    assert notes == (
+        "optimizer.warmup_steps is 4 instead of 10: it is a third of 13 steps at most",
+        "model.drop_path is 0.0 instead of 0.1: 13 steps are too few for it to help",
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "devices", "accumulate", "batch_size"),
+    [(31, 1, 1, 31), (31, 2, 1, 30), (31, 4, 1, 28), (31, 2, 4, 24), (3, 8, 1, 8), (32, 8, 1, 32), (40, 1, 1, 32)],
+)
+def test_a_batch_holds_no_more_images_than_there_are(images, devices, accumulate, batch_size):
+    fitted, notes = sized(images, devices, train__accumulate=accumulate)
+    assert fitted.train.batch_size == batch_size
+    assert (f"train.batch_size is {batch_size} instead of 32" in "\n".join(notes)) == (batch_size < 32)
+
+
+def test_what_is_given_in_steps_stays_as_it_is():
+    fitted, notes = sized(
+        64, train__epochs=0.0, train__steps=12, optimizer__warmup_steps=8, model__drop_path=0.1, train__eval_every=4
+    )
+    assert settings(fitted, "optimizer.warmup_steps", "model.drop_path", "train.eval_every") == [8, 0.1, 4]
+    assert notes == ()
+
+
+def test_warm_up_is_a_third_of_the_shortest_stage_and_of_the_whole_run_where_it_is_not_taken_anew():
+    stages = ({"epochs": 2, "unfreeze": "head"}, {"epochs": 7, "unfreeze": "all"})
+    keys = {"finetune__stages": stages, "train__epochs": 0.0, "optimizer__warmup_steps": 10}
+    assert sized(96, **keys)[0].optimizer.warmup_steps == 2
+    assert sized(96, **keys, finetune__restart_schedule=False)[0].optimizer.warmup_steps == 9
+    rules = {"block.*": {"warmup_steps": 9, "learning_rate": 0.1}, "head": {"learning_rate": 1.0}}
+    fitted, notes = sized(96, **keys, finetune__groups=rules)
+    assert fitted.finetune.groups == {**rules, "block.*": {"warmup_steps": 2, "learning_rate": 0.1}}
+    assert "warmup_steps of finetune.groups['block.*'] is 2 instead of 9: it is a third of 6 steps at most" in notes
+
+
+def test_a_long_run_on_a_few_images_is_evaluated_every_ten_steps():
+    assert sized(6, train__epochs=500.0)[0].train.eval_every == 10
+    assert sized(6, train__epochs=0.0, train__steps=500)[0].train.eval_every == 10
+    assert sized(6, train__epochs=10.0)[0].train.eval_every == 2
+    assert sized(160, train__epochs=500.0)[0].train.eval_every == 0
+
+
+def test_stage_lengths_are_whole_steps():
+    config = config_lib.default()
+    config.train.epochs = 2.0
+    assert stage_lengths(config, 1.3) == [3]
+    config.finetune.stages = ({"steps": 4, "unfreeze": 1}, {"epochs": 3, "unfreeze": 2})
+    assert stage_lengths(config, 1.3) == [4, 4]
+
+
+def test_few_images_choose_by_chance():
+    assert note_few(10, "accuracy") == ()
+    (note,) = note_few(3, "accuracy")
+    assert note.startswith(
+        "3 images choose the best checkpoint: each is 33.3 points of accuracy, so chance has a large"
+    )
+    assert note.endswith("; the loss, as train.monitor, is finer")
+    (note,) = note_few(1, "loss")
+    assert note.startswith("one image chooses the best checkpoint: each is 100 points")
+
+
+@pytest.fixture
+def four(tmp_path):
+    """Two classes of two photographs."""
+    for name in ("ants", "bees"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            noise = np.random.default_rng([len(name), i]).integers(0, 255, (20, 24, 3), np.uint8)
+            Image.fromarray(noise).save(tmp_path / name / f"IMG_{i}.jpg")
+    return tmp_path
+
+
+def recipe(request, name, variant, folder):
+    """Returns a recipe of configs/ for the folder, with a small model in place of its own."""
+    file = request.config.rootpath / "configs" / name
+    model = "resnet20_cifar" if "resnet" in name else "vit_petals:depth=2,width=16,heads=2,patch=8"
+    config = config_lib.load(f"{file}:{variant}", {"model.weights": "", "data.source": f"folder:{folder}"})
+    config.model.name, config.model.image_size, config.model.resize = model, 16, 0
+    config.augment.resize = min(config.augment.resize, 20)
+    config.train.check_learning_rate = False
+    return config
+
+
+@pytest.mark.parametrize(("name", "variant"), [("lp_ft.py", ""), ("vit_flowers.py", "")])
+def test_a_recipe_takes_two_images_of_two_classes(request, four, name, variant):
+    config = recipe(request, name, variant, four)
+    experiment = build(config)
+    assert [len(experiment.splits.train), len(experiment.splits.val), experiment.splits.test] == [2, 2, None]
+    assert experiment.given is config
+    assert experiment.config.train.batch_size == 2
+    assert experiment.config.optimizer.warmup_steps < min(s.stop - s.start for s in experiment.plan.stages)
+    said = "\n".join((*experiment.splits.notes, *experiment.plan.notes))
+    assert "2 to train, 2 to validate" in said
+    assert "no test split: too few images (2 ants, 2 bees)" in said
+    assert "2 images choose the best checkpoint" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "variant"), CASES)
+def test_every_recipe_trains_on_two_images_of_two_classes(request, four, tmp_path, name, variant):
+    config = recipe(request, name, variant, four)
+    config.train.steps = min(config.train.steps, 4)
+    config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, config.train.steps // 2 or 100)
+    results = train_to_end(start_run(build(config), tmp_path), tmp_path, started=0.0, stop=lambda: False)
+    assert results["val"]["count"] == 2
+    assert "test" not in results
+    assert results["val"]["accuracy_interval"][1] - results["val"]["accuracy_interval"][0] > 0.6
+
+
+def test_a_run_of_before_keeps_its_splits_and_steps(request, config):
+    config.train.steps, config.train.epochs, config.optimizer.warmup_steps = 0, 1.0, 2
+    assert build(config).config.optimizer.warmup_steps == 1
+    earlier = build(config, earlier=True)
+    assert (earlier.config.optimizer.warmup_steps, earlier.earlier) == (2, True)
+
+
+def test_top5_of_few_classes_chooses_nothing(config):
+    config.train.monitor = "top5"
+    with pytest.raises(UserError, match=r'train.monitor is "top5", but of 3 classes all are among the first five'):
+        build(config)
+    assert build(config, earlier=True).config.train.monitor == "top5"
