@@ -175,6 +175,12 @@ def meanings() -> dict[str, str]:
     return config_help.meanings(inspect.getsource(default))
 
 
+def defaults() -> dict[str, Any]:
+    """Returns the default of each key by its whole name, in the order of `default`."""
+    values = flat(default())  # A ConfigDict sorts them.
+    return {key: values[key] for key in meanings() if key in values}
+
+
 def load(path: str, overrides: Mapping[str, str]) -> ConfigDict:
     """Returns the config of a file, "FILE" or "FILE:variant", with the flags' values put in.
 
@@ -298,7 +304,7 @@ def _set(config: ConfigDict, key: str, value: Any) -> None:
 
 
 def _unknown(key: str) -> str:
-    return config_help.unknown(key, dict(_leaves(default())), meanings())
+    return config_help.unknown(key, defaults(), meanings())
 
 
 def _unknown_keys(config: ConfigDict) -> list[str]:

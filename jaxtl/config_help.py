@@ -45,9 +45,11 @@ def unknown(key: str, defaults: Mapping[str, Any], known: Mapping[str, str]) -> 
     section, _, last = key.rpartition(".")
     of = {name: name.partition(".")[2] for name in defaults}
     own = {name: word for name, word in of.items() if name.startswith(f"{section}.")}
+    # Its own name in another section is nearer than any other name.
+    same = next((name for name, word in of.items() if word == last), "")
     for names in (own, of):
-        if word := last if last in names.values() else nearest(last, names.values()):
-            meant = next(name for name, other in names.items() if other == word)
+        word = nearest(last, names.values())
+        if meant := same or next((name for name, other in names.items() if other == word), ""):
             return f"unknown key config.{key}; did you mean config.{meant}?"
     if hints := _mentioning(last, defaults, known):
         listed = "; ".join(f"config.{hint} ({known[hint]})" for hint in hints)

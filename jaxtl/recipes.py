@@ -79,12 +79,9 @@ def read(path: Path) -> Recipe:
         for node in tree.body
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["VARIANTS"]
     ]
-    keys = [key.value for table in tables if isinstance(table, ast.Dict) for key in table.keys if _is_text(key)]
-    return Recipe(path, ast.get_docstring(tree) or "", tuple(keys))
-
-
-def _is_text(node: ast.expr | None) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+    keys = [key for table in tables if isinstance(table, ast.Dict) for key in table.keys]
+    variants = tuple(key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str))
+    return Recipe(path, ast.get_docstring(tree) or "", variants)
 
 
 def locate(given: str) -> Located:
@@ -152,8 +149,9 @@ def _try(path: str, file: Path, code: Callable[[], Any]) -> Any:
     except UserError:
         raise
     except Exception as error:
-        frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-        line = error.lineno if isinstance(error, SyntaxError) else next(reversed(frames), None)
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()]
+        line = error.lineno if isinstance(error, SyntaxError) else next(reversed(lines), None)
         where = f"{file}, line {line}" if line else str(file)
         raise UserError(f"--config={path}: {where}: {type(error).__name__}: {error}") from error
 

@@ -24,7 +24,7 @@ def test_values_of_a_config_come_with_and_without_an_equals_sign(parser):
     ("words", "said"),
     [
         (["--config=x", "--config=y"], "--config is given twice"),
-        (["--config=x", "--steps=1", "--st=2"], "--st is given twice"),
+        (["--config=x", "--steps=1", "--st=2"], "is given twice: give it once"),
         (["--config=x", "--config.a.b=1", "--config.a.b", "2"], "--config.a.b is given twice, as '1' and '2'"),
         (["--config=x", "--config.a.b"], "--config.a.b needs a value: --config.a.b=VALUE"),
     ],

@@ -51,7 +51,7 @@ def test_the_flags_of_each_command_are_right(line, monkeypatch):
     importlib.import_module(f"jaxtl.commands.{command}").add_arguments(parser)
     overrides, rest = command_line.split_overrides(words, parser)
     arguments = parser.parse_args(rest)
-    if "config" in arguments:
+    if getattr(arguments, "config", ""):
         config.load(arguments.config, overrides)
 
 

@@ -23,7 +23,7 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
 
 def run(key: str = "", *, config: str = "", overrides: Mapping[str, str] | None = None) -> None:
     """Prints the keys that a name or the beginning of one selects; with a config, its values."""
-    defaults, known = config_lib.flat(config_lib.default()), config_lib.meanings()
+    defaults, known = config_lib.defaults(), config_lib.meanings()
     values = config_lib.flat(config_lib.load(config, overrides or {})) if config else None
     if overrides and not config:
         raise UserError(f"--config.{next(iter(overrides))} is given without --config: a value needs a config.")

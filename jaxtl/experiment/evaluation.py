@@ -59,13 +59,12 @@ def align_classes(
         classes = classes + tuple(f"class {index}" for index in range(len(classes), width))
         return classes, dataclasses.replace(dataset, classes=classes)
     strange = [name for name in classes if name not in (source_classes or classes)]
-    conflict = class_conflict(source_classes, classes) if source_classes else ""
-    if len(classes) != width or conflict or (exact and strange):
+    differ = (exact and strange) or (source_classes and class_conflict(source_classes, classes))
+    if len(classes) != width or differ:
         known = f" ({', '.join(source_classes[:3])}, ...)" if source_classes else ""
         unknown = f", of which the weights do not know {', '.join(map(repr, strange[:5]))}" if strange else ""
-        moved = f" ({conflict})" if conflict and not strange else ""
         raise UserError(
-            f"{source.uri} has {len(classes)} classes{unknown}{moved}; the weights have a head for "
+            f"{source.uri} has {len(classes)} classes{unknown}; the weights have a head for "
             f"{width}{known}. Give data of the same classes, or train first."
         )
     return classes, dataset
