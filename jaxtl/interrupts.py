@@ -1,14 +1,17 @@
 """Ctrl-C: the process ends within seconds, with one line that says what is kept, whatever it is doing."""
 
+import gc
 import os
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from jaxtl.checkpoints.folders import steps_in
+# What is not needed to take over Ctrl-C is imported later: until then it ends Python with a traceback.
+if TYPE_CHECKING:
+    import socket
 
 STATUS = 130
 # Seconds for files to be closed, and for a checkpoint under way; past them the process ends as it is, which loses
@@ -34,11 +37,13 @@ class Interrupts:
         """Takes over Ctrl-C for the rest of this process, unless it is ignored, as in the background of a shell."""
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             return
+        signal.signal(signal.SIGINT, self._handle)
+        import socket
+
         # The byte wakes the thread at once, where the handler may have to wait for the program that is compiled.
         receiver, sender = socket.socketpair()
         sender.setblocking(False)
         signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGINT, self._handle)
         threading.Thread(target=self._wait, args=(receiver, sender), daemon=True, name="jaxtl-interrupts").start()
 
     def say(self) -> None:
@@ -49,18 +54,23 @@ class Interrupts:
 
     def leave(self) -> None:
         """Ends the process with the line, without waiting for threads that compute what nobody wants any more."""
-        self.say()
-        sys.stdout.flush()
-        os._exit(STATUS)
+        try:
+            self.say()
+            sys.stdout.flush()
+        finally:  # Whoever reads the output may be gone, or a line be just being written.
+            os._exit(STATUS)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+        # What is raised in a callback of the garbage collector, of which JAX has one, is printed and forgotten.
+        if frame is not None and frame.f_code in [getattr(each, "__code__", None) for each in gc.callbacks]:
+            threading.Timer(0.01, signal.raise_signal, [number]).start()
+            return
         if self.came:  # It was pressed again.
             self.leave()
         self.came = True
         raise KeyboardInterrupt
 
-    def _wait(self, receiver: socket.socket, sender: socket.socket) -> None:
+    def _wait(self, receiver: "socket.socket", sender: "socket.socket") -> None:
         with sender:  # It is open for as long as the thread is there.
             while signal.SIGINT not in receiver.recv(64):
                 pass
@@ -70,6 +80,8 @@ class Interrupts:
     def _kept(self) -> str:
         if self.run is None:
             return ""
+        from jaxtl.checkpoints.folders import steps_in
+
         steps = steps_in(self.run / "checkpoints")
         if not steps:
             return " before the first checkpoint; started again, the run begins anew"

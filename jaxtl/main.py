@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -10,8 +9,6 @@ from collections.abc import Sequence
 from jaxtl import command_line
 from jaxtl.errors import Stopped, UserError
 from jaxtl.interrupts import STATUS, Interrupts
-from jaxtl.parallel import gpu_flags
-from jaxtl.parallel.cpu_runtime import dispatch_synchronously, has_accelerator, keep_freed_memory
 
 COMMANDS = {
     "train": "fine-tune, and evaluate the best checkpoint once on test (the default)",
@@ -63,6 +60,8 @@ def main(argv: Sequence[str] | None = None, *, synchronous: bool = False, interr
 def _run(argv: Sequence[str], synchronous: bool, interrupts: Interrupts) -> int:
     if argv[:1] in (["-h"], ["--help"], ["--version"]):
         _parser().parse_args(argv)
+    import logging
+
     name, rest = command_line.split_command(argv, COMMANDS)
     module = importlib.import_module(f"jaxtl.commands.{name}")
     options = command_line.Parser(prog=f"jaxtl {name}", description=COMMANDS[name])
@@ -78,6 +77,8 @@ def _run(argv: Sequence[str], synchronous: bool, interrupts: Interrupts) -> int:
     for logger in ("absl", "asyncio"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     if synchronous:
+        from jaxtl.parallel.cpu_runtime import dispatch_synchronously
+
         dispatch_synchronously()
     if name == "train":
         interrupts.run = getattr(arguments, "workdir", None)
@@ -119,11 +120,17 @@ def start() -> int:
     otherwise.
     """
     interrupts = Interrupts()
-    interrupts.watch()
-    keep_freed_memory()
-    gpu_flags.set_flags()
-    gpu_flags.keep_compiled()
-    status = main(synchronous=not has_accelerator(), interrupts=interrupts)
+    try:
+        interrupts.watch()
+        from jaxtl.parallel import gpu_flags
+        from jaxtl.parallel.cpu_runtime import has_accelerator, keep_freed_memory
+
+        keep_freed_memory()
+        gpu_flags.set_flags()
+        gpu_flags.keep_compiled()
+        status = main(synchronous=not has_accelerator(), interrupts=interrupts)
+    except KeyboardInterrupt:
+        status = STATUS
     if status == STATUS:
         interrupts.leave()
     return status

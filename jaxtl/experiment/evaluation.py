@@ -61,7 +61,8 @@ def align_classes(
     strange = [name for name in classes if name not in (source_classes or classes)]
     differ = (exact and strange) or (source_classes and class_conflict(source_classes, classes))
     if len(classes) != width or differ:
-        known = f" ({', '.join(source_classes[:3])}, ...)" if source_classes else ""
+        more = ", ..." if len(source_classes or ()) > 3 else ""
+        known = f" ({', '.join(source_classes[:3])}{more})" if source_classes else ""
         unknown = f", of which the weights do not know {', '.join(map(repr, strange[:5]))}" if strange else ""
         raise UserError(
             f"{source.uri} has {len(classes)} classes{unknown}; the weights have a head for "

@@ -72,8 +72,8 @@ def refuse_run(workdir: Path, command: str, weights: str) -> None:
         own = f"run:{workdir}"
         given = "" if weights == own else f"--config.model.weights={own} "
         raise UserError(
-            f"--workdir={workdir} is that of a run, whose files must stay: give another folder. To {command} that run: "
-            f"{given}--workdir={workdir}_{command}"
+            f"--workdir={workdir} is that of a run, whose files must stay: give another folder. To {command} that run, "
+            f"give: {given}--workdir={workdir}_{command}"
         )
 
 

@@ -142,7 +142,9 @@ def test_other_flags_for_some_process_are_named_by_all(begin):
 
 @pytest.mark.slow
 def test_what_one_process_alone_finds_wrong_ends_all(begin, tmp_path):
-    started = begin("run", 2, "--config.train.steps=2", flags_of=lambda number: ("--config.train.patience=-1",) * number)
+    started = begin(
+        "run", 2, "--config.train.steps=2", flags_of=lambda number: ("--config.train.patience=-1",) * number
+    )
     statuses, _, errors = finish(started)
     assert statuses == [1, 1]
     assert errors[1].startswith("error: train.patience is -1, but it must be 0 or more.")

@@ -102,7 +102,7 @@ def test_what_is_no_run_does_not_write_into_one(tmp_path):
     with pytest.raises(UserError) as error:
         files.refuse_run(tmp_path, "eval", "hf:org/name")
     assert str(error.value).endswith(
-        f"To eval that run: --config.model.weights=run:{tmp_path} --workdir={tmp_path}_eval"
+        f"To eval that run, give: --config.model.weights=run:{tmp_path} --workdir={tmp_path}_eval"
     )
-    with pytest.raises(UserError, match=f"To eval that run: --workdir={tmp_path}_eval"):
+    with pytest.raises(UserError, match=f"To eval that run, give: --workdir={tmp_path}_eval"):
         files.refuse_run(tmp_path, "eval", f"run:{tmp_path}")
