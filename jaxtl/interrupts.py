@@ -25,12 +25,14 @@ class Interrupts:
     Attributes:
       run: the workdir of the run under way, to say what is kept of it; None for a command that is no run.
       came: whether it was pressed.
+      began: whether the command has begun; before that, nothing is to be closed.
     """
 
     def __init__(self) -> None:
         """Changes nothing yet."""
         self.run: Path | None = None
         self.came = False
+        self.began = False
         self._said = threading.Lock()
 
     def watch(self) -> None:
@@ -65,7 +67,8 @@ class Interrupts:
         if frame is not None and frame.f_code in [getattr(each, "__code__", None) for each in gc.callbacks]:
             threading.Timer(0.01, signal.raise_signal, [number]).start()
             return
-        if self.came:  # It was pressed again.
+        # Some libraries print what is raised while they are imported. Once begun, it may be pressed again.
+        if self.came or not self.began:
             self.leave()
         self.came = True
         raise KeyboardInterrupt

@@ -80,8 +80,7 @@ def _run(argv: Sequence[str], synchronous: bool, interrupts: Interrupts) -> int:
         from jaxtl.parallel.cpu_runtime import dispatch_synchronously
 
         dispatch_synchronously()
-    if name == "train":
-        interrupts.run = getattr(arguments, "workdir", None)
+    interrupts.began, interrupts.run = True, getattr(arguments, "workdir", None) if name == "train" else None
     return module.main(arguments, overrides) or 0
 
 

@@ -15,7 +15,8 @@ import importlib, sys, time
 from jaxtl import interrupts, main
 interrupts.GRACE = 0.2
 
-def run(*_):
+def run(argv, synchronous, watch):
+    watch.began = True
     {code}
 
 main._run = run
