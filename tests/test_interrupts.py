@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -84,10 +85,13 @@ def test_it_says_what_is_kept_of_a_run(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.2, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 1.0])
 def test_while_it_imports(seconds):
+    """Python itself, before it comes to jaxtl, still ends with a traceback: the second thread tells that it has."""
     command = [sys.executable, "-m", "jaxtl.main", "describe", "--config=vit_flowers:demo"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while len(list(Path(f"/proc/{process.pid}/task").iterdir())) < 2:
+            time.sleep(0.01)
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
