@@ -208,20 +208,20 @@ def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
     Raises:
       UserError: there are problems with keys or values: all in one message.
     """
-    problems = _unknown_keys(config)
     known = dict(_leaves(default()))
-    for key, text in overrides.items():
-        if key not in known:
-            problems.append(_unknown(key))
-            continue
+    problems = [_unknown(key) for key in overrides if key not in known]
+    unread = False
+    for key in [key for key in overrides if key in known]:
         try:
-            _set(config, key, _parse(text, known[key], key))
+            _set(config, key, _parse(overrides[key], known[key], key))
         except ValueError as error:
             problems.append(str(error))
+            unread = True
+    if not unread:  # Else what depends on those values would be called wrong, too.
+        _settle_length(config, overrides)
+        problems += validate(config)
     if problems:
         raise UserError("\n".join(problems))
-    _settle_length(config, overrides)
-    check(config)
     return config
 
 
@@ -229,12 +229,10 @@ def _settle_length(config: ConfigDict, overrides: Mapping[str, str]) -> None:
     for given, other in (("steps", "epochs"), ("epochs", "steps")):
         if f"train.{given}" not in overrides or f"train.{other}" in overrides:
             continue
-        if config.train.get(given, 0) > 0 and config.train.get(other, 0):
-            print(
-                f"note: train.{given} {config.train[given]:g} is given, so train.{other} {config.train[other]:g} of "
-                "the config does not count"
-            )
-            config.train[other] = type(config.train[other])(0)
+        length, old = config.train.get(given), config.train.get(other)
+        if is_number(length) and is_number(old) and length > 0 and old > 0:
+            print(f"note: train.{given} {length:g} is given, so train.{other} {old:g} of the config does not count")
+            config.train[other] = type(old)(0)
 
 
 def check(config: ConfigDict) -> None:

@@ -86,7 +86,11 @@ def _run(argv: Sequence[str], synchronous: bool, interrupts: Interrupts) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     """Returns a parser that knows what each command is for, and the version."""
-    parser = argparse.ArgumentParser(prog="jaxtl", description="Transfer learning for images, in JAX.")
+    parser = argparse.ArgumentParser(
+        prog="jaxtl",
+        description="Transfer learning for images, in JAX.",
+        epilog="jaxtl COMMAND --help lists the flags of a command, jaxtl configs the recipes, jaxtl config all keys.",
+    )
     parser.add_argument("--version", action="version", version=command_line.versions())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():

@@ -116,6 +116,10 @@ def test_a_config_made_in_python_is_checked_as_flags_are():
 
 
 def test_all_problems_come_together(load):
+    with pytest.raises(
+        UserError, match=r"(?s)config.train.epoch; did you mean .*\ntrain.seed is -1, but it must be 0 or"
+    ):
+        load(train__epoch="1", train__seed="-1")
     with pytest.raises(UserError) as error:
         load("c.optimizer.learning_rate = -1; c.optimizer.schedule = 'x'", train__patience="-1", augment__flip="2")
     assert len(str(error.value).splitlines()) == 4
