@@ -8,11 +8,12 @@ from jaxtl.errors import UserError
 from jaxtl.experiment import lock
 from jaxtl.experiment.lock import locked
 
+# Another program, which need not import jaxtl for it.
 HOLDER = """
-import sys
-from pathlib import Path
-from jaxtl.experiment import lock
-lock._take(Path(sys.argv[1]) / lock.NAME)
+import fcntl, os, sys
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print(f"process {os.getpid()} on vm", end="", file=file, flush=True)
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -32,7 +33,7 @@ def test_a_second_run_is_refused_and_the_first_leaves_nothing(tmp_path):
 
 
 def test_one_that_was_killed_holds_it_no_more(tmp_path):
-    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / lock.NAME)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=f"process {process.pid} on "), locked(tmp_path):
