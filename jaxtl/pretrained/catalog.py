@@ -25,9 +25,11 @@ def parameters(name: str) -> int:
 
 def lines() -> Iterator[str]:
     """Yields the families and their models, one a line; a big one takes a moment to count."""
-    yield "models: parameters before the head, and the side of the images in pixels"
+    yield "models: parameters before the head, side of the images in pixels, and where published weights lie, if known"
     for family in models.families():
         yield f"{family.__name__.rpartition('.')[2]}: opens weights of {', '.join(sources(family))}, and of jaxtl"
+        published = getattr(family, "PUBLISHED", {})
         for name in family.VARIANTS:
-            yield f"  {name:<22}{parameters(name) / 1e6:8.2f} M{models.native_size(name):6}"
+            place = f"  {published[name]}" if name in published else ""
+            yield f"  {name:<22}{parameters(name) / 1e6:8.2f} M{models.native_size(name):6}{place}"
     yield "Fields may be replaced, as in vit_s16:patch=8, and other sizes given: a ViT takes multiples of its patch."
