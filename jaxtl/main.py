@@ -110,6 +110,8 @@ def _keys_of(error: UserError) -> str:
 
 def _end_all(error: Exception) -> None:
     """Ends the other processes of this run, too, if there are any."""
+    if "jax" not in sys.modules:
+        return
     from jaxtl.parallel import processes
 
     if processes.is_multiprocess():
