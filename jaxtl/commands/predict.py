@@ -42,10 +42,11 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
     return run(arguments.workdir, arguments.files, batch_size=arguments.batch_size)
 
 
-def run(workdir: Path, paths: Sequence[Place], *, batch_size: int = 32) -> int:
+def run(workdir: Path | str, paths: Sequence[Path | str], *, batch_size: int = 32) -> int:
     """Prints a line for each image; returns 1 if one could not be read, else 0."""
+    workdir = Path(workdir)
     model, variables, _ = build_run(workdir)
-    found = find_images(paths)
+    found = find_images([_place(str(path)) for path in paths])
     others = ""
     if found.others:
         kinds = describe_others([str(path) for path in found.others])
