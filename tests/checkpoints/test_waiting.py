@@ -53,7 +53,7 @@ def test_whenever_they_are_written_the_disk_ends_the_same_and_has_the_best_up_to
     takes = {step for step in range(1, 30) if rng.random() < 0.3} | {30}
     _, seen = written(scores, takes=takes, **keep)
     assert seen[-1] == all_written[-1]
-    best = {step: steps for step, steps in all_written}
+    best = dict(all_written)
     retention = Retention(dict(enumerate(scores, start=1)).get, latest=1, best=1)
     for step, disk in seen:
         assert retention.best(disk) == retention.best(range(1, step + 1)) == retention.best(best[step])
