@@ -32,13 +32,15 @@ class Frozen:
         self.paths = frozenset(paths)
         self.name, self.digests = "", dict[str, str]()
 
-    def split(self, variables: Tree) -> tuple[Tree, Tree]:
-        """Returns (the variables that may have changed, those that have not), each in nested dicts."""
+    def moving(self, variables: Tree) -> Tree:
+        """Returns the variables that may have changed, in nested dicts."""
         if not self.paths:
-            return variables, {}
-        leaves = flatten(variables)
-        moving = {path: leaf for path, leaf in leaves.items() if path not in self.paths}
-        return nest(moving), nest({path: leaf for path, leaf in leaves.items() if path in self.paths})
+            return variables
+        return nest({path: leaf for path, leaf in flatten(variables).items() if path not in self.paths})
+
+    def unchanged(self, variables: Tree) -> Tree | None:
+        """Returns the others, in nested dicts; None where there is none."""
+        return nest({path: leaf for path, leaf in flatten(variables).items() if path in self.paths}) or None
 
 
 class FrozenFolder:

@@ -121,8 +121,8 @@ class Checkpoints:
             self.wait()
         if first:
             self._collect_frozen()
-        moving, unchanged = frozen.split(variables)
-        parts = {"variables": moving, "rest": rest, "unchanged": unchanged if first and unchanged else None}
+        unchanged = frozen.unchanged(variables) if first else None
+        parts = {"variables": frozen.moving(variables), "rest": rest, "unchanged": unchanged}
         # Digests, and the copies to the host, take seconds: the training goes on, and a thread makes them of a copy on
         # the devices. With several processes it waits instead: to save is a collective of all of them, which must come
         # between the same two steps in each. It also waits where the devices have no room for the copy.
@@ -135,7 +135,7 @@ class Checkpoints:
         self._scores[step], self._frozen = score, frozen
         self._waiting.note(step, set(self._manager.all_steps()))
         payload = copy.deepcopy({"loop": dict(metadata), "score": score})
-        given = Unwritten(step, **(snapshot or parts), payload=payload, frozen=frozen if unchanged else _NOTHING)
+        given = Unwritten(step, **(snapshot or parts), payload=payload, frozen=frozen)
         if snapshot is None:
             self._writer.write(given)
             return

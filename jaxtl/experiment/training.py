@@ -21,6 +21,7 @@ from jaxtl.parallel import processes
 from jaxtl.profiling.cost import Cost, memory_cost
 from jaxtl.train import loop
 from jaxtl.train.carry_over import carry_over
+from jaxtl.train.events import begin_import
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.progress import Progress
 from jaxtl.train.saving import frozen_in, restore
@@ -81,6 +82,8 @@ def _train(
 ) -> tuple[int, Progress, Evaluator]:
     """Trains to the end; returns the last step, the progress, and the evaluator."""
     train, partitioner, plan = experiment.config.train, experiment.partitioner, experiment.plan
+    if processes.is_main():
+        begin_import()
     keep = {key: train[key] for key in ("keep_latest", "keep_best")}
     with Checkpoints(workdir / "checkpoints", **keep) as checkpoints:
         state, progress = _restore(experiment, workdir, checkpoints)
@@ -103,6 +106,7 @@ def _train(
             MetricsLog(workdir, from_step=done, evaluated=not progress.due) as log,
             Screen(plan.total_steps, start=done, batch_size=train.batch_size) as screen,
         ):
+            progress.spend("start")
             outputs = loop.Outputs(checkpoints, log, screen)
             running = Running(experiment, inputs, evaluator, reference, outputs, stop)
             batches = inputs.batches(done)

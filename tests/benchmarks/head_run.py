@@ -10,6 +10,7 @@ steps of a few milliseconds here, so that whatever an evaluation and its checkpo
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ def take(data: Path, folder: Path, counts: dict[str, int]) -> None:
 
 
 def run(arguments: argparse.Namespace, data: Path, workdir: Path) -> dict[str, float]:
-    """Trains, and returns the seconds of the process, of what follows the features, and of the parts of the run."""
+    """Trains, and returns seconds: of the process, of its processors, of what follows the features, and by part."""
     values = {
         "data.source": f"folder:{data}",
         "model.weights": arguments.weights,
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace, data: Path, workdir: Path) -> dict[str, f
     command = [sys.executable, "-u", "-m", "jaxtl.main", "train", "--config=configs/vit_flowers.py:ti16"]
     command += [f"--workdir={workdir}", *(f"--config.{key}={value}" for key, value in values.items())]
     begun = time.perf_counter()
-    features = begun
+    features, before = begun, sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
         assert process.stdout is not None
@@ -58,6 +59,7 @@ def run(arguments: argparse.Namespace, data: Path, workdir: Path) -> dict[str, f
     explained = sum(value for key, value in seconds.items() if key not in ("total", "data"))
     return {
         "process": ended - begun,
+        "of a processor": sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before,
         "after features": ended - features,
         **seconds,
         "unexplained": seconds["total"] - explained,
