@@ -140,7 +140,8 @@ class Checkpoints:
             self._writer.write(given)
             return
         self._waiting.add(step, given)
-        if large or self._writer.is_due():
+        # The first with frozen arrays never waits: it might be gone before they are written, and others need them.
+        if large or unchanged is not None or self._writer.is_due():
             self._writer.start(self._waiting.take())
 
     def wait(self) -> None:

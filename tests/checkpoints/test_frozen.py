@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxtl.checkpoints import orbax_io
+from jaxtl.checkpoints import orbax_io, writer
 from jaxtl.checkpoints.frozen import Frozen
 from jaxtl.checkpoints.manager import Checkpoints, read_best
 from jaxtl.errors import UserError
@@ -94,6 +94,16 @@ def test_it_stays_while_a_checkpoint_needs_it_and_no_longer(tmp_path):
     assert len(list((tmp_path / "frozen").iterdir())) == 2
     save(tmp_path, {6: 0.95, 7: 0.3}, frozen=all_trains)
     assert not list((tmp_path / "frozen").iterdir())
+
+
+def test_of_a_stage_that_begins_while_writing_pauses_it_is_written_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "_PAUSE", 1000)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, variables(1), REST, {}, 0.1, Frozen())
+        frozen = body_frozen()
+        for step in (2, 3, 4, 5):  # Of which 2 and 3 are gone by the time the others are written.
+            checkpoints.save(step, variables(step), REST, {}, 0.1 * step, frozen)
+    assert restore(tmp_path) == (5, [5, 5, 5], BODY.tolist(), [])
 
 
 def test_damage_to_it_is_told_by_whoever_reads(tmp_path):
