@@ -1,27 +1,34 @@
 """Checkpoints of a run: which there are, what is whole, and what happens when one cannot be written.
 
 One step holds three items: "variables" (parameters and collections, so that they can be read alone), "rest" (step,
-optimizer state, key) and "host" (JSON: the loop's own numbers, the score, and a digest of all of it).
+optimizer state, key) and "host" (JSON: the loop's own numbers, the score, and a digest of all of it). Variables that
+do not train lie beside the steps, once for all of them: see `frozen`.
 """
 
-import contextlib
 import copy
-import shutil
 import sys
 from collections.abc import Callable, Mapping
-from concurrent import futures
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxtl.checkpoints import folders, orbax_io
-from jaxtl.checkpoints.digests import digest_json, digests, paths, verify
+from jaxtl.checkpoints.digests import digest_json, paths, verify
+from jaxtl.checkpoints.frozen import Frozen, FrozenFolder, has_digests, part_of
 from jaxtl.checkpoints.retention import Retention, ranked
-from jaxtl.checkpoints.snapshot import copied
+from jaxtl.checkpoints.snapshot import bytes_by_device, copied
+from jaxtl.checkpoints.waiting import Waiting
+from jaxtl.checkpoints.writer import Unwritten, Writer
 from jaxtl.errors import UserError
 from jaxtl.parallel import processes
+from jaxtl.trees import flatten, nest
 
 Tree = Any
+# Bytes of a checkpoint that may wait in memory: up to four of them do, where training is faster than a disk.
+_SMALL = 2**26
+_NOTHING = Frozen()
 
 
 class Checkpoints:
@@ -38,49 +45,62 @@ class Checkpoints:
           UserError: it cannot be written to.
         """
         self.problems: list[str] = []
-        self._folder, self._saving = folder.absolute(), 0
-        self._replaced: Path | None = None
+        self.repairs: list[str] = []
+        self._folder, self._read_only = folder.absolute(), read_only
         self._scores: dict[int, float | None] = {}
-        self._worker = futures.ThreadPoolExecutor(1, thread_name_prefix="jaxtl-checkpoint")
-        self._started: futures.Future[None] | None = None
+        retention = Retention(self._score, latest=keep_latest, best=keep_best)
+        self._waiting: Waiting[Unwritten] = Waiting(retention)
+        self._frozen = _NOTHING  # In the last one that was saved.
         try:
             if not read_only:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._put_back()
-            retention = Retention(self._score, latest=keep_latest, best=keep_best)
             self._manager = orbax_io.open_manager(self._folder, retention, read_only=read_only)
         except OSError as error:
             raise UserError(
                 f"checkpoints cannot be written to {folder}: {orbax_io.reason(error)}; "
                 "make room, or fix the permissions."
             ) from error
+        self._frozen_folder = FrozenFolder(self._folder)
+        self._writer = Writer(self._folder, self._manager, self._frozen_folder)
 
     def __enter__(self) -> "Checkpoints":
-        """Returns itself; leaving waits for the saves that are under way."""
+        """Returns itself; leaving writes what waits."""
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         problem: Exception | None = None
         try:
-            self._wait()
+            self.wait()
+            self._collect_frozen()
         except Exception as error:
             problem = error
-        self._worker.shutdown()
+        self._writer.close()
         try:
             orbax_io.close(self._manager)
         except Exception as error:
-            problem = problem or self._unwritten(error)
+            problem = problem or self._writer.told(error)
         # What ended the run is told, not what came of it.
         if problem is not None and kind is None:
             raise problem
 
     def save(
-        self, step: int, variables: Tree, rest: Tree, metadata: Mapping[str, Any], score: float | None = None
+        self,
+        step: int,
+        variables: Tree,
+        rest: Tree,
+        metadata: Mapping[str, Any],
+        score: float | None = None,
+        frozen: Frozen = _NOTHING,
     ) -> None:
-        """Starts writing one checkpoint in the background; it appears whole or not at all.
+        """Takes a checkpoint, which a thread writes; it appears whole or not at all.
 
         What is saved is what the arrays hold now: they may be donated, and `metadata` changed, once this has returned.
         Until it is written, the devices hold a copy of it (on a CPU the machine's memory does).
+
+        Where small ones follow each other faster than a tenth of the time can write them, they wait in memory, and
+        only those are written that are the latest or the best by then. Whatever step is on the disk, the best up to it
+        is as well; and `wait`, and the end, leave the same steps there as if each had been written.
 
         Args:
           step: number of finished steps.
@@ -88,93 +108,64 @@ class Checkpoints:
           rest: any pytree of arrays.
           metadata: what the loop needs to go on, as JSON.
           score: the metric that "best" compares, higher is better; None where nothing was evaluated.
+          frozen: tells which of the variables are as they were in the last save that was given the same; those are
+            written once.
 
         Raises:
-          UserError: this checkpoint, or the one before it, cannot be written. Of this one it may come later: from the
-            next save, or at the end.
+          UserError: a checkpoint cannot be written. Of this one it may come later: from a save that follows, or at the
+            end.
         """
-        self._wait()
-        self._saving, self._scores[step] = step, score
-        payload = {"loop": dict(metadata), "score": score}
+        first = frozen is not self._frozen
+        # Once all is written nothing but checkpoints on the disk needs what was frozen before.
+        if first or self._writer.has_failed():
+            self.wait()
+        if first:
+            self._collect_frozen()
+        unchanged = frozen.unchanged(variables) if first else None
+        parts = {"variables": frozen.moving(variables), "rest": rest, "unchanged": unchanged}
         # Digests, and the copies to the host, take seconds: the training goes on, and a thread makes them of a copy on
         # the devices. With several processes it waits instead: to save is a collective of all of them, which must come
         # between the same two steps in each. It also waits where the devices have no room for the copy.
-        snapshot = None if processes.is_multiprocess() else copied({"variables": variables, "rest": rest})
+        large = sum(bytes_by_device(jax.tree.leaves(parts)).values()) > _SMALL
+        if large or processes.is_multiprocess():
+            self.wait()
+        snapshot = None if processes.is_multiprocess() else copied(parts)
         if snapshot is None:
-            self._write(step, variables, rest, payload)
-        else:
-            self._started = self._worker.submit(self._write, step, **snapshot, payload=copy.deepcopy(payload))
+            self.wait()
+        self._scores[step], self._frozen = score, frozen
+        self._waiting.note(step, set(self._manager.all_steps()))
+        payload = copy.deepcopy({"loop": dict(metadata), "score": score})
+        given = Unwritten(step, **(snapshot or parts), payload=payload, frozen=frozen)
+        if snapshot is None:
+            self._writer.write(given)
+            return
+        self._waiting.add(step, given)
+        # The first with frozen arrays never waits: it might be gone before they are written, and others need them.
+        if large or unchanged is not None or self._writer.is_due():
+            self._writer.start(self._waiting.take())
 
     def wait(self) -> None:
-        """Waits until the checkpoint that is being written is whole, and its copy on the devices gone.
+        """Writes what waits, and returns once it is whole, and its copy on the devices gone.
 
         Raises:
           UserError: it cannot be written.
         """
-        self._wait()
-
-    def _write(self, step: int, variables: Tree, rest: Tree, payload: dict[str, Any]) -> None:
-        """Makes the digests and gives all to Orbax, which writes on in threads of its own."""
-        payload["digests"] = {"variables": digests(variables), "rest": digests(rest)}
-        metadata = {**payload, "sha256": digest_json(payload)}
+        self._writer.start(self._waiting.take())
         try:
-            self._set_aside(step)
-            orbax_io.start_save(self._manager, step, variables=variables, rest=rest, metadata=metadata)
-        except Exception as error:
-            raise self._unwritten(error) from error
+            self._writer.wait()
+        except Exception:
+            self._frozen = _NOTHING  # What is frozen may not be there: the next save is the first again.
+            raise
 
-    def _wait(self) -> None:
-        """Waits for the save that is under way.
-
-        Raises:
-          UserError: it failed.
-        """
-        started, self._started = self._started, None
-        if started is not None:
-            started.result()
-        try:
-            orbax_io.wait(self._manager)
-        # A full disk, lost permissions, a lost mount: Orbax and tensorstore raise many kinds of error.
-        except Exception as error:
-            raise self._unwritten(error) from error
-        if self._replaced is not None:
-            shutil.rmtree(self._replaced, ignore_errors=True)
-            self._replaced = None
-
-    def _unwritten(self, error: Exception) -> UserError:
-        """Ends a save that failed, and returns the error that tells so."""
-        orbax_io.join_threads()
-        if processes.is_main():
-            with contextlib.suppress(OSError):  # What can be written to again is put back when it is opened.
-                folders.put_back(self._folder)
-        try:
-            retained = folders.steps_in(self._folder)
-            last = (
-                f"goes on from step {retained[-1]}, the newest that is whole"
-                if retained
-                else "begins anew: there was none yet"
-            )
-        except OSError:
-            last = "goes on from the newest that is whole"
-        why = orbax_io.reason(error)
-        if processes.is_multiprocess() and processes.status_of(error) == processes.PEERS_MISSING:
-            return UserError(
-                f"the checkpoint of step {self._saving} was not finished, since another process is gone: {why}\n"
-                f"Start all again; the run {last}."
-            )
-        return UserError(
-            f"the checkpoint of step {self._saving} cannot be written to {self._folder}: {why}\n"
-            f"Make room, or fix the permissions, and start again; the run {last}."
-        )
-
-    def _set_aside(self, step: int) -> None:
-        """Moves a checkpoint away that is to be written again; until then it can be put back."""
-        if step not in self._manager.all_steps():
+    def _collect_frozen(self) -> None:
+        """Removes frozen arrays that no checkpoint needs; where one cannot be read it may need them."""
+        if self._read_only or not processes.is_main():
             return
-        if processes.is_main():
-            self._replaced = folders.set_aside(self._folder, step)
-        processes.gather()
-        self._manager.reload()
+        try:
+            needed = {orbax_io.read_metadata(folder).get("frozen") for folder in folders.all_in(self._folder)}
+        except Exception:  # Orbax and JSON raise many kinds of error on broken files.
+            return
+        self._frozen_folder.collect({name for name in needed if name})
 
     def _put_back(self) -> None:
         if processes.is_main():
@@ -182,9 +173,9 @@ class Checkpoints:
         processes.gather()
 
     def steps(self) -> list[int]:
-        """Returns the steps that are kept, and the one that is being written, in order."""
-        if self._started is not None:
-            futures.wait([self._started])  # Orbax does not know of it before; what it failed of, `_wait` tells.
+        """Returns the steps that are kept, in order, once what waits is written."""
+        self._writer.start(self._waiting.take())
+        self._writer.settle()  # Orbax does not know of it before; what it failed of, `wait` tells.
         return sorted(self._manager.all_steps())
 
     def best(self) -> int | None:
@@ -227,7 +218,7 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, but none is whole, or one has another structure.
         """
-        self._wait()
+        self.wait()
         problems = self.problems
         for step in reversed(self.steps()):
             variables, rest = like(step)
@@ -256,17 +247,38 @@ class Checkpoints:
 
     def _read(self, step: int, variables: Tree, rest: Tree) -> tuple[Tree, Tree, dict[str, Any]]:
         metadata = self._read_metadata(step)
-        for name, tree in (("variables", variables), ("rest", rest)):
-            others = sorted(paths(tree) ^ set(metadata["digests"][name]))
+        known = metadata["digests"]
+        for tree, expected in ((variables, {**known["variables"], **known.get("frozen", {})}), (rest, known["rest"])):
+            others = sorted(paths(tree) ^ set(expected))
             if others:
                 raise UserError(
                     f"checkpoint {step} and this run differ in {len(others)} arrays, such as {others[0]}: another "
                     "version of jaxtl wrote it. Go on with that version, or start in another --workdir."
                 )
-        variables, rest = orbax_io.read_trees(self._manager, step, variables=variables, rest=rest)
-        verify(variables, metadata["digests"]["variables"])
-        verify(rest, metadata["digests"]["rest"])
-        return variables, rest, metadata["loop"]
+        moving, rest = orbax_io.read_trees(self._manager, step, rest=rest)
+        verify(rest, known["rest"])
+        return self._with_frozen(moving, metadata, instead=variables), rest, metadata["loop"]
+
+    def _with_frozen(self, moving: Tree, metadata: Mapping[str, Any], instead: Tree | None = None) -> Tree:
+        """Returns all variables of a checkpoint, held to their digests.
+
+        Args:
+          moving: those in the checkpoint itself.
+          metadata: of the checkpoint.
+          instead: variables whose frozen arrays are taken where those on the disk are damaged, if they are the same.
+        """
+        verify(moving, metadata["digests"]["variables"])
+        if not metadata.get("frozen"):
+            return moving
+        name, expected = metadata["frozen"], metadata["digests"]["frozen"]
+        try:
+            frozen = self._frozen_folder.read(name, expected)
+        except ValueError as error:
+            if instead is None or not has_digests(instead, expected):
+                raise
+            self.repairs.append(f"{error}; the run's weights are the same, and are written again")
+            frozen = jax.device_get(part_of(instead, expected))
+        return nest({**flatten(moving), **flatten(frozen)})
 
     def _move_damaged(self, steps: list[int]) -> list[Path]:
         moved = [folders.damaged_name(self._folder, step) for step in steps]
@@ -279,7 +291,7 @@ class Checkpoints:
         return moved
 
     def _read_metadata(self, step: int) -> dict[str, Any]:
-        metadata = orbax_io.read_metadata(self._manager, step)
+        metadata = orbax_io.read_metadata(self._folder / str(step))
         if digest_json({key: metadata[key] for key in metadata if key != "sha256"}) != metadata["sha256"]:
             raise ValueError("the loop's numbers differ from what was saved")
         return metadata
@@ -292,12 +304,9 @@ class Checkpoints:
         """
 
         def read() -> Tree:
-            metadata = self._read_metadata(step)
-            variables = orbax_io.read_variables(self._manager, step)
-            verify(variables, metadata["digests"]["variables"])
-            return variables
+            return self._with_frozen(orbax_io.read_variables(self._manager, step), self._read_metadata(step))
 
-        self._wait()
+        self.wait()
         try:
             return orbax_io.twice(read)
         except Exception as error:

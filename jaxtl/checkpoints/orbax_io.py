@@ -91,23 +91,34 @@ def join_threads() -> None:
             threading.Thread.join(thread)
 
 
-def read_trees(manager: ocp.CheckpointManager, step: int, *, variables: Tree, rest: Tree) -> tuple[Tree, Tree]:
-    """Returns (variables, rest) in the structures given, as numpy arrays."""
-    found = manager.restore(step, args=ocp.args.Composite(variables=_like(variables), rest=_like(rest)))
+def read_trees(manager: ocp.CheckpointManager, step: int, *, rest: Tree) -> tuple[Tree, Tree]:
+    """Returns (variables, rest) as numpy arrays: variables in nested dicts, rest in the structure given."""
+    items = ocp.args.Composite(variables=_as_written(manager.item_metadata(step)["variables"]), rest=_like(rest))
+    found = manager.restore(step, args=items)
     return found["variables"], found["rest"]
 
 
 def read_variables(manager: ocp.CheckpointManager, step: int) -> Tree:
     """Returns the variables as numpy arrays in nested dicts, whatever the devices that wrote them."""
-    tree = manager.item_metadata(step)["variables"].tree
-    plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-    items = ocp.args.Composite(variables=ocp.args.PyTreeRestore(restore_args=plain))
+    items = ocp.args.Composite(variables=_as_written(manager.item_metadata(step)["variables"]))
     return manager.restore(step, args=items)["variables"]
 
 
-def read_metadata(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """Returns the JSON of a step; unlike the others, one process may ask for it alone."""
-    return dict(ocp.JsonCheckpointHandler().restore(manager.directory / str(step) / "host"))
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Returns the JSON of the step in a folder; unlike the others, one process may ask for it alone."""
+    return dict(ocp.JsonCheckpointHandler().restore(folder / "host"))
+
+
+def write_tree(folder: Path, tree: Tree) -> None:
+    """Writes nested dicts of arrays into a folder of their own, whole or not at all, in place of what is there."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(folder, args=ocp.args.PyTreeSave(tree), force=True)
+
+
+def read_tree(folder: Path) -> Tree:
+    """Returns what `write_tree` wrote, as numpy arrays, whatever the devices that wrote them."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(folder, args=_as_written(checkpointer.metadata(folder).item_metadata))
 
 
 def twice(read: Callable[[], T]) -> T:
@@ -133,3 +144,8 @@ def _like(tree: Tree) -> ocp.args.PyTreeRestore:
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
     plain = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), shapes)
     return ocp.args.PyTreeRestore(shapes, restore_args=plain)
+
+
+def _as_written(metadata: Any) -> ocp.args.PyTreeRestore:
+    plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata.tree)
+    return ocp.args.PyTreeRestore(restore_args=plain)

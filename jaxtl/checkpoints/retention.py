@@ -1,6 +1,7 @@
 """Which checkpoints of a run stay: the latest, and the best by their scores."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 
@@ -15,6 +16,11 @@ class Retention:
         """Returns for each checkpoint whether it stays."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
+        retained = self.retained(steps)
+        return [step in retained for step in steps]
+
+    def retained(self, steps: Collection[int]) -> set[int]:
+        """Returns which of the steps stay."""
         retained = set(sorted(steps)[max(0, len(steps) - self._latest) :])
         scores: dict[int, float | None] = {}
         for step in steps:
@@ -22,8 +28,15 @@ class Retention:
                 scores[step] = self._score(step)
             except Exception:  # A drive that stumbles must not cost the best one.
                 retained.add(step)
-        retained.update(ranked(scores)[: self._best])
-        return [step in retained for step in steps]
+        return retained.union(ranked(scores)[: self._best])
+
+    def best(self, steps: Collection[int]) -> int | None:
+        """Returns the best of the steps, or None where none has a score that can be read."""
+        found: dict[int, float | None] = {}
+        for step in steps:
+            with contextlib.suppress(Exception):
+                found[step] = self._score(step)
+        return next(iter(ranked(found)), None)
 
 
 def ranked(scores: Mapping[int, float | None]) -> list[int]:

@@ -1,6 +1,7 @@
-"""The lr_find command: sweeps the learning rate over the first batches, and suggests one."""
+"""The lr_find command: sweeps the learning rate over the first batches, and recommends one."""
 
 import argparse
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxtl.commands import flags
+from jaxtl.errors import UserError
 from jaxtl.evaluate.plot import plot_rates
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import build
@@ -30,9 +32,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
-    config = flags.load_config(arguments, overrides)
     sweep = Sweep(arguments.steps, arguments.low, arguments.high, arguments.per_group)
-    run(config, arguments.workdir, sweep)
+    _check(sweep)
+    results = run(flags.load_config(arguments, overrides), arguments.workdir, sweep)
+    rate = results["sweeps"].get("all", {}).get("recommended")
+    if rate is not None:
+        given = {**overrides, "optimizer.learning_rate": f"{rate:g}"}
+        values = [f"--config={arguments.config}", f"--workdir={arguments.workdir}-train"]
+        values += [f"--config.{key}={value}" for key, value in given.items()]
+        print(f"python -m jaxtl.main {shlex.join(values)}")
+
+
+def _check(sweep: Sweep) -> None:
+    if not 0 < sweep.low < sweep.high:
+        raise UserError(
+            f"--low={sweep.low:g} --high={sweep.high:g}: rates grow from the one to the other, as in "
+            f"--low={_DEFAULT.low:g} --high={_DEFAULT.high:g}."
+        )
+    if sweep.steps < lr_range_test.MIN_STEPS:
+        raise UserError(
+            f"--steps={sweep.steps}: a sweep needs {lr_range_test.MIN_STEPS} steps at least; give {_DEFAULT.steps}."
+        )
 
 
 def run(config: ConfigDict, workdir: Path | str, sweep: Sweep = _DEFAULT) -> dict[str, Any]:
@@ -44,16 +64,20 @@ def run(config: ConfigDict, workdir: Path | str, sweep: Sweep = _DEFAULT) -> dic
     epochs = sweep.steps / experiment.steps_per_epoch
     inputs = make_inputs(experiment, workdir, stages=experiment.plan.stages[:1], epochs=epochs)
     curves = run_sweep(experiment, inputs, experiment.variables, sweep)
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, (rates, losses) in curves.items():
-        suggestions = lr_range_test.suggest(rates, losses)
-        found[name] = {"suggestions": suggestions, "rates": rates.tolist(), "losses": losses.tolist()}
-        print(f"{name}: " + "  ".join(f"{mark} {rate:.3g}" for mark, rate in suggestions.items()))
+        best, marks = lr_range_test.recommend(rates, losses), lr_range_test.suggest(rates, losses)
+        # Two digits: the next ones are noise.
+        rate = None if best.rate is None else float(f"{best.rate:.2g}")
+        of_whom = f"{name}: " if sweep.per_group else ""
+        print(f"{of_whom}learning rate {rate or 'unknown'}: {best.reason}", *filter(None, [best.warning]), sep="\n")
+        found[name] = {"recommended": rate, "reason": best.reason, "warning": best.warning, "suggestions": marks}
+        found[name] |= {"rates": rates.tolist(), "losses": losses.tolist()}
     results = {"model": model.name, "weights": config.model.weights, "data": config.data.source, "sweeps": found}
     files.write_json(workdir / "lr_find.json", results)
     smoothed = {name: (rates, lr_range_test.smooth(losses)) for name, (rates, losses) in curves.items()}
-    suggestions = {} if sweep.per_group else found["all"]["suggestions"]
+    recommended = {name: each["recommended"] for name, each in found.items() if each["recommended"] is not None}
     title = f"{model.name} on {config.data.source.rpartition('/')[2]}"
-    plot_rates(workdir / "lr_find.png", smoothed, suggestions, title=title)
-    print(f"{workdir / 'lr_find.json'} and {workdir / 'lr_find.png'}; set config.optimizer.learning_rate")
+    plot_rates(workdir / "lr_find.png", smoothed, recommended, title=title)
+    print(f"{workdir / 'lr_find.json'} and {workdir / 'lr_find.png'}")
     return results

@@ -1,10 +1,12 @@
 """The one evaluator: a compiled step over all batches of a data set."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -14,10 +16,27 @@ from jaxtl.evaluate.accumulate import Accumulators, Loss, Prepare, accumulate_ba
 from jaxtl.parallel.partitioner import Partitioner
 
 Variables = Mapping[str, Any]
+# Steps from variables and a batch, or all batches, to accumulators, or those of each batch.
+Step = Callable[..., Accumulators]
 
 
 def _never() -> bool:
     return False
+
+
+@dataclass(frozen=True)
+class Resident:
+    """A data set that stays on the devices, and is measured by one program.
+
+    Attributes:
+      dataset: the data set.
+      batches: all of them, on the devices.
+      step: (variables, batches) -> the accumulators of each batch, stacked; None where there is one batch alone.
+    """
+
+    dataset: Dataset
+    batches: Sequence[Any]
+    step: Step | None
 
 
 @dataclass(frozen=True)
@@ -28,11 +47,13 @@ class Evaluator:
       step: (variables, batch), both on the devices -> accumulators.
       partitioner: how batches get to the devices, and accumulators back.
       batches: data set -> this host's rows of its batches, each of the size that the step was compiled for.
+      resident: a data set whose batches are on the devices already.
     """
 
-    step: Callable[[Any, Any], Accumulators]
+    step: Step
     partitioner: Partitioner
     batches: Callable[[Dataset], Iterator[Batch]]
+    resident: Resident | None = None
 
     def __call__(self, variables: Any, dataset: Dataset, stop: Callable[[], bool] = _never) -> dict[str, np.ndarray]:
         """Returns the accumulators of the whole data set, as `accumulate.eval_step` names them.
@@ -45,12 +66,29 @@ class Evaluator:
         Raises:
           Stopped: `stop` said so.
         """
+        there = self.resident if self.resident is not None and dataset is self.resident.dataset else None
+        if there is not None and there.step is not None:
+            stacked = self.partitioner.gather(there.step(variables, there.batches))
+            return accumulate_batches(lambda _, batch: batch, variables, _unstacked(stacked), stop=stop)
         return accumulate_batches(
             lambda *arguments: self.partitioner.gather(self.step(*arguments)),
             variables,
-            map(self.partitioner.shard_batch, self.batches(dataset)),
+            map(self.partitioner.shard_batch, self.batches(dataset)) if there is None else there.batches,
             stop=stop,
         )
+
+
+def _unstacked(stacked: Accumulators) -> Iterator[Accumulators]:
+    on_host = jax.device_get(stacked)
+    for number in range(len(on_host["count"])):
+        yield {key: value[number] for key, value in on_host.items()}
+
+
+def _each(variables: Any, batches: Sequence[Batch], *, step: Step, axis_name: str | None = None) -> Accumulators:
+    """Returns the accumulators of each batch, stacked: what adds them up is the same as for batches one by one."""
+    given = {} if axis_name is None else {"axis_name": axis_name}
+    stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *batches)
+    return jax.lax.map(lambda batch: step(variables, batch, **given), stacked)
 
 
 def compile_evaluator(
@@ -62,6 +100,7 @@ def compile_evaluator(
     dummy: Batch,
     loss_fn: Loss = optax.softmax_cross_entropy_with_integer_labels,
     prepare: Prepare | None = None,
+    resident: Dataset | None = None,
 ) -> Evaluator:
     """Compiles the evaluation of a model.
 
@@ -73,6 +112,12 @@ def compile_evaluator(
       dummy: a batch of this host, of the shapes that `batches` gives.
       loss_fn: (logits [B, C], labels [B]) -> loss of each example [B].
       prepare: batch -> batch, run on the devices before the model (normalisation).
+      resident: a data set whose batches are few and small, to be put on the devices once and measured by one program.
     """
     step = partial(eval_step, model=model, loss_fn=loss_fn, prepare=prepare)
-    return Evaluator(partitioner.compile(step, variables, partitioner.shard_batch(dummy)), partitioner, batches)
+    compiled = partitioner.compile(step, variables, partitioner.shard_batch(dummy))
+    if resident is None:
+        return Evaluator(compiled, partitioner, batches)
+    there = [partitioner.shard_batch(batch) for batch in batches(resident)]
+    of_all = partitioner.compile(partial(_each, step=step), variables, there) if len(there) > 1 else None
+    return Evaluator(compiled, partitioner, batches, Resident(resident, there, of_all))

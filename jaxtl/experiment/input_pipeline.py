@@ -23,6 +23,10 @@ from jaxtl.feature_cache import features, store
 from jaxtl.finetune.stages import Stage
 from jaxtl.parallel import processes
 
+# Bytes of features to validate on that stay on the devices: those of a head alone, whose batches take longer to get
+# there than to be measured. Those of blocks are large, and their blocks slower in a loop over batches on a CPU.
+_RESIDENT = 2**24
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -212,6 +216,7 @@ def _read_features(experiment: Experiment, backbone: Backbone, stored: features.
         return {**images, "image": np.zeros((len(images["label"]), *backbone.shape), backbone.dtype)}
 
     def evaluator(variables: Any) -> Evaluator:
+        small = len(splits.val) * backbone.bytes_per_image <= _RESIDENT
         return compile_evaluator(
             suffix,
             variables,
@@ -219,6 +224,7 @@ def _read_features(experiment: Experiment, backbone: Backbone, stored: features.
             batches=evaluation_batches,
             dummy=dummy(backbone.batch_size),
             loss_fn=experiment.eval_loss,
+            resident=splits.val if small else None,
         )
 
     return Inputs(suffix, True, dummy(config.train.batch_size), batches, evaluator)

@@ -1,10 +1,9 @@
 """A run from where it stands to its end: restored, trained stage by stage, and evaluated once on test."""
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from jaxtl.parallel import processes
 from jaxtl.profiling.cost import Cost, memory_cost
 from jaxtl.train import loop
 from jaxtl.train.carry_over import carry_over
+from jaxtl.train.events import begin_import
 from jaxtl.train.log import MetricsLog, Screen
 from jaxtl.train.progress import Progress
-from jaxtl.train.saving import restore
+from jaxtl.train.saving import frozen_in, restore
 from jaxtl.train.state import TrainState
 
 
@@ -66,11 +66,10 @@ def train_to_end(experiment: Experiment, workdir: Path, *, started: float, stop:
     step, progress, evaluator = _train(experiment, workdir, started, stop)
     results = results_of(experiment, step, progress)
     if experiment.splits.test is not None:
-        begun = time.perf_counter()
         results["best_step"], best = read_best(workdir)
         accumulators = evaluator(experiment.partitioner.shard_state(best), experiment.splits.test, stop)
         results["test"] = compute_metrics(accumulators, experiment.model.classes, always_top5=experiment.earlier)
-        progress.seconds["evaluate"] += time.perf_counter() - begun
+        progress.spend("evaluate")
     results["seconds"] = {**progress.seconds, "total": progress.total()}
     files.write_json(workdir / "results.json", results)
     processes.gather()  # Nobody reads features any more.
@@ -84,21 +83,26 @@ def _train(
 ) -> tuple[int, Progress, Evaluator]:
     """Trains to the end; returns the last step, the progress, and the evaluator."""
     train, partitioner, plan = experiment.config.train, experiment.partitioner, experiment.plan
+    if processes.is_main():
+        begin_import()
     keep = {key: train[key] for key in ("keep_latest", "keep_best")}
     with Checkpoints(workdir / "checkpoints", **keep) as checkpoints:
         state, progress = _restore(experiment, workdir, checkpoints)
-        done, progress.began = int(state.step), started
+        done = int(state.step)
+        progress.begin(started)
+        progress.spend("start")
         epochs = plan.total_steps / experiment.steps_per_epoch
         # What is frozen from beginning to end is as it was read.
         inputs = make_inputs(experiment, workdir, stages=plan.stages, epochs=epochs, began=files.began_cached(workdir))
+        progress.spend("features" if inputs.cached else "start")
         files.write_json(workdir / "features.json", {"cached": inputs.cached})
         if train.check_learning_rate and not done:
             lr_sweep.warn(experiment, inputs, state.variables)
         state = partitioner.shard_state(state)
         reference = steps.begin_reference_cost(experiment)
-        begun = time.perf_counter()
+        progress.spend("start")
         evaluator = inputs.compile_evaluator(state.variables)
-        progress.seconds["compile"] += time.perf_counter() - begun
+        progress.spend("compile")
         with (
             MetricsLog(workdir, from_step=done, evaluated=not progress.due) as log,
             Screen(
@@ -108,6 +112,7 @@ def _train(
                 steps_per_epoch=experiment.steps_per_epoch,
             ) as screen,
         ):
+            progress.spend("start")
             outputs = loop.Outputs(checkpoints, log, screen)
             running = Running(experiment, inputs, evaluator, reference, outputs, stop)
             batches = inputs.batches(done)
@@ -115,9 +120,12 @@ def _train(
                 if done > stage.stop or (done == stage.stop and not progress.due) or progress.finished:
                     continue
                 checkpoints.wait()  # What is copied to be written leaves its room to the next stage's program.
+                progress.spend("checkpoint")
                 state, step = _begin_stage(running, stage, state, progress)
                 state, progress = _fit(running, stage, state, progress, step, batches)
                 done = stage.stop
+        checkpoints.wait()
+        progress.spend("checkpoint")
         return int(partitioner.gather(state.step)), progress, evaluator
 
 
@@ -130,6 +138,8 @@ def _restore(experiment: Experiment, workdir: Path, checkpoints: Checkpoints) ->
         return steps.make_state(experiment, stage, plan.make_optimizer(stage))
 
     state, progress = restore(checkpoints, fresh) or (fresh(0), Progress())
+    for repair in checkpoints.repairs:
+        print(repair)
     for problem in checkpoints.problems:
         print(f"{problem}; the one before it is taken")
     if checkpoints.steps() == [] and (workdir / "metrics.jsonl").exists():
@@ -153,17 +163,16 @@ def _begin_stage(
         state = partitioner.shard_state(carry_over(partitioner.gather(state), stage, optimizer))
         # What came before cannot count against what has not begun.
         progress.waited = 0
-    begun = time.perf_counter()
     step = steps.make_step(experiment, stage, optimizer, module=inputs.model, cached=inputs.cached)
     shapes = steps.abstract_state(experiment, stage, optimizer)
     counted = steps.begin_step_count(step, shapes, steps.global_batch_shapes(inputs.dummy))
     compiled = partitioner.compile(step, state, partitioner.shard_batch(inputs.dummy), donate=True)
-    progress.seconds["compile"] += time.perf_counter() - begun
     cost = {"step_gflop": counted.result(), **memory_cost(compiled, shapes), **running.reference.result()}
     progress.costs[str(stage.start)] = {"parameters": plan.count(stage.since), **cost}
     saved = saved_work(cost, plan, stage)
     if saved:
         print(saved)
+    progress.spend("compile")
     return state, compiled
 
 
@@ -205,6 +214,6 @@ def _fit(
         evaluate=evaluate,
         partitioner=experiment.partitioner,
         options=options,
-        outputs=running.outputs,
+        outputs=replace(running.outputs, frozen=frozen_in(experiment.variables, stage.labels)),
         stop=running.stop,
     )

@@ -1,12 +1,20 @@
 """Curves for TensorBoard."""
 
+import importlib
 import os
 import socket
 import time
 from pathlib import Path
 
+from jaxtl.parallel.background import in_background
+
 # So many seconds may pass before the curves are on the disk.
 _FLUSH = 10.0
+
+
+def begin_import() -> None:
+    """Begins to import what writes the curves, in a thread: it imports PyTorch where that is installed, for seconds."""
+    in_background(importlib.import_module, "tensorboardX")
 
 
 class Events:
@@ -17,7 +25,7 @@ class Events:
 
     def __init__(self, folder: Path, *, from_step: int):
         """Opens a new file, which tells TensorBoard that steps from `from_step` on are taken again."""
-        # Here, since it imports PyTorch where that is installed: seconds that only a run that writes should pay.
+        # Here, for what only a run that writes should pay: see `begin_import`.
         from tensorboardX import summary
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.record_writer import RecordWriter

@@ -3,12 +3,13 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, SupportsFloat, TypeAlias
 
 import jax
 import numpy as np
 
+from jaxtl.checkpoints.frozen import Frozen
 from jaxtl.checkpoints.manager import Checkpoints
 from jaxtl.errors import Stopped, UserError
 from jaxtl.parallel.partitioner import Partitioner
@@ -78,11 +79,13 @@ class Outputs:
       checkpoints: where checkpoints go.
       log: where metrics go.
       screen: what a person sees.
+      frozen: what no step changes, for checkpoints to hold once.
     """
 
     checkpoints: Checkpoints
     log: MetricsLog
     screen: Screen
+    frozen: Frozen = field(default_factory=Frozen)
 
 
 def fit(
@@ -132,19 +135,22 @@ def fit(
         settle(keep=0)
         log.sync()
         if checkpoints.steps()[-1:] != [done]:
-            save(checkpoints, done, partitioner.gather(tree_of(state)), progress, None)
+            save(checkpoints, done, partitioner.gather(tree_of(state)), progress, None, outputs.frozen)
         raise Stopped(f"stopped after step {done} of {options.total_steps}")
 
     while True:
         if progress.due:
             try:
-                metrics = _evaluate(progress, evaluate, tree_of(state))
+                metrics = _evaluate(evaluate, tree_of(state))
             except Stopped:
+                progress.spend("evaluate")
                 leave()
             score = _note(progress, done, metrics, options, outputs)
             progress.due, progress.finished = False, progress.finished or done == options.total_steps
+            progress.spend("evaluate")
             log.sync()
-            save(checkpoints, done, partitioner.gather(tree_of(state)), progress, score)
+            save(checkpoints, done, partitioner.gather(tree_of(state)), progress, score, outputs.frozen)
+            progress.spend("checkpoint")
             started, counted = time.perf_counter(), 0
         if done >= (options.stop_at or options.total_steps) or progress.finished:
             return tree_of(state), progress
@@ -166,7 +172,7 @@ def fit(
         progress.due = done in options.eval_at
         stopping = stop()
         if progress.due or stopping:
-            progress.seconds["train"] += time.perf_counter() - started
+            progress.spend("train")
             progress.images += counted
         if stopping:
             leave()
@@ -224,12 +230,10 @@ def _train_line(progress: Progress, step: int, rate: float, speed: float, output
     outputs.screen.line(step, "train", values | {"images_per_second": speed})
 
 
-def _evaluate(progress: Progress, evaluate: Evaluate, state: TrainState) -> dict[str, dict[str, float]]:
-    started = time.perf_counter()
+def _evaluate(evaluate: Evaluate, state: TrainState) -> dict[str, dict[str, float]]:
     metrics = {"raw": dict(evaluate(state.variables))}
     if state.ema:
         metrics["ema"] = dict(evaluate(ema.averaged(state.variables, state.ema)))
-    progress.seconds["evaluate"] += time.perf_counter() - started
     return metrics
 
 

@@ -1,23 +1,46 @@
 """What a checkpoint holds of a run: its state and the loop's progress, and the way back."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
+from jaxtl.checkpoints.frozen import Frozen
 from jaxtl.checkpoints.manager import Checkpoints
 from jaxtl.train import ema
 from jaxtl.train.progress import Progress
 from jaxtl.train.state import TrainState
-from jaxtl.trees import Tree, flatten
+from jaxtl.trees import Params, Tree, flatten
+
+# Collections of which it is known what a frozen module leaves as it is.
+_FROZEN_IN = ("params", "batch_stats")
 
 
-def save(checkpoints: Checkpoints, step: int, state: TrainState, progress: Progress, score: float | None) -> None:
-    """Starts writing a checkpoint of the state and the loop's progress; its variables are those that were better."""
+def save(
+    checkpoints: Checkpoints,
+    step: int,
+    state: TrainState,
+    progress: Progress,
+    score: float | None,
+    frozen: Frozen,
+) -> None:
+    """Saves a checkpoint of the state and the loop's progress; its variables are those that were better."""
     if progress.averaged:
         state = swap_ema(state)
-    checkpoints.save(step, state.variables, rest_of(state), progress.to_json(), score)
+    checkpoints.save(step, state.variables, rest_of(state), progress.to_json(), score, frozen)
+
+
+def frozen_in(variables: Mapping[str, Params], groups: Mapping[str, str]) -> Frozen:
+    """Returns what training leaves as it is: frozen parameters, and the BatchNorm statistics of frozen modules.
+
+    Args:
+      variables: "params" and the other collections.
+      groups: path of each parameter -> its group, or "frozen".
+    """
+    moving = ema.trained_leaves(variables, groups)
+    kept = {name: tree for name, tree in variables.items() if name in _FROZEN_IN}
+    return Frozen(flatten(kept).keys() - moving.keys())
 
 
 def restore(checkpoints: Checkpoints, like: Callable[[int], TrainState]) -> tuple[TrainState, Progress] | None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtl.checkpoints import manager, orbax_io, snapshot
+from jaxtl.checkpoints import manager, orbax_io, snapshot, writer
 from jaxtl.checkpoints.manager import Checkpoints
 from jaxtl.errors import UserError
 from jaxtl.parallel import processes
@@ -25,7 +25,7 @@ class Steps:
     def __init__(self, monkeypatch):
         self.done, self.threads, self.gate = [], set(), threading.Event()
         self._wrap(monkeypatch, manager, "copied", "copied")
-        self._wrap(monkeypatch, manager, "digests", "digests", gate=self.gate)
+        self._wrap(monkeypatch, writer, "digests", "digests", gate=self.gate)
         self._wrap(monkeypatch, orbax_io, "start_save", "written")
 
     def _wrap(self, monkeypatch, module, name, text, gate=None):
@@ -68,7 +68,8 @@ def test_a_save_returns_before_its_digests_are_made(tmp_path, steps):
     assert restored(tmp_path)[0] == 1
 
 
-def test_the_next_save_and_the_end_wait_for_the_one_before(tmp_path, steps):
+def test_where_they_are_large_the_next_save_and_the_end_wait_for_the_one_before(tmp_path, steps, monkeypatch):
+    monkeypatch.setattr(manager, "_SMALL", 0)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, VARIABLES, REST, {}, 0.5)
         steps.open_soon()
@@ -78,6 +79,40 @@ def test_the_next_save_and_the_end_wait_for_the_one_before(tmp_path, steps):
         steps.open_soon()
     assert steps.done[5:] == ["digests", "digests", "written"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_small_ones_wait_in_memory_and_only_the_latest_and_the_best_of_them_are_written(tmp_path, steps):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, VARIABLES, REST, {}, 0.5)
+        for step, score in {2: 0.6, 3: 0.7, 4: 0.1, 5: 0.2, 6: 0.3}.items():
+            checkpoints.save(step, {"params": {"kernel": jnp.full(3, step)}}, REST, {"note": step}, score)
+        assert steps.done == ["copied"] * 6
+        steps.gate.set()
+        checkpoints.wait()
+        # Step 2, which was the best for a while, and step 4 are gone by then.
+        assert steps.done[6:] == ["digests", "digests", "written"] * 4
+        assert (checkpoints.steps(), checkpoints.best()) == ([3, 5, 6], 3)
+        assert checkpoints.read_variables(3)["params"]["kernel"].tolist() == [3, 3, 3]
+
+
+def test_writing_pauses_for_nine_times_as_long_as_it_took(tmp_path, monkeypatch):
+    now, write = [100.0], orbax_io.start_save
+
+    def takes_a_second(*arguments, **keywords):
+        write(*arguments, **keywords)
+        now[0] += 1
+
+    monkeypatch.setattr(writer, "monotonic", lambda: now[0])
+    monkeypatch.setattr(orbax_io, "start_save", takes_a_second)
+    found = []
+    with Checkpoints(tmp_path) as checkpoints:
+        for step, at in enumerate([100.0, 109.9, 110.0, 119.9, 120.0], start=1):
+            now[0] = max(now[0], at)
+            checkpoints.save(step, VARIABLES, REST, {}, None)
+            checkpoints._writer.settle()
+            found.append(sorted(int(path.name) for path in tmp_path.iterdir()))
+    assert found == [[1], [1], [2, 3], [2, 3], [2, 3]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "5"]
 
 
 def test_steps_and_best_count_the_save_that_is_under_way(tmp_path, steps):
@@ -161,7 +196,7 @@ def test_an_error_that_is_no_trouble_with_files_stays_what_it_is(tmp_path, monke
     def broken(tree):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(manager, "digests", broken)
+    monkeypatch.setattr(writer, "digests", broken)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, VARIABLES, REST, {}, 0.5)
     with pytest.raises(ZeroDivisionError, match="a bug"):

@@ -42,7 +42,7 @@ class Moment:
             self._due = time.monotonic() + delay
 
     def _look(self):
-        names = {path.name for path in self._folder.iterdir()} if self._folder.is_dir() else set()
+        names = {path.name for path in [*self._folder.glob("*"), *self._folder.glob("frozen/*")]}
         return {
             "start": set(),
             "line": set(range(self._lines.stat().st_size)) if self._lines.exists() else set(),
@@ -74,17 +74,27 @@ def same_run(ours, theirs):
     assert one == two
 
 
+# The head on cached features; with every checkpoint written, and with those that wait in memory lost.
+HEAD = (
+    "--config.finetune.unfreeze=head",
+    "--config.augment.crop=none",
+    "--config.augment.flip=0",
+    "--config.augment.color_jitter=0",
+)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize(("more", "pause"), [((), 0), (HEAD, 0), (HEAD, 9)], ids=["all", "head", "head, paused"])
 def test_killed_at_25_random_moments_and_continued_it_is_bit_for_bit_the_same(
-    config_file, pictures, tmp_path, monkeypatch
+    config_file, pictures, tmp_path, monkeypatch, more, pause
 ):
     # A cache of its own: a process may be killed while it writes there, too.
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    flags = (f"--config={config_file}", f"--config.data.source=folder:{pictures}", *FLAGS)
+    flags = (f"--config={config_file}", f"--config.data.source=folder:{pictures}", *FLAGS, *more)
 
     def start(workdir):
-        return warm.start(("train", f"--workdir={workdir}", *flags), tmp_path / f"{workdir.name}.txt")
+        return warm.start(("train", f"--workdir={workdir}", *flags), tmp_path / f"{workdir.name}.txt", pause=pause)
 
     seconds = {}
     for name in ("first", "whole"):  # The first one compiles; the second tells how long it takes from then on.

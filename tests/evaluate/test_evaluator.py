@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +46,23 @@ def test_the_accumulators_are_those_of_all_rows(name):
     logits = np.float32([[value, -value] for value in VALUES])
     losses = -jax.nn.log_softmax(logits)[np.arange(6), DATA.labels]
     assert float(found["loss"]) == pytest.approx(float(losses.sum()), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["jit", "pmap"])
+def test_one_program_over_batches_that_stay_on_the_devices_gives_the_same_to_the_bit(name):
+    partitioner = make_partitioner(name)
+    variables = partitioner.shard_state({"scale": jnp.float32(0.3)})
+    other = Dataset(DATA.classes, DATA.labels[:3], DATA.names[:3], VALUES.__getitem__)  # One batch alone.
+    build = partial(compile_evaluator, Linear(), variables, partitioner, batches=batches, dummy=next(batches(DATA)))
+    one_by_one, at_once, alone = build(), build(resident=DATA), build(resident=other)
+    for evaluator, dataset in ((at_once, DATA), (at_once, other), (alone, other)):
+        found, expected = evaluator(variables, dataset), one_by_one(variables, dataset)
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert found[key].dtype == value.dtype
+            np.testing.assert_array_equal(found[key], value, err_msg=key)
+    with pytest.raises(Stopped, match="the evaluation was left"):
+        at_once(variables, DATA, stop=lambda: True)
 
 
 def test_an_evaluation_can_be_left():

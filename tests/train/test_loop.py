@@ -28,7 +28,7 @@ class Saved:
     def steps(self):
         return list(self.saved)
 
-    def save(self, step, variables, rest, metadata, score):
+    def save(self, step, variables, rest, metadata, score, frozen):
         self.saved[step] = (variables, rest, metadata, score)
 
 
@@ -233,7 +233,7 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path, steps):
     assert lines.written + more.written == whole_lines.written
     assert float(state.params["w"]) == float(whole.params["w"]) == 15.0
     np.testing.assert_array_equal(jax.random.key_data(state.rng), jax.random.key_data(whole.rng))
-    clock = ("seconds", "began")
+    clock = ("seconds", "began", "counted")
     assert {key: value for key, value in vars(progress).items() if key not in clock} == {
         key: value for key, value in vars(whole_progress).items() if key not in clock
     }

@@ -32,6 +32,68 @@ def test_suggestions_by_hand():
     assert "diverges" not in lr_range_test.suggest(rates[:40], losses[:40])
 
 
+def descent(rates, *, at=1e-3, noise=0.0, seed=0):
+    """Losses from 2 to 1 that have fallen half way at a rate, and grow from 1e-1 on."""
+    clean = 2 - 1 / (1 + (rates / at) ** -1.0) + np.where(rates > 1e-1, 20 * np.log10(rates / 1e-1), 0)
+    return clean + noise * np.random.default_rng(seed).normal(size=len(rates))
+
+
+RATES = np.logspace(-6, 1, 71)
+
+
+@pytest.mark.parametrize(("at", "expected"), [(1e-4, 2.0e-4), (1e-3, 1.6e-3)])
+def test_recommended_is_where_six_tenths_of_the_descent_are_behind(at, expected):
+    found = lr_range_test.recommend(RATES, descent(RATES, at=at))
+    # 60 % of a logistic descent are behind at 1.5 times the rate of its middle; a sweep has ten steps a decade here.
+    assert found.rate == pytest.approx(expected, rel=0.02)
+    assert found.reason.startswith("there the loss has fallen by 60% of what it falls in the sweep, from 1.9")
+    assert found.reason.endswith("; it diverges at 0.32")
+    assert found.warning == ""
+
+
+def test_noise_moves_a_recommendation_by_less_than_three_times():
+    found = [lr_range_test.recommend(RATES, descent(RATES, noise=0.1, seed=seed)).rate for seed in range(20)]
+    assert max(found) < 3 * min(found)
+    assert min(found) > 1.5e-3 / 3
+    assert max(found) < 1.5e-3 * 3
+
+
+def test_it_says_where_the_loss_still_falls_at_the_end_and_where_it_never_does():
+    found = lr_range_test.recommend(RATES[:31], descent(RATES[:31]))
+    assert found.rate == pytest.approx(5e-4, rel=0.3)
+    assert found.warning == "The loss still falls at the end of the sweep: give a range that ends higher."
+    flat = 2 + 0.1 * np.random.default_rng(0).normal(size=71)
+    found = lr_range_test.recommend(RATES, flat)
+    assert found.rate is None
+    assert found.reason.startswith("the loss never falls from its ")
+    assert found.warning.startswith("Give a wider range or more steps")
+    found = lr_range_test.recommend(RATES[51:], descent(RATES)[51:])  # It begins where it diverges.
+    assert found.rate is None
+    assert found.warning == "Give a range that begins lower, or more steps."
+
+
+def sweep_of_a_head(seed, rates, *, classes=10, width=64, rows=32):
+    """Returns the losses of softmax regression by plain gradient descent, on classes that overlap."""
+    rng = np.random.default_rng(seed)
+    means, kernel, losses = np.random.default_rng(99).normal(size=(classes, width)), np.zeros((width, classes)), []
+    for rate in rates:
+        labels = rng.integers(classes, size=rows)
+        inputs = means[labels] + 1.5 * rng.normal(size=(rows, width))
+        logits = inputs @ kernel
+        logs = logits - logits.max(1, keepdims=True)
+        logs -= np.log(np.exp(logs).sum(1, keepdims=True))
+        losses.append(-logs[np.arange(rows), labels].mean())
+        kernel -= rate * inputs.T @ (np.exp(logs) - np.eye(classes)[labels]) / rows
+    return np.asarray(losses)
+
+
+def test_of_a_small_net_the_seeds_agree():
+    rates = np.logspace(-7, 1, 100)
+    found = [lr_range_test.recommend(rates, sweep_of_a_head(seed, rates)) for seed in range(10)]
+    assert max(each.rate for each in found) < 2 * min(each.rate for each in found)
+    assert 3e-3 < found[0].rate < 0.3
+
+
 def test_a_loss_that_is_not_finite_has_diverged():
     assert lr_range_test.diverged_at(np.array([1.0, 0.9, np.nan, 0.5])) == 2
     assert lr_range_test.diverged_at(np.array([1.0, 0.9])) == np.inf

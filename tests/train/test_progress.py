@@ -15,6 +15,17 @@ def test_the_seconds_of_all_processes_are_counted():
     assert "began" not in third.to_json()
 
 
+def test_the_parts_are_all_of_the_time(monkeypatch):
+    times = iter([3.0, 4.5, 10.0, 10.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
+    progress = Progress(seconds={"total": 100.0, "train": 50.0}, began=0.0, counted=0.0)  # From before there were more.
+    progress.begin(1.0)
+    for part in ("start", "checkpoint", "train"):
+        progress.spend(part)
+    assert progress.seconds == {"total": 100.0, "train": 55.5, "start": 2.0, "checkpoint": 1.5}
+    assert progress.total() == 109.0
+
+
 def test_a_checkpoint_keeps_everything_but_the_clock():
     progress = Progress(
         window={"loss": 1.5, "steps": 3}, val={"accuracy": 0.75}, averaged=True, best_step=8, waited=1, images=96
@@ -22,7 +33,8 @@ def test_a_checkpoint_keeps_everything_but_the_clock():
     kept = json.loads(json.dumps(progress.to_json()))
     seconds = kept.pop("seconds")
     assert seconds.pop("total") >= 0
-    assert seconds == {"compile": 0.0, "train": 0.0, "data": 0.0, "evaluate": 0.0}
+    parts = ("start", "features", "compile", "train", "evaluate", "checkpoint", "data")
+    assert seconds == dict.fromkeys(parts, 0.0)
     assert kept == {
         "window": {"loss": 1.5, "steps": 3},
         "train": {},
