@@ -32,11 +32,11 @@ def save(folder, *steps, variables=VARIABLES, rest=REST, metadata=None, latest=9
 
 
 def read_trees(manager, step, variables=VARIABLES, rest=REST):
-    return orbax_io.read_trees(manager, step, variables=variables, rest=rest)
+    return orbax_io.read_trees(manager, step, rest=rest)
 
 
 def read_metadata(manager, step):
-    return orbax_io.read_metadata(manager, step)
+    return orbax_io.read_metadata(manager.directory / str(step))
 
 
 @pytest.fixture
