@@ -1,5 +1,6 @@
 """What a person reads of a run before its first step: weights, data, what trains, and for how long."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -70,6 +71,34 @@ def saved_work(cost: Mapping[str, float], plan: Plan, stage: Stage) -> str:
     return f"what is frozen is not differentiated: a step computes {percent} of what training everything would"
 
 
+def group_table(plan: Plan, learning_rate: float, *, leaves: bool = False) -> str:
+    """Returns the groups from input to head: parameters, how many of them train, the rate, and shapes."""
+    rows = [("group", "parameters", "trains", "rate", "shapes")]
+    for group in dict.fromkeys(plan.assignment.values()):
+        paths = [path for path, owner in plan.assignment.items() if owner == group]
+        trained = [path for path in paths if plan.labels[path] != FROZEN]
+        rates = sorted({plan.peak(path, learning_rate) for path in trained})
+        largest = max(paths, key=lambda path: math.prod(plan.shapes[path]))
+        total, trains = (sum(math.prod(plan.shapes[path]) for path in chosen) for chosen in (paths, trained))
+        shown = f"{largest} {list(plan.shapes[largest])}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+        rows.append((group, f"{total:,}", f"{trains:,}" if trains else "frozen", _range(rates), shown))
+        if leaves:
+            for path in paths:
+                frozen = plan.labels[path] == FROZEN
+                rate = "" if frozen else f"{plan.peak(path, learning_rate):.3g}"
+                size = math.prod(plan.shapes[path])
+                rows.append(
+                    (f"  {path}", f"{size:,}", "frozen" if frozen else f"{size:,}", rate, str(list(plan.shapes[path])))
+                )
+    counts = plan.counts
+    rows.append(("total", f"{counts['total']:,}", f"{counts['trainable']:,}", "", ""))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join(
+        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}".rstrip()
+        for row in rows
+    )
+
+
 def _schedule(experiment: Experiment) -> str:
     config, plan = experiment.config, experiment.plan
     optimizer, epochs = config.optimizer, plan.total_steps / experiment.steps_per_epoch
@@ -89,3 +118,9 @@ def _by_class(dataset: Dataset) -> str:
 
 def _row(name: str, text: str) -> str:
     return f"{name:<10}{text}"
+
+
+def _range(rates: list[float]) -> str:
+    if not rates:
+        return ""
+    return f"{rates[0]:.3g}" if len(rates) == 1 else f"{rates[0]:.3g} to {rates[-1]:.3g}"

@@ -128,6 +128,7 @@ def config():
     c = config_lib.default()
     c.model.name = "vit_petals:depth=2,width=16,heads=2,patch=8"
     c.model.image_size = 16
+    c.data.source = "folder:nowhere"
     c.train.steps = 1
     return c
 

@@ -37,7 +37,7 @@ def test_literal_figures():
     log_probabilities = LOGITS - np.log(np.exp(LOGITS).sum(-1, keepdims=True))
     assert result["loss"] == pytest.approx(-np.mean([log_probabilities[i, label] for i, label in enumerate(LABELS)]))
     assert set(summary(result)) == {"accuracy", "loss", "precision", "recall", "f1"}
-    assert headline(result).startswith("accuracy 60.00 % (23.1 to 88.2)  f1 ")
+    assert headline(result) == "accuracy 60.0 % of 5 images (95 % interval 23 to 88)  F1 61.1 %  loss 1.0006"
 
 
 def test_top5_of_six_classes_or_where_it_was_given_before():

@@ -13,7 +13,7 @@ def config(tmp_path):
             folder = tmp_path / "pictures" / split / color
             folder.mkdir(parents=True)
             for i in range(count):
-                pixels = np.random.default_rng([number, i]).integers(0, 120, (20, 20, 3), dtype=np.uint8)
+                pixels = np.random.default_rng([number, i, len(split)]).integers(0, 120, (20, 20, 3), dtype=np.uint8)
                 pixels[..., number] += 120
                 Image.fromarray(pixels).save(folder / f"{split}{i}.png")
     c = config_lib.default()
