@@ -1,7 +1,8 @@
 """The error that a person reads: what was given, what is allowed, what to do; and the end before the end."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 
@@ -28,6 +29,19 @@ class UserError(Exception):
 
 class Stopped(Exception):
     """No error: the process was asked to end (SIGTERM), and what was done is saved; the exit status is 75."""
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """Returns the name that a misspelt word or its initials were meant to be, or "" if none is near.
+
+    >>> nearest("trian", ["train", "eval"]), nearest("mobilenet_v2", ["resnet50v2", "vit_b16"])
+    ('train', '')
+    >>> nearest("lr", ["loss", "learning_rate"])
+    'learning_rate'
+    """
+    known = list(names)
+    initials = [name for name in known if "_" in name and "".join(part[:1] for part in name.split("_")) == word]
+    return next(iter(initials or difflib.get_close_matches(word, known, n=1, cutoff=0.7)), "")
 
 
 @contextlib.contextmanager
