@@ -1,18 +1,18 @@
 """Every key with its default, reading of config files and flags, and the check that names all problems at once."""
 
 import ast
-import difflib
-import importlib.util
+import inspect
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxtl import config_checks
+from jaxtl import config_checks, config_help, recipes
 from jaxtl.config_checks import is_number
 from jaxtl.errors import UserError
+from jaxtl.recipes import choose_variant as choose_variant  # Config files take it from here.
 
 # Arguments of functions that errors name -> the keys that set them.
 ARGUMENTS = {
@@ -35,20 +35,27 @@ ARGUMENTS = {
 
 
 def default() -> ConfigDict:
-    """Returns the config that every file in configs/ starts from."""
+    """Returns the config that every file in configs/ starts from.
+
+    The comments are what `jaxtl config` prints: that on a key's line, after those right above it.
+    """
     c = ConfigDict(type_safe=False)
 
-    c.model = ConfigDict(type_safe=False)
-    c.model.name = "vit_ti16"  # See jaxtl.models.names().
-    c.model.weights = ""  # "" (from scratch) | hf:org/name[@revision] | https://... | gs://... | a path | run:WORKDIR
-    c.model.head = "auto"  # "auto": kept where the classes are the same, else new | "keep" | "new"
+    c.model = ConfigDict(type_safe=False)  # What is fine-tuned, and from which weights.
+    # A variant, such as "resnet50", or one with fields replaced, "vit_s16:patch=8". "auto": what the weights are of.
+    c.model.name = "vit_ti16"
+    c.model.weights = ""  # "" (at random) | hf:org/name[@revision] | https://... | gs://... | a path | run:WORKDIR
+    c.model.head = "auto"  # That of the weights. "auto": kept where the classes are the same, else new | "keep" | "new"
     c.model.image_size = 0  # Side of the square the model sees, in pixels; 0: what the weights were trained at.
-    # Pixel facts belong to the weights and come with them; these replace single ones. (): from the weights.
-    c.model.mean = ()
-    c.model.std = ()
+
+    # Pixel facts belong to the weights and come with them; these four replace single ones.
+
+    c.model.mean = ()  # Of each channel, for images in [0, 1]; (): that of the weights.
+    c.model.std = ()  # Standard deviation of each channel, likewise.
+    # How images are resized: "bicubic" | "bilinear" | "lanczos" | "nearest"; "": as the weights expect it.
     c.model.interpolation = ""
-    c.model.resize = 0  # Shorter side before the centre crop, in pixels.
-    c.model.dropout = 0.0
+    c.model.resize = 0  # Shorter side before the centre crop, in pixels; 0: the ratio of the weights.
+    c.model.dropout = 0.0  # Share of features that is dropped in training.
     c.model.drop_path = 0.0  # Stochastic depth of the last block, growing linearly from 0 at the first.
     c.model.remat = False  # Training computes each block twice instead of keeping what lies within it: less memory.
     # Blocks of a ViT that are alike are compiled once and run as a loop: a deep ViT compiles as fast as a shallow one.
@@ -58,31 +65,34 @@ def default() -> ConfigDict:
     # (matrix products). "auto": on a GPU, train, bench and eval take a few seconds to time them, and take the fastest.
     c.model.attention = "auto"
 
-    c.data = ConfigDict(type_safe=False)
+    c.data = ConfigDict(type_safe=False)  # Where images come from, how they are split, and who reads them.
     c.data.source = ""  # tfds:NAME | folder:DIR | csv:FILE | npz:FILE
     c.data.data_dir = ""  # Where prepared TFDS sets lie; "": TFDS' own default.
-    c.data.train = ""  # Split language of TFDS, "train[:90%]"; "": the source's own train split.
-    c.data.val = ""  # "": the source's own validation split, else 10 % of train.
-    c.data.test = ""  # "": the source's own test split.
+    c.data.train = ""  # Split language of TFDS for every source, "train[:90%]"; "": the source's own train split.
+    c.data.val = ""  # What decides which checkpoint is best; "": the source's own validation split, else 10 % of train.
+    c.data.test = ""  # What the best checkpoint is measured on; "": the source's own test split.
     c.data.workers = 0  # How many decode and augment at a time; 0: one a core.
     # "threads" | "processes", which do not wait for each other at Python's lock; the batches are the same. "auto":
     # processes, on Linux, where more than four workers have a core each.
     c.data.reader = "auto"
     c.data.cache_gib = 2.0  # Decoded images are kept in memory up to this size, so that later epochs decode nothing.
 
-    c.augment = ConfigDict(type_safe=False)
-    c.augment.crop = "random_resized"  # "random_resized" | "resize_crop" | "pad_crop" | "none"
+    c.augment = ConfigDict(type_safe=False)  # What the views of training images differ in.
+    c.augment.crop = "random_resized"  # "random_resized" | "resize_crop" | "pad_crop" | "none": as in evaluation
     c.augment.scale = (0.08, 1.0)  # Area of a random resized crop, as a share of the image.
-    c.augment.ratio = (3 / 4, 4 / 3)  # Its width by its height.
+    c.augment.ratio = (3 / 4, 4 / 3)  # Width by height of a random resized crop.
     c.augment.resize = 0  # Shorter side before the random crop of "resize_crop", in pixels; 0: 8/7 of the crop.
-    c.augment.pad = 4  # Pixels around the image before "pad_crop".
+    c.augment.pad = 4  # Pixels of black on each side, before the crop of "pad_crop".
     c.augment.flip = 0.5  # Probability of a mirrored image.
     c.augment.color_jitter = 0.0  # Brightness, contrast and saturation change by a factor in 1 +- this.
     c.augment.mixup = 0.0  # Alpha of the Beta distribution of shares; 0: no blending. With cutmix: one of them a row.
-    c.augment.cutmix = 0.0  # Likewise, of areas.
+    c.augment.cutmix = 0.0  # Alpha of the Beta distribution of areas that are taken from another image; 0: none.
 
-    c.finetune = ConfigDict(type_safe=False, convert_dict=False)  # The keys of a dict may hold dots.
-    # "all" | "head" | k (the head and the last k groups) | names or regexes, with commas; or "biases", "norms"
+    # The keys of a dict may hold dots, so it is not converted, here and in train.
+
+    c.finetune = ConfigDict(type_safe=False, convert_dict=False)  # What trains, and what is computed once.
+    # What trains: "all" | "head" | k (the head and the last k groups) | names or regexes, with commas; or "biases",
+    # "norms".
     c.finetune.unfreeze = "all"
     c.finetune.layer_decay = 1.0  # Factor on the rate per group, counted down from the head.
     c.finetune.lr_multipliers = {}  # {regex: factor} on the rates of matching groups or parameters.
@@ -101,38 +111,37 @@ def default() -> ConfigDict:
     c.finetune.cache_features = "auto"
     c.finetune.cache_views = 1  # 1: each image as evaluation sees it; above: so many views, drawn as augment says.
     c.finetune.cache_dir = ""  # Where features lie on disk, for other runs too; "": in memory, if they fit, or WORKDIR.
-
     # "bfloat16": the devices hold frozen parameters in half the memory, where the model rounds them before any use;
     # results stay the same, and checkpoints keep float32. It needs train.precision "bfloat16".
     c.finetune.frozen_dtype = "float32"
 
-    c.optimizer = ConfigDict(type_safe=False)
-    c.optimizer.name = "adamw"  # "adamw" | "adam" | "sgd" | "rmsprop"
+    c.optimizer = ConfigDict(type_safe=False)  # How far each step goes.
+    c.optimizer.name = "adamw"  # Rule that makes moves of gradients: "adamw" | "adam" | "sgd" | "rmsprop"
     c.optimizer.learning_rate = 1e-3  # The head's highest rate.
     c.optimizer.weight_decay = 0.0  # Decoupled; not on biases, norms, position embeddings and tokens.
-    c.optimizer.momentum = 0.9  # Of sgd and rmsprop.
-    c.optimizer.b1 = 0.9
-    c.optimizer.b2 = 0.999
-    c.optimizer.eps = 1e-8
+    c.optimizer.momentum = 0.9  # Share of the last move that is kept, of sgd and rmsprop.
+    c.optimizer.b1 = 0.9  # Decay of the first moment, of adam and adamw.
+    c.optimizer.b2 = 0.999  # Decay of the second moment, of adam, adamw and rmsprop.
+    c.optimizer.eps = 1e-8  # Added to the root of the second moment, of adam, adamw and rmsprop.
     c.optimizer.clip_norm = 0.0  # Largest global norm of the trainable gradients; 0: no clipping.
     c.optimizer.sam_rho = 0.0  # Radius of sharpness-aware minimisation, at twice the time; 0: none.
-    c.optimizer.schedule = "cosine"  # "cosine" | "linear" | "constant" | "step"
-    c.optimizer.warmup_steps = 0
+    c.optimizer.schedule = "cosine"  # How the rate falls after the warm-up: "cosine" | "linear" | "constant" | "step"
+    c.optimizer.warmup_steps = 0  # Steps in which the rate grows from 0 to the highest.
     c.optimizer.end_factor = 0.0  # Last rate by highest rate, of cosine and linear.
-    c.optimizer.boundaries = (0.5, 0.75)  # Of "step": shares of the run after which the rate is multiplied ...
-    c.optimizer.factor = 0.1  # ... by this.
+    c.optimizer.boundaries = (0.5, 0.75)  # Of "step": shares of the run after which the rate is multiplied by factor.
+    c.optimizer.factor = 0.1  # Of "step": what the rate is multiplied by at each of the boundaries.
 
-    c.train = ConfigDict(type_safe=False, convert_dict=False)  # As for finetune.
-    c.train.steps = 0  # Either steps ...
-    c.train.epochs = 0.0  # ... or epochs.
-    c.train.batch_size = 32  # Of all devices and hosts together.
+    c.train = ConfigDict(type_safe=False, convert_dict=False)  # How long, on what, and what is kept.
+    c.train.steps = 0  # Length of the run in steps; 0: epochs say it. Given as a flag alone, it replaces epochs.
+    c.train.epochs = 0.0  # Length of the run in passes over the training images; 0: steps say it. Likewise.
+    c.train.batch_size = 32  # Images a step, of all devices and hosts together.
     c.train.accumulate = 1  # The batch is computed in this many parts, one after another, to save memory.
-    c.train.seed = 0
+    c.train.seed = 0  # Of all that is drawn: the order of images, their views, new parameters, dropout.
     c.train.precision = "float32"  # "float32" | "bfloat16" | "float16": what is computed in; parameters are float32.
     # First factor of dynamic loss scaling; 0: none, but 2 ** 15 for float16. bfloat16 has float32's range: no need.
     c.train.loss_scale = 0.0
     c.train.skip_nonfinite = False  # Leave out and count steps whose gradient is not finite; loss scaling always does.
-    c.train.parallel = "jit"  # "jit" | "pmap"
+    c.train.parallel = "jit"  # "jit" | "pmap": how a step is spread over the devices; pmap cannot shard the state.
     # Devices along each axis, -1 for the rest: "data" copies the state, "fsdp" shards it; both share the batch.
     c.train.mesh = {"data": -1, "fsdp": 1}
     # {regex: axes}: what arrays of the state are sharded along, in place of their largest dimension: {"head/kernel":
@@ -142,50 +151,98 @@ def default() -> ConfigDict:
     # "softmax" | "binary" | "focal" | "module:function" (logits, labels) -> one an example. Evaluation reports it too,
     # without smoothing and class weights; prediction gives the sigmoid of each class for "binary", else the softmax.
     c.train.loss = "softmax"
-    c.train.label_smoothing = 0.0
-    c.train.focal_gamma = 2.0
+    c.train.label_smoothing = 0.0  # Share of each label that is spread over all classes.
+    c.train.focal_gamma = 2.0  # Of the focal loss: how much less what is known well counts; 0: as in softmax.
     c.train.class_weights = ""  # "" | "balanced" (by the counts in train) | one number a class, with commas
-    c.train.ema_decay = 0.0  # Of the moving average of weights, evaluated beside them; 0: none.
+    c.train.ema_decay = 0.0  # Decay a step of the moving average of weights, evaluated beside them; 0: none.
     c.train.check_learning_rate = False  # A short sweep before the first step warns of a rate that is far too high.
-    c.train.log_every = 10  # Steps.
-    c.train.eval_every = 0  # Steps; 0: at the end of each epoch.
+    c.train.log_every = 10  # Steps between two lines of training metrics.
+    c.train.eval_every = 0  # Steps between two evaluations, each with a checkpoint; 0: at the end of each epoch.
     c.train.monitor = "accuracy"  # The validation metric that decides which checkpoint is best.
-    c.train.keep_latest = 2  # Checkpoints that are kept: so many of the latest ...
-    c.train.keep_best = 1  # ... and so many of the best.
+    c.train.keep_latest = 2  # Checkpoints that are kept: so many of the latest.
+    c.train.keep_best = 1  # Checkpoints that are kept: so many of the best, too.
     c.train.patience = 0  # Evaluations without a better one after which to stop; 0: never.
 
-    c.eval = ConfigDict(type_safe=False)
+    c.eval = ConfigDict(type_safe=False)  # What is measured, by the eval command and while training.
     c.eval.split = ""  # What the eval command measures; "": the test split, or a source without splits as a whole.
-    c.eval.batch_size = 0  # 0: train.batch_size.
+    c.eval.batch_size = 0  # Images of all devices together in evaluation; 0: train.batch_size.
     return c
+
+
+@cache
+def meanings() -> dict[str, str]:
+    """Returns what each key means, and each section: what the comments in `default` say."""
+    return config_help.meanings(inspect.getsource(default))
+
+
+def defaults() -> dict[str, Any]:
+    """Returns the default of each key by its whole name, in the order of `default`."""
+    values = flat(default())  # A ConfigDict sorts them.
+    return {key: values[key] for key in meanings() if key in values}
 
 
 def load(path: str, overrides: Mapping[str, str]) -> ConfigDict:
     """Returns the config of a file, "FILE" or "FILE:variant", with the flags' values put in.
 
     Args:
-      path: a Python file with `get_config(variant: str = "")`.
+      path: a Python file with `get_config(variant: str = "")`, or the name of a recipe (see `jaxtl.recipes`).
       overrides: "train.epochs" -> "5", as written on the command line.
 
     Raises:
       UserError: the file or the variant is missing, or there are problems with keys or values: all in one message.
     """
-    config = _read(path)
-    problems = _unknown_keys(config)
-    for key, text in overrides.items():
-        known = dict(_leaves(default()))
-        if key not in known:
-            problems.append(_unknown(key))
-            continue
+    config = recipes.run(path)
+    if not isinstance(config, ConfigDict):
+        kind = type(config).__name__
+        raise UserError(
+            f"--config={path}: get_config() gave a {kind}; it must return what it made of config.default()."
+        )
+    return override(config, overrides)
+
+
+def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
+    """Puts the flags' values into a config and returns it, checked.
+
+    A length given as a flag replaces the other kind of length: with train.steps, train.epochs is set to 0.
+
+    Raises:
+      UserError: there are problems with keys or values: all in one message.
+    """
+    known = dict(_leaves(default()))
+    problems = [_unknown(key) for key in overrides if key not in known]
+    unread = False
+    for key in [key for key in overrides if key in known]:
         try:
-            _set(config, key, _parse(text, known[key], key))
+            _set(config, key, _parse(overrides[key], known[key], key))
         except ValueError as error:
             problems.append(str(error))
-    if not problems:
-        problems = validate(config)
+            unread = True
+    if not unread:  # Else what depends on those values would be called wrong, too.
+        _settle_length(config, overrides)
+        problems += validate(config)
     if problems:
         raise UserError("\n".join(problems))
     return config
+
+
+def _settle_length(config: ConfigDict, overrides: Mapping[str, str]) -> None:
+    for given, other in (("steps", "epochs"), ("epochs", "steps")):
+        if f"train.{given}" not in overrides or f"train.{other}" in overrides:
+            continue
+        length, old = config.train.get(given), config.train.get(other)
+        if is_number(length) and is_number(old) and length > 0 and old > 0:
+            print(f"note: train.{given} {length:g} is given, so train.{other} {old:g} of the config does not count")
+            config.train[other] = type(old)(0)
+
+
+def check(config: ConfigDict) -> None:
+    """Sees that a config is sound, however it was made.
+
+    Raises:
+      UserError: keys are unknown or missing, or values are of the wrong type or out of range: all in one message.
+    """
+    if problems := validate(config):
+        raise UserError("\n".join(problems))
 
 
 def from_dict(values: Mapping[str, Any]) -> ConfigDict:
@@ -230,32 +287,6 @@ def validate(config: ConfigDict) -> list[str]:
     return _unknown_keys(config) or _wrong_types(config) or config_checks.problems(dict(_leaves(config)))
 
 
-def _read(path: str) -> ConfigDict:
-    file, _, variant = path.partition(":")
-    if not Path(file).is_file():
-        raise UserError(f"--config={path}: there is no file {file}. Those that come with jaxtl are in configs/.")
-    spec = importlib.util.spec_from_file_location("jaxtl_config", file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--config={path}: {file} is no Python file.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f'--config={path}: {file} must define get_config(variant=""), as the files in configs/ do.')
-    return module.get_config(variant)
-
-
-def choose_variant(variant: str, variants: Mapping[str, Any]) -> Any:
-    """Returns the entry of that variant; for config files.
-
-    Raises:
-      UserError: there is none of that name.
-    """
-    if variant not in variants:
-        names = ", ".join(repr(name) for name in variants)
-        raise UserError(f"the config has no variant {variant!r}; it has: {names}.")
-    return variants[variant]
-
-
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         # {regex: factor} is one value, however many entries it has.
@@ -271,13 +302,7 @@ def _set(config: ConfigDict, key: str, value: Any) -> None:
 
 
 def _unknown(key: str) -> str:
-    known = [name for name, _ in _leaves(default())]
-    last = key.split(".")[-1]
-    # A right name in a wrong section, or its initials (lr), are nearer than any spelling.
-    same = [name for name in known if name.split(".")[-1] == last]
-    short = [name for name in known if "".join(word[0] for word in name.split(".")[-1].split("_")) == last]
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    return f"unknown key config.{key}; did you mean config.{(same or short or close)[0]}?"
+    return config_help.unknown(key, defaults(), meanings())
 
 
 def _unknown_keys(config: ConfigDict) -> list[str]:

@@ -1,6 +1,5 @@
 """What the values of a config must be: everything that can be told without opening data or weights."""
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +7,7 @@ from typing import Any
 
 from jaxtl import models, preprocessing
 from jaxtl.data import READERS
-from jaxtl.errors import UserError
+from jaxtl.errors import UserError, nearest
 from jaxtl.feature_cache import features
 from jaxtl.finetune import param_groups
 from jaxtl.models.layers.attention import FORMS
@@ -93,11 +92,14 @@ class _Checks(list[str]):
 
 def _model_problems(values: Mapping[str, Any]) -> list[str]:
     found = _Checks(values)
-    try:
-        if values["model.name"] != "auto":
-            models.build(values["model.name"], num_classes=1)
-    except UserError as error:
-        found.append(f"model.name: {error}")
+    name, size = values["model.name"], max(values["model.image_size"], 0)
+    for key, given in (("model.name", 0), ("model.image_size", size)):
+        try:
+            if name != "auto":
+                models.build(name, num_classes=1, image_size=given)
+        except UserError as error:
+            found.append(f"{key}: {error}")
+            break  # Of a model that is not known, the size cannot be wrong.
     found.choice("model.head", ("auto", "keep", "new"))
     found.choice("model.attention", ("auto", *FORMS))
     found.choice("model.interpolation", ("", *preprocessing.INTERPOLATIONS))
@@ -181,8 +183,9 @@ def _group_problems(values: Mapping[str, Any]) -> list[str]:
         wrong = []
         for key, value in given.items():
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-                wrong.append(f"{name} has no key {key!r}; did you mean {near!r}? It takes: {', '.join(known)}.")
+                near = nearest(str(key), known)
+                meant = f"; did you mean {near!r}?" if near else "."
+                wrong.append(f"{name} has no key {key!r}{meant} It takes: {', '.join(known)}.")
             elif not (is_number(value) if is_number(known[key]) else isinstance(value, type(known[key]))):
                 wrong.append(f"{name}[{key!r}] is {value!r}, but it must be {kind_of(known[key])}.")
         # Only what the rule itself changes: what it inherits is reported as optimizer.* already.

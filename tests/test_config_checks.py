@@ -61,6 +61,13 @@ def test_a_file_may_give_whole_numbers_for_k_and_for_rates(load):
         ("c.train.epoch = 3", "unknown key config.train.epoch; did you mean config.train.epochs?"),
         ("c.optimizer.lr = 3", "did you mean config.optimizer.learning_rate?"),
         ("c.train.learning_rate = 3", "did you mean config.optimizer.learning_rate?"),
+        (
+            "c.augment.brightness = 3",
+            "unknown key config.augment.brightness; there is config.augment.color_jitter (Brightness, contrast and",
+        ),
+        ("c.eval.folds = 3", "unknown key config.eval.folds; the keys of eval are: split, batch_size."),
+        ("c.model.name = 'mobilenet_v2'", "unknown model 'mobilenet_v2'. The models are "),
+        ("c.model.image_size = 230", "no multiple of patch 16; the nearest that fit are 224 and 240."),
         ("c.train.batch_size = 'a'", "train.batch_size is 'a', but it must be a whole number, such as 32."),
         ("c.train.batch_size = 1.5", "a whole number"),
         ("c.optimizer.clip_norm = float('nan')", "optimizer.clip_norm is nan, but it must be a number, such as 0.5."),
@@ -78,7 +85,41 @@ def test_problems_of_a_file(load, line, message):
         load(line)
 
 
+@pytest.mark.parametrize(
+    ("line", "overrides", "kept", "note"),
+    [
+        (
+            "pass",
+            {"train__steps": "7"},
+            (7, 0),
+            "note: train.steps 7 is given, so train.epochs 1 of the config does not",
+        ),
+        ("c.train.steps, c.train.epochs = 5, 0", {"train__epochs": "0.5"}, (0, 0.5), "so train.steps 5 of the config"),
+        ("pass", {"train__steps": "7", "train__epochs": "0"}, (7, 0), ""),
+    ],
+)
+def test_a_length_given_as_a_flag_replaces_that_of_the_file(load, capsys, line, overrides, kept, note):
+    config = load(line, **overrides)
+    assert (config.train.steps, config.train.epochs) == kept
+    assert note in capsys.readouterr().out
+
+
+def test_a_config_made_in_python_is_checked_as_flags_are():
+    config = lib.default()
+    config.data.source, config.train.steps = "folder:x", 3
+    lib.check(config)
+    config.optimizer.lr = 1.0
+    with pytest.raises(
+        UserError, match=r"unknown key config.optimizer.lr; did you mean config.optimizer.learning_rate"
+    ):
+        lib.check(config)
+
+
 def test_all_problems_come_together(load):
+    with pytest.raises(
+        UserError, match=r"(?s)config.train.epoch; did you mean .*\ntrain.seed is -1, but it must be 0 or"
+    ):
+        load(train__epoch="1", train__seed="-1")
     with pytest.raises(UserError) as error:
         load("c.optimizer.learning_rate = -1; c.optimizer.schedule = 'x'", train__patience="-1", augment__flip="2")
     assert len(str(error.value).splitlines()) == 4

@@ -8,7 +8,6 @@ fields off the shapes of its leaves. Where transformers or timm has the family t
 """
 
 import dataclasses
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from typing import Any, cast
 
 import flax.linen as nn
 
-from jaxtl.errors import UserError
+from jaxtl.errors import UserError, nearest
 from jaxtl.models.base import Family, GroupedModel, ModelOptions
 
 DEFAULT_OPTIONS = ModelOptions()
@@ -126,8 +125,9 @@ def find_family(name: str) -> Family:
     for family in families():
         if base in family.VARIANTS:
             return family
-    near = difflib.get_close_matches(base, names(), n=1, cutoff=0.0)[0]
-    raise UserError(f"unknown model {base!r}; did you mean {near!r}? The models are {', '.join(names())}.")
+    near = nearest(base, names())
+    meant = f"; did you mean {near!r}?" if near else "."
+    raise UserError(f"unknown model {base!r}{meant} The models are {', '.join(names())}.")
 
 
 def fields_of(name: str) -> dict[str, Any]:

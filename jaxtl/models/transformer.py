@@ -97,7 +97,11 @@ class ViT(GroupedModel):
     def __post_init__(self) -> None:
         # A hybrid counts its patches on a smaller map.
         if self.image_size % self.patch and type(self) is ViT:
-            raise ValueError(f"image_size {self.image_size} is no multiple of patch {self.patch}")
+            below = self.image_size // self.patch * self.patch
+            near = " and ".join(str(size) for size in (below, below + self.patch) if size)
+            raise ValueError(
+                f"image_size {self.image_size} is no multiple of patch {self.patch}; the nearest that fit are {near}"
+            )
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
         fields = {"pool": ("cls", "mean", "cls+mean"), "gelu": ("exact", "tanh"), "attention": ("auto", *FORMS)}
