@@ -2,13 +2,13 @@
 
 import argparse
 import importlib
-import logging
 import os
 import sys
+from collections.abc import Sequence
 
+from jaxtl import command_line
 from jaxtl.errors import Stopped, UserError
-from jaxtl.parallel import gpu_flags
-from jaxtl.parallel.cpu_runtime import dispatch_synchronously, has_accelerator, keep_freed_memory
+from jaxtl.interrupts import STATUS, Interrupts
 
 COMMANDS = {
     "train": "fine-tune, and evaluate the best checkpoint once on test (the default)",
@@ -20,36 +20,20 @@ COMMANDS = {
     "lr_find": "sweep the learning rate over the first batches and suggest one",
     "export": "write the best checkpoint of a run as one weight file",
     "prepare": "download and prepare a TFDS data set",
+    "configs": "list the recipes that --config takes by name, or copy one to change it",
+    "config": "list the keys of a config: default, value and meaning",
 }
 
 
-def main(argv: list[str] | None = None, *, synchronous: bool = False) -> int:
-    """Runs one command; returns the exit status: 0, 1 (a problem, explained) or 75 (stopped, to be started again).
+def main(argv: Sequence[str] | None = None, *, synchronous: bool = False, interrupts: Interrupts | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 1 (a problem, explained), 75 (stopped, to be started again) or 130.
 
     One of several processes ends here, with 1, or with 76 where the others are gone. With `synchronous`, a CPU
-    computes one step after the other, not some ahead.
+    computes one step after the other, not some ahead. `interrupts` is told which run is under way.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
-        argv.insert(0, "train")
-    parser = argparse.ArgumentParser(prog="python -m jaxtl.main", description="Transfer learning for images, in JAX.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in COMMANDS.items():
-        commands.add_parser(name, help=text, description=text, add_help=False, allow_abbrev=False)
-    command = parser.parse_known_args(argv[:1])[0].command
-    module = importlib.import_module(f"jaxtl.commands.{command}")
-    options = argparse.ArgumentParser(prog=f"python -m jaxtl.main {command}", description=COMMANDS[command])
-    module.add_arguments(options)
-    overrides, rest = _split_overrides(argv[1:], options)
-    arguments = options.parse_args(rest)
-    # Orbax, TFDS and absl report what is normal for them, and each thread that met a full disk; what jaxtl has to say
-    # is printed.
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if synchronous:
-        dispatch_synchronously()
+    interrupts = interrupts or Interrupts()
     try:
-        return module.main(arguments, overrides) or 0
+        return _run(sys.argv[1:] if argv is None else argv, synchronous, interrupts)
     except UserError as error:
         print(f"error: {error}{_keys_of(error)}", file=sys.stderr)
         _end_all(error)
@@ -58,19 +42,66 @@ def main(argv: list[str] | None = None, *, synchronous: bool = False) -> int:
         print(f"{stopped}; started again, the run goes on", file=sys.stderr)
         return os.EX_TEMPFAIL
     except KeyboardInterrupt:
-        return 130
+        interrupts.say()
+        return STATUS
     except BrokenPipeError:
         # Whoever read the lines, `head` for one, has seen enough; Python would complain again as it closes the output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _end_all(UserError("nobody reads its output any more"))
         return 1
     except Exception as error:
+        if interrupts.came:  # Some libraries make errors of their own of it, while they are imported for one.
+            interrupts.say()
+            return STATUS
         _end_all(error)
         raise
 
 
+def _run(argv: Sequence[str], synchronous: bool, interrupts: Interrupts) -> int:
+    if argv[:1] in (["-h"], ["--help"], ["--version"]):
+        _parser().parse_args(argv)
+    import logging
+
+    name, rest = command_line.split_command(argv, COMMANDS)
+    module = importlib.import_module(f"jaxtl.commands.{name}")
+    options = command_line.Parser(prog=f"jaxtl {name}", description=COMMANDS[name])
+    module.add_arguments(options)
+    overrides, rest = command_line.split_overrides(rest, options)
+    if (key := command_line.asked_key(overrides)) is not None:
+        module = importlib.import_module("jaxtl.commands.config")
+        arguments = argparse.Namespace(config=command_line.config_of(rest), key=key)
+    else:
+        arguments = options.parse_args(rest)
+    # Orbax, TFDS and absl report what is normal for them, and each thread that met a full disk; what jaxtl has to say
+    # is printed.
+    for logger in ("absl", "asyncio"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    if synchronous:
+        from jaxtl.parallel.cpu_runtime import dispatch_synchronously
+
+        dispatch_synchronously()
+    interrupts.began, interrupts.run = True, getattr(arguments, "workdir", None) if name == "train" else None
+    return module.main(arguments, overrides) or 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Returns a parser that knows what each command is for, and the version."""
+    parser = argparse.ArgumentParser(
+        prog="jaxtl",
+        description="Transfer learning for images, in JAX.",
+        epilog="jaxtl COMMAND --help lists the flags of a command, jaxtl configs the recipes, jaxtl config all keys.",
+    )
+    parser.add_argument("--version", action="version", version=command_line.versions())
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
+    return parser
+
+
 def _keys_of(error: UserError) -> str:
     """Returns the flags that set the arguments which an error names, on a line of their own."""
+    if not error.arguments:
+        return ""
     from jaxtl.config import ARGUMENTS  # It takes a second to import, which --help need not wait for.
 
     flags = [f"--config.{ARGUMENTS[name]}" for name in error.arguments if name in ARGUMENTS]
@@ -79,32 +110,36 @@ def _keys_of(error: UserError) -> str:
 
 def _end_all(error: Exception) -> None:
     """Ends the other processes of this run, too, if there are any."""
+    if "jax" not in sys.modules:
+        return
     from jaxtl.parallel import processes
 
     if processes.is_multiprocess():
         processes.end(error)
 
 
-def _split_overrides(argv: list[str], parser: argparse.ArgumentParser) -> tuple[dict[str, str], list[str]]:
-    """Takes --config.KEY=VALUE and --config.KEY VALUE out of the arguments."""
-    overrides: dict[str, str] = {}
-    rest: list[str] = []
-    items = iter(argv)
-    for item in items:
-        if not item.startswith("--config."):
-            rest.append(item)
-            continue
-        key, equals, text = item.removeprefix("--config.").partition("=")
-        value = text if equals else next(items, None)
-        if value is None:
-            parser.error(f"{item} needs a value: --config.{key}=VALUE")
-        overrides[key] = value
-    return overrides, rest
+def start() -> int:
+    """Runs the command of this process: `jaxtl`, or `python -m jaxtl.main`.
+
+    What concerns the whole process is done here alone: whoever calls main() in a process of his own may want it
+    otherwise.
+    """
+    interrupts = Interrupts()
+    try:
+        interrupts.watch()
+        from jaxtl.parallel import gpu_flags
+        from jaxtl.parallel.cpu_runtime import has_accelerator, keep_freed_memory
+
+        keep_freed_memory()
+        gpu_flags.set_flags()
+        gpu_flags.keep_compiled()
+        status = main(synchronous=not has_accelerator(), interrupts=interrupts)
+    except KeyboardInterrupt:
+        status = STATUS
+    if status == STATUS:
+        interrupts.leave()
+    return status
 
 
 if __name__ == "__main__":
-    # Here alone: whoever calls main() in a process of his own may want it otherwise.
-    keep_freed_memory()
-    gpu_flags.set_flags()
-    gpu_flags.keep_compiled()
-    sys.exit(main(synchronous=not has_accelerator()))
+    sys.exit(start())

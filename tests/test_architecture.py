@@ -14,7 +14,8 @@ ORDER = (
     *("parallel", "models", "checkpoints", "pretrained", "data", "finetune", "train", "feature_cache"),
     *("evaluate", "profiling", "deploy"),
     # These see a config: they come after all folders that do the work.
-    *("config_checks", "config", "experiment", "commands", "main"),
+    *("recipes", "config_help", "config_checks", "config", "experiment", "commands"),
+    *("interrupts", "command_line", "main"),
 )
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

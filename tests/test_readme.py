@@ -1,6 +1,5 @@
 """The code in the README is run as it stands."""
 
-import argparse
 import importlib
 import re
 import shlex
@@ -43,16 +42,16 @@ def commands():
 
 @pytest.mark.parametrize("line", commands())
 def test_the_flags_of_each_command_are_right(line, monkeypatch):
-    from jaxtl import main
+    from jaxtl import command_line
 
     monkeypatch.chdir(ROOT)
     words = shlex.split(line)
     command = words.pop(0) if not words[0].startswith("-") else "train"
-    parser = argparse.ArgumentParser()
+    parser = command_line.Parser()
     importlib.import_module(f"jaxtl.commands.{command}").add_arguments(parser)
-    overrides, rest = main._split_overrides(words, parser)
+    overrides, rest = command_line.split_overrides(words, parser)
     arguments = parser.parse_args(rest)
-    if "config" in arguments:
+    if getattr(arguments, "config", ""):
         config.load(arguments.config, overrides)
 
 

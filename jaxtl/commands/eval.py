@@ -18,16 +18,17 @@ from jaxtl.experiment.input_pipeline import compile_image_evaluator
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
-    flags.add_config(parser)
+    flags.add_config(parser, required=False)
     flags.add_workdir(parser, "where results.json goes; not that of a run")
     flags.add_processes(parser)
 
 
-def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
     """Evaluates config.model.weights on config.data.source; returns what results.json holds."""
     started = time.perf_counter()
+    workdir = Path(workdir)
     files.open_workdir(workdir)
-    files.refuse_run(workdir, f"to evaluate that run, add --config.model.weights=run:{workdir}")
+    files.refuse_run(workdir, "eval", config.model.weights)
     experiment = build(config, purpose="evaluate")
     model, dataset, load_report = experiment.model, experiment.splits.test, experiment.load_report
     assert dataset is not None

@@ -11,16 +11,23 @@ from ml_collections import ConfigDict
 
 from jaxtl import config as config_lib
 from jaxtl.errors import UserError
+from jaxtl.experiment import workdir as files
 from jaxtl.parallel import processes
 
 # Keys that may differ between the hosts of a run.
 _OF_ONE_HOST = ("data.workers", "data.reader", "data.data_dir")
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
+def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Adds --config; the flags --config.KEY=VALUE are taken out before."""
-    parser.add_argument("--config", required=True, metavar="FILE[:variant]", help="a file of configs/, or your own")
-    parser.epilog = "--config.KEY=VALUE replaces single values, as --config.train.epochs=3 does"
+    text = "a config file, or a recipe by its name: `jaxtl configs` lists them"
+    if not required:
+        text += "; not needed with --config.model.weights=run:DIR, whose config is taken then"
+    parser.add_argument("--config", required=required, default="", metavar="FILE[:variant]", help=text)
+    parser.epilog = (
+        "--config.KEY=VALUE replaces single values, as --config.train.epochs=3 does; --config.help lists all keys, and "
+        "--config.KEY=? says what one means"
+    )
 
 
 def add_workdir(parser: argparse.ArgumentParser, text: str) -> None:
@@ -70,11 +77,23 @@ def connected(arguments: argparse.Namespace) -> Iterator[None]:
 
 
 def load_config(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> ConfigDict:
-    """Returns the config of --config with the overrides put in."""
-    config = config_lib.load(arguments.config, overrides)
+    """Returns the config of --config, or of the run whose weights are taken, with the overrides put in."""
+    if arguments.config:
+        config = config_lib.load(arguments.config, overrides)
+    else:
+        config = config_lib.override(_config_of_run(overrides), overrides)
     alike = {key: value for key, value in config_lib.flat(config).items() if key not in _OF_ONE_HOST}
     processes.check_alike("the config", alike)
     return config
+
+
+def _config_of_run(overrides: Mapping[str, str]) -> ConfigDict:
+    location = overrides.get("model.weights", "")
+    if not location.startswith("run:"):
+        raise UserError(
+            "--config=FILE is missing; without it, --config.model.weights=run:DIR says whose config to take."
+        )
+    return files.run_config(Path(location.removeprefix("run:")))
 
 
 def refuse_overrides(overrides: Mapping[str, str], command: str) -> None:

@@ -32,11 +32,12 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     run(flags.load_config(arguments, overrides), arguments.workdir, per_group=arguments.per_group)
 
 
-def run(config: ConfigDict, workdir: Path, *, per_group: bool = False) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: Path | str, *, per_group: bool = False) -> dict[str, Any]:
     """Probes the features before the head, or of every group; returns what probe.json holds."""
     started = time.perf_counter()
+    workdir = Path(workdir)
     files.open_workdir(workdir)
-    files.refuse_run(workdir, f"to probe its weights, add --config.model.weights=run:{workdir}")
+    files.refuse_run(workdir, "probe", config.model.weights)
     experiment = build(config, purpose="features")
     model, splits, count = experiment.model, experiment.splits, len(experiment.splits.train.classes)
     assert splits.test is not None

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtl import data
 from jaxtl.data.splits import canonical
 from jaxtl.errors import UserError
+from jaxtl.pretrained.load import class_conflict
 
 
 def choose_split(asked: str, source: data.Source) -> tuple[str, data.Dataset]:
@@ -24,9 +25,21 @@ def choose_split(asked: str, source: data.Source) -> tuple[str, data.Dataset]:
 
 
 def align_classes(
-    width: int, source_classes: tuple[str, ...] | None, source: data.Source, dataset: data.Dataset
+    width: int,
+    source_classes: tuple[str, ...] | None,
+    source: data.Source,
+    dataset: data.Dataset,
+    *,
+    exact: bool = False,
 ) -> tuple[tuple[str, ...], data.Dataset]:
     """Returns the classes of the head, and the data with labels in their order.
+
+    Args:
+      width: of the head.
+      source_classes: the names of its classes; None if unknown.
+      source: of the data.
+      dataset: the split of it that is measured.
+      exact: whether each name of the data must be one of the weights, letter by letter.
 
     Raises:
       UserError: the weights have no head, or one for other classes.
@@ -45,10 +58,14 @@ def align_classes(
     if len(classes) < width and source_classes is None and source.uri.startswith(("csv:", "npz:")):
         classes = classes + tuple(f"class {index}" for index in range(len(classes), width))
         return classes, dataclasses.replace(dataset, classes=classes)
-    if len(classes) != width:
-        known = f" ({', '.join(source_classes[:3])}, ...)" if source_classes else ""
+    strange = [name for name in classes if name not in (source_classes or classes)]
+    differ = (exact and strange) or (source_classes and class_conflict(source_classes, classes))
+    if len(classes) != width or differ:
+        more = ", ..." if len(source_classes or ()) > 3 else ""
+        known = f" ({', '.join(source_classes[:3])}{more})" if source_classes else ""
+        unknown = f", of which the weights do not know {', '.join(map(repr, strange[:5]))}" if strange else ""
         raise UserError(
-            f"{source.uri} has {len(classes)} classes ({', '.join(classes[:3])}, ...), but the weights have a head for "
-            f"{width}{known}: train first, or give data of the same classes."
+            f"{source.uri} has {len(classes)} classes{unknown}; the weights have a head for "
+            f"{width}{known}. Give data of the same classes, or train first."
         )
     return classes, dataset

@@ -192,8 +192,8 @@ def _decide_head(weights: Weights, model: GroupedModel, head: str, classes: tupl
         obstacle = "the weights have none"
     elif weights.num_classes != wanted:
         obstacle = f"the weights have {weights.num_classes} classes, {wanted} are wanted"
-    elif weights.classes and classes and _contradict(weights.classes, classes):
-        obstacle = f"the class names differ ({weights.classes[0]!r} ... against {classes[0]!r} ...)"
+    elif weights.classes and classes and (conflict := class_conflict(weights.classes, classes)):
+        obstacle = f"the class names differ ({conflict})"
     else:
         return True, f"kept: {wanted} classes"
     if head == "keep":
@@ -201,12 +201,22 @@ def _decide_head(weights: Weights, model: GroupedModel, head: str, classes: tupl
     return False, f"new: {obstacle}"
 
 
-def _contradict(source_classes: tuple[str, ...], classes: tuple[str, ...]) -> bool:
-    """Compares class names by their first synonym: most must agree, and none may stand at another position."""
+def class_conflict(source_classes: tuple[str, ...], classes: tuple[str, ...]) -> str:
+    """Compares class names by their first synonym: most must agree, and none may stand at another position.
+
+    Returns:
+      The first that does not, in words; "" where they agree.
+    """
     place = {_plain(name): index for index, name in enumerate(source_classes)}
     found = [place.get(_plain(name)) for name in classes]
-    moved = any(other is not None and other != index for index, other in enumerate(found))
-    return moved or sum(other is not None for other in found) * 2 < len(classes)
+    if sum(other is not None for other in found) * 2 < len(classes):
+        unknown = classes[found.index(None)]
+        more = ", ..." if len(source_classes) > 3 else ""
+        return f"{unknown!r} is none of {', '.join(map(repr, source_classes[:3]))}{more}"
+    for index, other in enumerate(found):
+        if other is not None and other != index:
+            return f"{classes[index]!r} is number {index}, and {other} in the weights"
+    return ""
 
 
 def _plain(name: str) -> str:

@@ -53,7 +53,10 @@ class Preemption:
         return self._vote.any(self._event.is_set())
 
     def _watch(self) -> None:
+        before = self._before[1] if self._before else -1
         while received := self._receiver.recv(64):
+            if before >= 0:
+                os.write(before, received)  # Whoever watched for signals so far still hears of them.
             if signal.SIGTERM in received:
                 break
         else:

@@ -124,13 +124,8 @@ def train(jaxtl, config_file, pictures, tmp_path):
     """Trains the tiny config on the pictures; further flags replace values."""
 
     def run(*flags, workdir="run", source=None):
-        source = source or f"folder:{pictures}"
-        return jaxtl(
-            "train",
-            f"--config={config_file}",
-            f"--workdir={tmp_path / workdir}",
-            f"--config.data.source={source}",
-            *flags,
-        )
+        if not any(flag.startswith("--config.data.source=") for flag in flags):
+            flags = (f"--config.data.source={source or f'folder:{pictures}'}", *flags)
+        return jaxtl("train", f"--config={config_file}", f"--workdir={tmp_path / workdir}", *flags)
 
     return run

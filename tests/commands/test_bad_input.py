@@ -51,7 +51,7 @@ def test_all_problems_of_a_config_at_once(train):
             "config.train.batch_size is 'many', but it must be a whole number, such as 32",
         ),
         ("--config.train.steps=0", "give one of them"),
-        ("--config.train.epochs=3", "give one of them"),
+        ("--config.train.epochs=3 --config.train.steps=3", "give one of them"),
         ("--config.optimizer.warmup_steps=12", "the run has 12 steps"),
         ("--config.optimizer.name=adam --config.optimizer.weight_decay=0.1", 'use "adamw"'),
         ("--config.train.accumulate=3", "no multiple of train.accumulate"),
@@ -156,10 +156,24 @@ def test_unknown_variant(jaxtl, request):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["trian"], [], ["--config=x.py"], ["train", "--workdir=w"], ["--config=x", "--workdir=w", "--lr=1"]]
+    ("arguments", "fragment"),
+    [
+        (["trian"], "there is no command trian; did you mean train?"),
+        (["flowers"], "there is no command flowers. The commands are: train, eval,"),
+        ([], "--config, --workdir"),
+        (["--config=x.py"], "--workdir"),
+        (["train", "--workdir=w"], "--config"),
+        (["--config=x", "--workdir=w", "--lr=1"], "--lr=1"),
+        (["--config=x", "--workdir=w", "--workdir", "v"], "--workdir is given twice"),
+        (
+            ["--config=x", "--workdir=w", "--config.train.seed=1", "--config.train.seed=1"],
+            "--config.train.seed is given",
+        ),
+        (["bench", "--config=x", "--workdir=w", "--steps=3", "--steps=4"], "--steps is given twice"),
+    ],
 )
-def test_wrong_usage_has_status_2(jaxtl, arguments):
-    check(jaxtl(*arguments), "usage:", status=2)
+def test_wrong_usage_has_status_2(jaxtl, arguments, fragment):
+    check(jaxtl(*arguments), "usage:", fragment, status=2)
 
 
 def test_predict_and_export_need_a_run(jaxtl, tmp_path):
@@ -193,7 +207,8 @@ def test_the_real_process_exits_with_1_and_no_traceback(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr == (
-        "error: --config=nothing.py: there is no file nothing.py. Those that come with jaxtl are in configs/.\n"
+        "error: --config=nothing.py: there is no file nothing.py, and no such recipe comes with jaxtl. "
+        "`jaxtl configs` lists them.\n"
     )
 
 

@@ -74,6 +74,6 @@ def test_scan_and_accumulation_leave_the_counted_work_as_it_is(jaxtl, config_fil
 
 
 def test_too_few_steps_are_refused(jaxtl, config_file, tmp_path):
-    status, _, err = jaxtl("bench", f"--config={config_file}", f"--workdir={tmp_path / 'b'}", *COMMON, "--steps=1")
+    status, _, err = jaxtl("bench", f"--config={config_file}", f"--workdir={tmp_path / 'b'}", COMMON[0], "--steps=1")
     assert status == 1
     assert "at least 2 steps" in err

@@ -93,7 +93,12 @@ def rank_of(pid):
 
 @pytest.mark.slow
 def test_killed_under_local_sh_all_start_again_and_end_as_if_nothing_had_happened(programs, flags, jaxtl, tmp_path):
-    long = (*flags, "--config.train.steps=120", "--config.train.eval_every=40", "--config.optimizer.learning_rate=1e-3")
+    long = (
+        *flags[:-1],
+        "--config.train.steps=120",
+        "--config.train.eval_every=40",
+        "--config.optimizer.learning_rate=1e-3",
+    )
     workdir = tmp_path / "run"
     process = start(LAUNCH / "local.sh", *long, f"--workdir={workdir}", PROCESSES=2, GRACE=3)
     # Past the checkpoint of step 40, kill the process that the others found each other by.

@@ -86,8 +86,8 @@ def test_a_folder_without_images(jaxtl, run, tmp_path):
     assert "there is no image file in" in err
 
 
-def test_eval_of_a_run_gives_the_test_figures_of_its_results(jaxtl, run, pictures, config_file, tmp_path):
-    flags = (f"--config={config_file}", f"--config.model.weights=run:{run}", f"--config.data.source=folder:{pictures}")
+def test_eval_of_a_run_gives_the_test_figures_of_its_results(jaxtl, run, tmp_path):
+    flags = (f"--config.model.weights=run:{run}",)  # The run knows its config, and the data in it.
     status, out, err = jaxtl("eval", *flags, f"--workdir={tmp_path / 'eval'}")
     assert (status, err) == (0, "")
     assert "evaluates test" in out
@@ -96,7 +96,11 @@ def test_eval_of_a_run_gives_the_test_figures_of_its_results(jaxtl, run, picture
     assert ours["test"] == theirs["test"]
     status, _, err = jaxtl("eval", *flags, f"--workdir={run}")
     assert status == 1
-    assert "is that of a run" in err
+    assert f"To eval that run, give: {flags[0]} --workdir={run}_eval" not in err
+    assert f"To eval that run, give: --workdir={run}_eval" in err
+    status, _, err = jaxtl("eval", f"--workdir={tmp_path / 'eval'}")
+    assert status == 1
+    assert "--config=FILE is missing; without it, --config.model.weights=run:DIR says whose config to take" in err
 
 
 def test_eval_measures_a_source_without_splits_as_a_whole(jaxtl, run, pictures, config_file, tmp_path):
@@ -201,6 +205,6 @@ def test_describe_and_train_decide_alike_about_a_head_of_as_many_other_classes(
     assert err == ""
     status, trained, err = train(*flags, workdir="other")
     assert (status, err) == (0, "")
-    head = "head          new: the class names differ ('blue' ... against 'light blue' ...)"
+    head = "head          new: the class names differ ('light blue' is none of 'blue', 'green', 'red')"
     assert head in described.splitlines()
     assert head in trained.splitlines()

@@ -142,11 +142,13 @@ def test_other_flags_for_some_process_are_named_by_all(begin):
 
 @pytest.mark.slow
 def test_what_one_process_alone_finds_wrong_ends_all(begin, tmp_path):
-    started = begin("run", 2, "--config.train.steps=2", flags_of=lambda number: ("--config=no.py",) * number)
+    started = begin(
+        "run", 2, "--config.train.steps=2", flags_of=lambda number: ("--config.train.patience=-1",) * number
+    )
     statuses, _, errors = finish(started)
     assert statuses == [1, 1]
-    assert errors[1].startswith("error: --config=no.py: there is no file no.py.")
-    assert "process 1 cannot go on: --config=no.py: there is no file no.py." in errors[0]
+    assert errors[1].startswith("error: train.patience is -1, but it must be 0 or more.")
+    assert "process 1 cannot go on: train.patience is -1, but it must be 0 or more." in errors[0]
     assert not any("Traceback" in error for error in errors), errors
 
 

@@ -35,8 +35,8 @@ def test_a_source_that_leaves_it_open_is_an_error():
         choose_split("", source(one=2, two=2))
 
 
-def align(width, known, data):
-    return align_classes(width, known, data, next(iter(data.splits.values())))
+def align(width, known, data, **options):
+    return align_classes(width, known, data, next(iter(data.splits.values())), **options)
 
 
 def test_labels_follow_the_order_of_the_head():
@@ -53,8 +53,17 @@ def test_numbers_are_outputs():
 
 def test_other_classes_are_an_error():
     with pytest.raises(
-        UserError, match=r"has 2 classes \(a, b, ...\), but the weights have a head for 3 \(x, y, z, ...\)"
+        UserError, match=r"has 2 classes, of which the weights do not know 'b'; the weights have a head for 3 \(a, y, "
     ):
-        align(3, ("x", "y", "z"), source(test=2))
+        align(3, ("a", "y", "z"), source(test=2))
+    with pytest.raises(UserError, match=r"do not know 'b'; the weights have a head for 2 \(x, a\)"):
+        align(2, ("x", "a"), source(test=2))
     with pytest.raises(UserError, match="these weights have no head"):
         align(0, None, source(test=2))
+
+
+def test_one_class_of_a_run_may_not_be_another_one_in_its_place():
+    data = source(("ash", "oak", "yew"), test=3)
+    assert align(3, ("ash", "oak, Quercus", "yew"), data)[0] == ("ash", "oak", "yew")
+    with pytest.raises(UserError, match=r"has 3 classes, of which the weights do not know 'yew'; .* 3 \(ash, oak, elm"):
+        align(3, ("ash", "oak", "elm"), data, exact=True)

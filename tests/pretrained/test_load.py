@@ -84,7 +84,7 @@ def test_the_passport_is_known_without_reading_an_array(source):
             5,
             "auto",
             ("oak", "pine", "cedar", "fir", "yew"),
-            "new: the class names differ ('ash' ... against 'oak' ...)",
+            "new: the class names differ ('oak' is none of 'ash', 'beech', 'cedar', ...)",
         ),
         (7, "auto", None, "new: the weights have 5 classes, 7 are wanted"),
         (5, "new", CLASSES, "new: as asked"),
