@@ -53,11 +53,12 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
 
 
 def run(
-    config: ConfigDict, workdir: Path, *, source: str = "synthetic", steps: int = 30, warmup: int = 3
+    config: ConfigDict, workdir: Path | str, *, source: str = "synthetic", steps: int = 30, warmup: int = 3
 ) -> dict[str, Any]:
     """Times the steps of the first stage; returns what bench.json holds."""
     if steps < 2 or warmup < 1:
         raise UserError(f"--steps={steps} --warmup={warmup}: give at least 2 steps, after at least 1.")
+    workdir = Path(workdir)
     files.open_workdir(workdir)
     experiment, inputs = benchmark.build_for_bench(config, workdir, source)
     timing, cost, compiling = benchmark.measure(experiment, inputs, source=source, steps_to_time=steps, warmup=warmup)

@@ -39,13 +39,14 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     run(arguments.workdir, arguments.output, arguments.format)
 
 
-def run(workdir: Path, output: Path, format: str = "jaxtl") -> None:
+def run(workdir: Path | str, output: Path | str, format: str = "jaxtl") -> None:
     """Writes parameters, statistics, pixel facts and class names; --config.model.weights=PATH opens them again.
 
     Raises:
       UserError: there is no run or no best checkpoint, the output is there already or cannot be written, or the
         format has no such model.
     """
+    workdir, output = Path(workdir), Path(output)
     chosen = formats()[format]
     problems: list[UserError] = []
     facts = attempt(lambda: files.read_json(workdir / "model.json"), problems)

@@ -35,8 +35,9 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     run(config, arguments.workdir, sweep)
 
 
-def run(config: ConfigDict, workdir: Path, sweep: Sweep = _DEFAULT) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: Path | str, sweep: Sweep = _DEFAULT) -> dict[str, Any]:
     """Sweeps the rate of the head, all others in their proportion; returns what lr_find.json holds."""
+    workdir = Path(workdir)
     files.open_workdir(workdir)
     experiment = build(config)
     model = experiment.model

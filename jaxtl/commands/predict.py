@@ -33,10 +33,11 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
     return run(arguments.workdir, arguments.files, batch_size=arguments.batch_size)
 
 
-def run(workdir: Path, paths: Sequence[Path], *, batch_size: int = 32) -> int:
+def run(workdir: Path | str, paths: Sequence[Path | str], *, batch_size: int = 32) -> int:
     """Prints a line for each image; returns 1 if one could not be read, else 0."""
+    workdir = Path(workdir)
     model, variables, _ = build_run(workdir)
-    found = list(find_images(paths))
+    found = list(find_images([Path(path) for path in paths]))
     if not found:
         raise UserError(f"there is no image file in {', '.join(map(str, paths))}.")
     batch_size = min(batch_size, len(found))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from jaxtl import config as config_lib
 from jaxtl import data
 from jaxtl.commands import flags
 from jaxtl.errors import UserError
@@ -23,6 +24,7 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
 
 def run(config: ConfigDict) -> Path:
     """Prepares config.data.source; returns where it lies."""
+    config_lib.check(config)
     kind, _, name = config.data.source.partition(":")
     if kind != "tfds":
         raise UserError(f"data.source {config.data.source!r} needs no preparation: only tfds:NAME does.")

@@ -11,6 +11,7 @@ from jaxtl.commands import flags
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import build
+from jaxtl.experiment.lock import locked
 from jaxtl.experiment.results import report
 from jaxtl.experiment.start import start_run
 from jaxtl.experiment.training import train_to_end
@@ -24,10 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_processes(parser)
 
 
-def run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
     """Trains, or goes on with, the run in `workdir`; returns what results.json holds."""
     started = time.perf_counter()
+    workdir = Path(workdir)
     made = files.open_workdir(workdir)
+    with locked(workdir):
+        return _run(config, workdir, made, started)
+
+
+def _run(config: ConfigDict, workdir: Path, made: list[Path], started: float) -> dict[str, Any]:
     if (workdir / "results.json").exists():
         if not files.has_checkpoints(workdir):
             raise UserError(f"--workdir={workdir} holds the results of another command: give another folder.")

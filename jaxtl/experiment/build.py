@@ -7,6 +7,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxtl import config as config_lib
 from jaxtl import data, pretrained
 from jaxtl.checkpoints.manager import read_best
 from jaxtl.errors import UserError
@@ -91,9 +92,10 @@ def build(
       weights_optional: whether an abstract experiment does without weights where they cannot be opened.
 
     Raises:
-      UserError: data or weights cannot be opened, do not fit each other or the config, or a batch cannot be shared out
-        evenly over the devices.
+      UserError: the config is not sound, data or weights cannot be opened, do not fit each other or the config, or a
+        batch cannot be shared out evenly over the devices.
     """
+    config_lib.check(config)
     if abstract:
         if purpose != "train":
             raise ValueError(f"an abstract experiment is one of training, not to {purpose}")
@@ -108,12 +110,13 @@ def build(
     return making(config, *open_both(config), partitioner)
 
 
-def build_run(workdir: Path) -> tuple[Model, dict[str, Any], int]:
+def build_run(workdir: Path | str) -> tuple[Model, dict[str, Any], int]:
     """Builds the model of a run with its best variables, as numpy arrays; returns them and their step.
 
     Raises:
       UserError: there is no run, or it has no checkpoint yet.
     """
+    workdir = Path(workdir)
     model = load_model(files.read_json(workdir / "model.json"))
     step, variables = read_best(workdir)
     files.note_unfinished(workdir, f"step {step}")
@@ -157,13 +160,14 @@ def _evaluation(
     if opened is None:
         raise UserError("eval needs weights: give --config.model.weights (run:WORKDIR for a run of yours).")
     name, dataset = choose_split(config.eval.split or config.data.test, source)
-    classes, dataset = align_classes(opened.num_classes, opened.classes, source, dataset)
+    location = config.model.weights
+    exact = location.startswith("run:")  # A run's names are those of its data; others may write them in their own way.
+    classes, dataset = align_classes(opened.num_classes, opened.classes, source, dataset, exact=exact)
     model = make_model(config, opened, classes)
     variables, report = make_variables(config, opened, model, head="keep")
     splits = replace(_no_splits(classes), test=dataset)
     # A run knows with which loss it trained.
-    location = config.model.weights
-    trained = files.run_config(Path(location.removeprefix("run:"))) if location.startswith("run:") else config
+    trained = files.run_config(Path(location.removeprefix("run:"))) if exact else config
     loss = evaluation_loss(trained, len(classes))
     experiment = Experiment(config, model, variables, report, splits, name, partitioner=partitioner)
     return replace(experiment, loss=loss, eval_loss=loss, loss_name=trained.train.loss)

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from jaxtl import config as config_lib
 from jaxtl.checkpoints.folders import steps_in
 from jaxtl.errors import UserError, writing
+from jaxtl.experiment import lock
 from jaxtl.parallel import processes
 
 # Keys that may change between two starts of one run: they change nothing that is computed but its rounding,
@@ -59,17 +60,29 @@ def open_workdir(workdir: Path) -> list[Path]:
     return made
 
 
-def refuse_run(workdir: Path, advice: str) -> None:
-    """Raises a UserError if the workdir is that of a run, whose config.json and results.json must stay."""
+def refuse_run(workdir: Path, command: str, weights: str) -> None:
+    """Raises a UserError if the workdir is that of a run, whose config.json and results.json must stay.
+
+    Args:
+      workdir: where a command would write.
+      command: its name, such as "eval".
+      weights: those that it was given; if they are not the run's, the error says how to give them.
+    """
     if (workdir / "checkpoints").exists():
-        raise UserError(f"--workdir={workdir} is that of a run, whose files must stay: give another folder ({advice}).")
+        own = f"run:{workdir}"
+        given = "" if weights == own else f"--config.model.weights={own} "
+        raise UserError(
+            f"--workdir={workdir} is that of a run, whose files must stay: give another folder. To {command} that run, "
+            f"give: {given}--workdir={workdir}_{command}"
+        )
 
 
 def discard(workdir: Path, made: list[Path]) -> None:
     """Takes folders away again that `open_workdir` made for a run that never began, unless something is in them."""
     if not made or not processes.is_main():
         return
-    for name in ("config.json", "inputs.json", "model.json", "weights.json", "attention.json", "weight_decay.json"):
+    notes = ("config.json", "inputs.json", "model.json", "weights.json", "attention.json", "weight_decay.json")
+    for name in (*notes, lock.NAME):
         (workdir / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         for folder in made:

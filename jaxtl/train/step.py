@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.errors import UserError
 from jaxtl.finetune.param_groups import partition
 from jaxtl.train import ema, loss_scaling
 from jaxtl.train.gradients import Objective, gradients, sam_perturb
@@ -77,7 +78,11 @@ def train_step(
       The next state, and float32 scalars of the global batch: "loss" and "accuracy" (means of the main
       logits, with no part of auxiliary ones), "grad_norm" (before clipping), and where they apply "penalty", "skipped"
       (1 or 0) and "loss_scale".
+
+    Raises:
+      UserError: the batch lacks a key.
     """
+    _check_keys(batch, "image")
     key = jax.random.fold_in(state.rng, state.step)
     if axis_name is not None:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
@@ -85,6 +90,7 @@ def train_step(
     batch = {"mask": jnp.ones(batch["image"].shape[:1], jnp.float32), **batch}
     if prepare is not None:
         batch = dict(prepare(batch, prepare_key))
+    _check_keys(batch, "image", "label")
     trainable, frozen = partition(state.params, groups)
     at = partial(
         gradients,
@@ -128,6 +134,17 @@ def train_step(
         since = options.ema_since or {}
         average = ema.update(average, variables, decay=options.ema_decay, step=state.step, since=since)
     return TrainState(state.step + 1, params, model_state, opt_state, state.rng, average, next_scaling), scalars
+
+
+def _check_keys(batch: Batch, *needed: str) -> None:
+    """Raises a UserError if keys are missing; under jit as it is traced, so that no step waits for it."""
+    missing = [key for key in needed if key not in batch]
+    if missing:
+        given = ", ".join(repr(key) for key in batch if key != "mask") or "nothing"
+        raise UserError(
+            f"a batch lacks {' and '.join(repr(key) for key in missing)}, it holds {given}: it needs 'image' "
+            "[B, H, W, C] and 'label' [B] or [B, C], and may have 'mask' [B]."
+        )
 
 
 def _update(

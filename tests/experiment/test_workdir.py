@@ -97,7 +97,12 @@ def test_a_missing_or_broken_file_is_an_error(tmp_path):
 
 
 def test_what_is_no_run_does_not_write_into_one(tmp_path):
-    files.refuse_run(tmp_path, "more")
+    files.refuse_run(tmp_path, "eval", "")
     begun(tmp_path)
-    with pytest.raises(UserError, match=r"is that of a run, whose files must stay: give another folder \(more\)"):
-        files.refuse_run(tmp_path, "more")
+    with pytest.raises(UserError) as error:
+        files.refuse_run(tmp_path, "eval", "hf:org/name")
+    assert str(error.value).endswith(
+        f"To eval that run, give: --config.model.weights=run:{tmp_path} --workdir={tmp_path}_eval"
+    )
+    with pytest.raises(UserError, match=f"To eval that run, give: --workdir={tmp_path}_eval"):
+        files.refuse_run(tmp_path, "eval", f"run:{tmp_path}")

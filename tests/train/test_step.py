@@ -8,6 +8,7 @@ import pytest
 from nets import TABLE, Net, batch
 
 from jaxtl import models
+from jaxtl.errors import UserError
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.finetune.freezing import frozen_modules
 from jaxtl.parallel.partitioner import make_partitioner
@@ -201,3 +202,19 @@ def test_freezing_saves_the_backward_pass_whatever_reads_the_gradients(name, siz
 
 def _flops(function, *arguments):
     return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {"images": 0, "label": 0},
+            r"a batch lacks 'image', it holds 'images', 'label': it needs 'image' \[B, H, W, C\]",
+        ),
+        ({"image": np.zeros((2, 8, 8, 3)), "mask": np.ones(2)}, "a batch lacks 'label', it holds 'image': it needs"),
+    ],
+)
+def test_a_batch_that_lacks_a_key_says_which_it_needs(data, message):
+    state = TrainState.create({"params": {}}, optax.sgd(0.1), jax.random.key(0))
+    with pytest.raises(UserError, match=message):
+        train_step(state, data, model=Net(), optimizer=optax.sgd(0.1), groups={})
