@@ -129,6 +129,7 @@ def config():
     c.model.name = "vit_petals:depth=2,width=16,heads=2,patch=8"
     c.model.image_size = 16
     c.train.steps = 1
+    c.data.source = "folder:nowhere"
     return c
 
 
