@@ -43,7 +43,9 @@ def test_a_run_leaves_what_the_interface_promises(trained):
     assert results["parameters"]["total"] == results["parameters"]["trainable"]
     assert results["steps"] == 12
     assert results["best_step"] in (4, 8, 12)
-    assert set(results["seconds"]) == {"total", "compile", "train", "data", "evaluate"}
+    parts = {"start", "features", "compile", "train", "evaluate", "checkpoint"}
+    assert set(results["seconds"]) == {"total", "data"} | parts
+    assert sum(results["seconds"][part] for part in parts) == pytest.approx(results["seconds"]["total"], abs=0.1)
     assert 0 <= results["seconds"]["data"] <= results["seconds"]["train"]
     assert results["train"]["images_per_second"] > 0
     test = results["test"]
