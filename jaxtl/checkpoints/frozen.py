@@ -53,7 +53,8 @@ class FrozenFolder:
     def write(self, tree: Tree, found: dict[str, str]) -> str:
         """Writes frozen arrays with these digests, unless they are there already; returns the name of their folder."""
         name = digest_json(found)[:16]
-        if name not in self._whole and not processes.all_true(self._is_there(name, found)):
+        # All write, or none: to write is a collective.
+        if not processes.all_true(name in self._whole or self._is_there(name, found)):
             self._folder.mkdir(exist_ok=True)
             orbax_io.write_tree(self._folder / name, tree)
         self._whole.add(name)

@@ -130,7 +130,6 @@ def config():
     c.model.image_size = 16
     c.data.source = "folder:nowhere"
     c.train.steps = 1
-    c.data.source = "folder:nowhere"
     return c
 
 

@@ -35,7 +35,7 @@ def test_what_it_recommends_is_a_command_that_trains(jaxtl, config_file, tmp_pat
         f"--config={config_file}",
         f"--config.data.source=folder:{pictures}",
         "--config.data.train=train[:20%]",
-        "--config.data.val=test",
+        "--config.data.val=train[80%:]",
         "--config.train.batch_size=32",
         "--config.finetune.unfreeze=head",
         "--config.augment.crop=none",
