@@ -17,7 +17,7 @@ COMMANDS = {
     "describe": "show groups, shapes, what trains and each group's rate, without data",
     "bench": "time the steps of a config, on noise or on its data: images/s, memory, FLOPs, waiting for data",
     "probe": "measure how far frozen features carry, by k-NN and a linear classifier, at every depth if asked",
-    "lr_find": "sweep the learning rate over the first batches and suggest one",
+    "lr_find": "sweep the learning rate over the first batches and recommend one",
     "export": "write the best checkpoint of a run as one weight file",
     "prepare": "download and prepare a TFDS data set",
     "configs": "list the recipes that --config takes by name, or copy one to change it",
