@@ -28,6 +28,7 @@ from jaxtl.experiment.model import (
 )
 from jaxtl.experiment.sizes import fit_to_size, note_few
 from jaxtl.experiment.training_plan import NO_PLAN, Plan, make_plan
+from jaxtl.parallel import processes
 from jaxtl.parallel.partitioner import Partitioner, make_partitioner
 from jaxtl.pretrained.load import abstract_variables
 from jaxtl.train.losses import Loss, softmax_cross_entropy
@@ -170,8 +171,9 @@ def _choose_splits(config: ConfigDict, source: data.Source, *, by_class: bool = 
     """Chooses the splits, with what there is to say of them."""
     keys = config.data
     splits = data.choose_splits(source, train=keys.train, val=keys.val, test=keys.test, by_class=by_class)
-    # Prepared sets are as their makers meant them, and their images are read only when they are needed.
-    if source.by_position:
+    # Prepared sets are as their makers meant them, and their images are read only when they are needed; of several
+    # processes each reads its share alone.
+    if source.by_position or processes.is_multiprocess():
         return splits
     shared = data.shared_images({"train": splits.train, "val": splits.val, "test": splits.test})
     return replace(splits, notes=(*splits.notes, *shared))

@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import jax
@@ -194,6 +195,16 @@ def lost_permission(folder):
         folder.chmod(0o755)
 
 
+def settled(folder, *, quiet=0.2):
+    """Waits until nobody has written below a folder for a while: Orbax' threads go on after an error is told."""
+    seen, since = None, time.monotonic()
+    while time.monotonic() - since < quiet:
+        now = sorted(map(str, folder.rglob("*")))
+        if now != seen:
+            seen, since = now, time.monotonic()
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def collected():
     """What a failed save leaves behind is told in the test that caused it, not in whichever runs later."""
@@ -220,6 +231,7 @@ def test_what_cannot_be_written_is_told_and_what_was_stays_good(trouble, again):
             str(told.value)
         )
         assert len(str(told.value).splitlines()) == 2
+        settled(folder)
         with Checkpoints(folder) as checkpoints:
             step, variables, _, _ = checkpoints.restore_latest(lambda step: (VARIABLES, REST))
             assert step == (2 if again else 1)

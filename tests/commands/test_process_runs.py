@@ -54,7 +54,7 @@ def test_two_and_four_processes_do_what_one_does(begin, alone, tmp_path):
     for processes in (2, 4):
         statuses, printed, errors = finish(begin(f"by {processes}", processes, *flags))
         assert statuses == [0] * processes, errors
-        assert "test   accuracy" in printed[0]
+        assert "test      accuracy" in printed[0]
         # Only the first speaks; but Gloo, from several threads at once, reports each connection of all.
         assert not any(word in text for text in printed[1:] for word in ("petals", "images", "step", "accuracy"))
         same(tmp_path / "by 1", tmp_path / f"by {processes}")  # 18 images of test, 6 of val, in batches of 16.

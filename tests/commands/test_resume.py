@@ -84,14 +84,19 @@ HEAD = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("more", "pause"), [((), 0), (HEAD, 0), (HEAD, 9)], ids=["all", "head", "head, paused"])
-def test_killed_at_25_random_moments_and_continued_it_is_bit_for_bit_the_same(
-    config_file, pictures, tmp_path, monkeypatch, more, pause
+@pytest.mark.parametrize(
+    ("more", "pause", "kills"),
+    [((), 0, 25), (HEAD, 0, 10), (HEAD, 9, 10)],
+    ids=["all", "head", "head, paused"],
+)
+def test_killed_at_random_moments_and_continued_it_is_bit_for_bit_the_same(
+    config_file, pictures, tmp_path, monkeypatch, more, pause, kills
 ):
     # A cache of its own: a process may be killed while it writes there, too.
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    flags = (f"--config={config_file}", f"--config.data.source=folder:{pictures}", *FLAGS, *more)
+    given = {flag.partition("=")[0]: flag for flag in (*FLAGS, *more)}  # Of two the later one.
+    flags = (f"--config={config_file}", f"--config.data.source=folder:{pictures}", *given.values())
 
     def start(workdir):
         return warm.start(("train", f"--workdir={workdir}", *flags), tmp_path / f"{workdir.name}.txt", pause=pause)
@@ -106,7 +111,8 @@ def test_killed_at_25_random_moments_and_continued_it_is_bit_for_bit_the_same(
             if (whole / "checkpoints" / "30").exists():
                 seconds.setdefault(f"last {name}", time.monotonic())
             process.join(0.002)
-        seconds[f"last {name}"] = time.monotonic() - seconds[f"last {name}"]
+        # Small checkpoints are written at the end, and may not be seen before it.
+        seconds[f"last {name}"] = time.monotonic() - seconds.get(f"last {name}", time.monotonic())
         assert process.exitcode == 0, (tmp_path / f"{name}.txt").read_text()
     same_run(tmp_path / "first", whole)
 
@@ -114,7 +120,7 @@ def test_killed_at_25_random_moments_and_continued_it_is_bit_for_bit_the_same(
     rng, killed, workdir, runs = random.Random(0), [], tmp_path / "run0", 0
     for event in itertools.islice(itertools.cycle(("line", "saving", "start", "saved", "line", "last")), 100):
         process, moment = start(workdir), Moment(event, workdir, rng.uniform(0, spread[event]))
-        while process.exitcode is None and not (len(killed) < 25 and moment.has_come()):
+        while process.exitcode is None and not (len(killed) < kills and moment.has_come()):
             process.join(0.002)
         if process.exitcode is None:
             process.kill()
@@ -126,10 +132,10 @@ def test_killed_at_25_random_moments_and_continued_it_is_bit_for_bit_the_same(
         assert process.exitcode == 0, (tmp_path / f"{workdir.name}.txt").read_text()
         same_run(workdir, whole)
         runs += 1
-        if len(killed) == 25:
+        if len(killed) == kills:
             break
         workdir = tmp_path / f"run{runs}"
-    assert len(killed) == 25
+    assert len(killed) == kills
     print({event: killed.count(event) for event in spread}, f"in {runs} runs")
 
 
