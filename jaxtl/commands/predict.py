@@ -50,7 +50,7 @@ def run(workdir: Path | str, paths: Sequence[Path | str], *, batch_size: int = 3
     others = ""
     if found.others:
         kinds = describe_others([str(path) for path in found.others])
-        others = f"not taken: {len(found.others)} files that are no images: {kinds}"
+        others = f"not taken, since no images: {kinds}"
     if not found.images:
         raise UserError(f"there is no image file in {', '.join(map(str, paths))}." + f"\n{others}" * bool(others))
     batch_size = min(batch_size, len(found.images))

@@ -229,10 +229,7 @@ def _cut_pool(source: Source, given: str, notes: list[str]) -> dict[str, Dataset
             arguments=["source"],
         )
     moved = int((sides != plain).sum())
-    sizes = f"{len(train):,} to train, {len(val):,} to validate"
-    if len(test):
-        sizes += f", {len(test):,} to test ({count_classes(test)})"
-    notes.append(f"{source.uri} has no splits, so the names of its images decide: {sizes}{_moved(moved)}")
+    notes.append(f"{source.uri} has no splits, so the names of its images decide which side each is on{_moved(moved)}")
     if not len(test):
         notes.append(
             f"no test split: too few images ({count_classes(pool)}); of each class the first trains, the second "

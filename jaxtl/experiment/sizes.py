@@ -59,7 +59,7 @@ def fit_to_size(config: ConfigDict, images: int, devices: int) -> tuple[ConfigDi
             put("model.drop_path", 0.0, f"{total} steps are too few for it to help")
     every = min(_EVALUATION_STEPS, math.ceil(total / _EVALUATIONS))
     if not train.eval_every and steps_per_epoch < _SHORT_EPOCH and every > math.ceil(steps_per_epoch):
-        put("train.eval_every", every, f"epochs are short, {steps_per_epoch:.3g} steps each")
+        put("train.eval_every", every, f"an epoch has {steps_per_epoch:.3g} steps")
     return fitted, tuple(notes)
 
 

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Mapping
 
-import numpy as np
-
-from jaxtl.data import Dataset, Splits
+from jaxtl.data import Splits
+from jaxtl.data.remarks import count_classes
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.training_plan import Plan
 from jaxtl.finetune.param_groups import FROZEN
@@ -42,7 +41,7 @@ def split_sizes(splits: Splits) -> str:
     last = splits.test if splits.test is not None else splits.val
     if len(classes) > _FEW:
         return f"{text}; {len(classes)} classes"
-    return f"{text} ({_by_class(last)})"
+    return f"{text} ({count_classes(last)})"
 
 
 def trained_groups(plan: Plan) -> str:
@@ -103,17 +102,10 @@ def _schedule(experiment: Experiment) -> str:
     config, plan = experiment.config, experiment.plan
     optimizer, epochs = config.optimizer, plan.total_steps / experiment.steps_per_epoch
     length = f"{plan.total_steps:,} steps of {config.train.batch_size} images ({epochs:.3g} epochs)"
-    warmup = f" after {optimizer.warmup_steps} steps of warm-up" if optimizer.warmup_steps else ""
+    warmup = f" after a warm-up of {optimizer.warmup_steps}" if optimizer.warmup_steps else ""
     rate = f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, {optimizer.schedule}{warmup}"
     stages = f" in {len(plan.stages)} stages" if len(plan.stages) > 1 else ""
     return f"{length}{stages}; {rate}"
-
-
-def _by_class(dataset: Dataset) -> str:
-    if dataset.labels.ndim != 1:
-        return f"{len(dataset.classes)} classes"
-    counts = np.bincount(dataset.labels, minlength=len(dataset.classes)).tolist()
-    return ", ".join(f"{count:,} {name}" for name, count in zip(dataset.classes, counts, strict=True))
 
 
 def _row(name: str, text: str) -> str:

@@ -91,7 +91,7 @@ def test_files_of_a_folder_that_are_no_images_are_named(jaxtl, run, pictures, tm
     assert good["file"] == str(folder / "100.png")
     assert refused["error"].startswith("only http:// and https:// addresses are fetched")
     assert err == (
-        f"not taken: 3 files that are no images: 2 .csv ({folder}/a.csv, {folder}/b.csv); 1 .txt ({folder}/notes.txt)\n"
+        f"not taken, since no images: 2 .csv ({folder}/a.csv, {folder}/b.csv); 1 .txt ({folder}/notes.txt)\n"
     )
 
 
