@@ -74,9 +74,13 @@ def default() -> ConfigDict:
     c.data = ConfigDict(type_safe=False)  # Where images come from, how they are split, and who reads them.
     c.data.source = ""  # tfds:NAME | folder:DIR | csv:FILE | npz:FILE
     c.data.data_dir = ""  # Where prepared TFDS sets lie; "": TFDS' own default.
-    c.data.train = ""  # Split language of TFDS for every source, "train[:90%]"; "": the source's own train split.
-    c.data.val = ""  # What decides which checkpoint is best; "": the source's own validation split, else 10 % of train.
-    c.data.test = ""  # What the best checkpoint is measured on; "": the source's own test split.
+    # Split language of TFDS for every source, "train[:90%]"; "": the source's own train split, or of a source without
+    # splits 80 %.
+    c.data.train = ""
+    # What decides which checkpoint is best; "": the source's own validation split, else 10 %, of train if there is one.
+    c.data.val = ""
+    # What the best checkpoint is measured on; "": the source's own test split, or of a source without splits 10 %.
+    c.data.test = ""
     c.data.skip_broken = False  # Leave out the images that cannot be decoded, and list them; else they are an error.
     c.data.workers = 0  # How many decode and augment at a time; 0: one a core.
     # "threads" | "processes", which do not wait for each other at Python's lock; the batches are the same. "auto":
@@ -165,14 +169,17 @@ def default() -> ConfigDict:
     c.train.ema_decay = 0.0  # Decay a step of the moving average of weights, evaluated beside them; 0: none.
     c.train.check_learning_rate = False  # A short sweep before the first step warns of a rate that is far too high.
     c.train.log_every = 10  # Steps between two lines of training metrics.
-    c.train.eval_every = 0  # Steps between two evaluations, each with a checkpoint; 0: at the end of each epoch.
+    # Evaluate and keep a checkpoint after so many steps; 0: at the end of each epoch, or of small sets every few.
+    c.train.eval_every = 0
     c.train.monitor = "accuracy"  # The validation metric that decides which checkpoint is best.
     c.train.keep_latest = 2  # Checkpoints that are kept: so many of the latest.
     c.train.keep_best = 1  # Checkpoints that are kept: so many of the best, too.
     c.train.patience = 0  # Evaluations without a better one after which to stop; 0: never.
 
     c.eval = ConfigDict(type_safe=False)  # What is measured, by the eval command and while training.
-    c.eval.split = ""  # What the eval command measures; "": the test split, or a source without splits as a whole.
+    # What eval measures: a split, or "": data.test, else what a run held out of these data, else the test split, or
+    # whatever split there is alone.
+    c.eval.split = ""
     c.eval.batch_size = 0  # Images of all devices together in evaluation; 0: train.batch_size.
     return c
 

@@ -87,8 +87,8 @@ def read(path: Path) -> Recipe:
 def locate(given: str) -> Located:
     """Finds the file of "FILE[:variant]" or "NAME[:variant]".
 
-    A name is ./configs/NAME.py, else a recipe of jaxtl. A path is that file; where there is none, but jaxtl has a
-    recipe of that name, it is that one, with a note.
+    A name is ./configs/NAME.py, else a recipe of jaxtl. A path is that file; of configs/NAME.py, where there is none,
+    it is jaxtl's recipe of that name, with a note.
 
     Raises:
       UserError: there is no such file and no such recipe.
@@ -101,7 +101,8 @@ def locate(given: str) -> Located:
     if is_name and (OWN / f"{text}.py").is_file():
         return Located(OWN / f"{text}.py", variant)
     found = packaged() / f"{path.stem}.py"
-    if text and path.suffix in ("", ".py") and found.is_file():
+    # A path to some other folder is one that was mistyped.
+    if text and (is_name or path.parent == OWN) and path.suffix in ("", ".py") and found.is_file():
         note = "" if is_name else f"note: there is no file {text} here; taken is the one that comes with jaxtl, {found}"
         return Located(found, variant, note)
     raise UserError(f"--config={given}: {_missing(text, path)}")

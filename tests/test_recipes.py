@@ -98,3 +98,8 @@ def test_a_variant_that_must_be_given():
         recipes.choose_variant("", {"a": 1, "b": 2})
     with pytest.raises(UserError, match=r"the config has no variants: leave ':a' out"):
         recipes.choose_variant("a", {"": 1})
+
+
+def test_a_path_to_another_folder_is_not_taken_for_a_recipe():
+    with pytest.raises(UserError, match=r"--config=my/vit_flowers\.py:ti16: there is no file my/vit_flowers\.py"):
+        recipes.locate("my/vit_flowers.py:ti16")

@@ -53,8 +53,9 @@ class FrozenFolder:
     def write(self, tree: Tree, found: dict[str, str]) -> str:
         """Writes frozen arrays with these digests, unless they are there already; returns the name of their folder."""
         name = digest_json(found)[:16]
-        # All write, or none: to write is a collective.
-        if not processes.all_true(name in self._whole or self._is_there(name, found)):
+        # All ask, and all write, or none: to read and to write are collectives.
+        known = processes.all_true(name in self._whole)
+        if not known and not processes.all_true(self._is_there(name, found)):
             self._folder.mkdir(exist_ok=True)
             orbax_io.write_tree(self._folder / name, tree)
         self._whole.add(name)

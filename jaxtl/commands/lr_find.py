@@ -34,9 +34,13 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
     sweep = Sweep(arguments.steps, arguments.low, arguments.high, arguments.per_group)
     _check(sweep)
-    results = run(flags.load_config(arguments, overrides), arguments.workdir, sweep)
+    config = flags.load_config(arguments, overrides)
+    results = run(config, arguments.workdir, sweep)
     rate = results["sweeps"].get("all", {}).get("recommended")
-    if rate is not None:
+    if rate is not None and any("learning_rate" in rule for rule in config.finetune.groups.values()):
+        factor = rate / config.optimizer.learning_rate
+        print(f"with it, multiply the rates of finetune.groups by {factor:.3g}: they kept their proportion to it")
+    elif rate is not None:
         given = {**overrides, "optimizer.learning_rate": f"{rate:g}"}
         values = [f"--config={arguments.config}", f"--workdir={arguments.workdir}-train"]
         values += [f"--config.{key}={value}" for key, value in given.items()]

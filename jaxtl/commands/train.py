@@ -47,7 +47,8 @@ def _run(config: ConfigDict, workdir: Path, made: list[Path], started: float) ->
         return report(files.read_json(workdir / "results.json"), workdir)
     with Preemption() as preemption:
         try:
-            experiment = start_run(build(config, earlier=files.began_earlier(workdir)), workdir)
+            built = build(config, earlier=files.began_earlier(workdir), fitted=files.began_fitted(workdir))
+            experiment = start_run(built, workdir)
         except UserError:
             files.discard(workdir, made)
             raise

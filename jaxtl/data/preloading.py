@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from jaxtl.data.dataset import Dataset
-from jaxtl.data.decode import decode, identify, size
+from jaxtl.data.decode import ImageError, decode, identify, size
 from jaxtl.data.shared_memory import PixelStore
 from jaxtl.errors import UserError
 
@@ -126,7 +126,8 @@ def check(dataset: Dataset, *, workers: int = 0, own: np.ndarray | None = None) 
 def find_broken(dataset: Dataset, *, workers: int = 0) -> dict[int, str]:
     """Decodes every image once, and returns what is wrong with those that cannot be: index -> problem."""
     # At an eighth of its size a JPEG is read to its end, too, in a third of the time.
-    return attempt_all(range(len(dataset)), lambda i: _decodes(dataset, i), workers)[1]
+    # A file that cannot be opened at the moment is no broken image: that is an error of its own.
+    return attempt_all(range(len(dataset)), lambda i: _decodes(dataset, i), workers, kind=ImageError)[1]
 
 
 def _decodes(dataset: Dataset, i: int) -> None:
@@ -134,9 +135,9 @@ def _decodes(dataset: Dataset, i: int) -> None:
 
 
 def attempt_all(
-    indices: Sequence[int], make: Callable[[int], T], workers: int = 0
+    indices: Sequence[int], make: Callable[[int], T], workers: int = 0, kind: type[UserError] = UserError
 ) -> tuple[dict[int, T], dict[int, str]]:
-    """Makes something of each index in threads; returns what was made, and what was wrong where a UserError was raised.
+    """Makes something of each index in threads; returns what was made, and what was wrong where `kind` was raised.
 
     Both are by index, in order.
     """
@@ -146,7 +147,7 @@ def attempt_all(
         for i in chunk:
             try:
                 made.append((i, make(i)))
-            except UserError as error:
+            except kind as error:
                 made.append((i, error))
         return made
 

@@ -3,7 +3,9 @@
 import time
 import urllib.error
 import urllib.request
+from typing import Any
 
+from jaxtl import __version__
 from jaxtl.errors import UserError
 
 SCHEMES = ("http://", "https://")
@@ -32,7 +34,8 @@ def fetch(address: str, *, patience: float = 10.0, seconds: float = 60.0, limit:
     until = time.monotonic() + seconds
     content = bytearray()
     try:
-        with urllib.request.urlopen(address, timeout=patience) as response:
+        request = urllib.request.Request(address, headers={"User-Agent": f"jaxtl/{__version__}"})
+        with _opener().open(request, timeout=patience) as response:
             # read1 gives what has come; read would wait for a whole chunk, however slowly it comes.
             while chunk := response.read1(_CHUNK):
                 content += chunk
@@ -53,3 +56,16 @@ def fetch(address: str, *, patience: float = 10.0, seconds: float = 60.0, limit:
     if missing:
         raise UserError(f"the connection ended {missing:,} bytes before the end of the file; try again")
     return bytes(content)
+
+
+class _WebOnly(urllib.request.HTTPRedirectHandler):
+    """Follows redirections to the web alone: not to files, nor to other kinds of server."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not newurl.startswith(SCHEMES):
+            raise UserError(f"the address leads on to {newurl.partition(':')[0]}:, which is not fetched")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_WebOnly)

@@ -17,7 +17,7 @@ def broken_images(problems: Sequence[str], images: int) -> UserError:
     return UserError(
         f"{len(problems)} of {images:,} images cannot be read:\n"
         + "\n".join(data.first_lines(problems))
-        + "\nReplace them; or --config.data.skip_broken=true leaves them out, and lists them."
+        + "\nReplace them; or begin a run with --config.data.skip_broken=true, which leaves them out, and lists them."
     )
 
 

@@ -1,5 +1,6 @@
 """The one builder: from a config to an experiment, with its data and weights, or from shapes alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -26,9 +27,9 @@ from jaxtl.experiment.model import (
     open_both,
     open_weights,
 )
-from jaxtl.experiment.sizes import fit_to_size, note_few
+from jaxtl.experiment.sizes import fit_to_size, note_few, with_fitted
+from jaxtl.experiment.splits import open_splits, usable, with_shared_images
 from jaxtl.experiment.training_plan import NO_PLAN, Plan, make_plan
-from jaxtl.parallel import processes
 from jaxtl.parallel.partitioner import Partitioner, make_partitioner
 from jaxtl.pretrained.load import abstract_variables
 from jaxtl.train.losses import Loss, softmax_cross_entropy
@@ -92,6 +93,7 @@ def build(
     abstract: bool = False,
     weights_optional: bool = False,
     earlier: bool = False,
+    fitted: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """Builds what a config describes; whatever the user can fix is reported here, before anything is compiled.
 
@@ -104,6 +106,7 @@ def build(
       weights_optional: whether an abstract experiment does without weights where they cannot be opened.
       earlier: whether a run goes on that began before splits and steps were cut to the size of the data: it keeps its
         own (see `workdir.began_earlier`).
+      fitted: what a run that goes on was cut to when it began (see `workdir.began_fitted`); None to cut it now.
 
     Raises:
       UserError: the config is not sound, data or weights cannot be opened, do not fit each other or the config, or a
@@ -119,11 +122,11 @@ def build(
     if purpose == "train":
         check_devices(config.train.batch_size, partitioner, "train.batch_size")
         opened, source = open_both(config)
-        return _training(config, opened, _usable(config, source), partitioner, earlier=earlier)
+        return _training(config, opened, usable(config, source), partitioner, earlier=earlier, fitted=fitted)
     check_devices(options.eval_batch_size(config), partitioner, "eval.batch_size")
     making = _evaluation if purpose == "evaluate" else _features
     opened, source = open_both(config)
-    return making(config, opened, _usable(config, source), partitioner)
+    return making(config, opened, usable(config, source), partitioner)
 
 
 def build_run(workdir: Path | str) -> tuple[Model, dict[str, Any], int]:
@@ -146,10 +149,13 @@ def _training(
     partitioner: Partitioner,
     *,
     earlier: bool,
+    fitted: Mapping[str, Any] | None,
 ) -> Experiment:
-    splits = _choose_splits(given, source, by_class=not earlier)
+    splits = with_shared_images(source, open_splits(given, source, by_class=not earlier))
     config, notes = given, tuple[str, ...]()
-    if not earlier:
+    if fitted is not None:
+        config = with_fitted(given, fitted, partitioner.devices)
+    elif not earlier:
         config, notes = fit_to_size(given, len(splits.train), partitioner.devices)
     model = make_model(config, opened, source.classes)
     _check_monitor(config, len(model.classes), earlier)
@@ -161,22 +167,6 @@ def _training(
     losses = _losses(config, len(model.classes), splits.train.labels)
     experiment = Experiment(config, model, variables, report, splits, source.uri, plan, partitioner, *losses)
     return replace(experiment, given=given, earlier=earlier)
-
-
-def _usable(config: ConfigDict, source: data.Source) -> data.Source:
-    return data.without_broken(source, workers=config.data.workers) if config.data.skip_broken else source
-
-
-def _choose_splits(config: ConfigDict, source: data.Source, *, by_class: bool = True) -> data.Splits:
-    """Chooses the splits, with what there is to say of them."""
-    keys = config.data
-    splits = data.choose_splits(source, train=keys.train, val=keys.val, test=keys.test, by_class=by_class)
-    # Prepared sets are as their makers meant them, and their images are read only when they are needed; of several
-    # processes each reads its share alone.
-    if source.by_position or processes.is_multiprocess():
-        return splits
-    shared = data.shared_images({"train": splits.train, "val": splits.val, "test": splits.test})
-    return replace(splits, notes=(*splits.notes, *shared))
 
 
 def _check_monitor(config: ConfigDict, classes: int, earlier: bool) -> None:
@@ -209,9 +199,11 @@ def _evaluation(
 ) -> Experiment:
     if opened is None:
         raise UserError("eval needs weights: give --config.model.weights (run:WORKDIR for a run of yours).")
-    name, dataset = choose_split(config.eval.split or config.data.test, source)
     location = config.model.weights
     exact = location.startswith("run:")  # A run's names are those of its data; others may write them in their own way.
+    asked = config.eval.split or config.data.test
+    held_out = None if asked or not exact else _held_out(config, Path(location.removeprefix("run:")), source)
+    name, dataset = held_out or choose_split(asked, source)
     classes, dataset = align_classes(opened.num_classes, opened.classes, source, dataset, exact=exact)
     model = make_model(config, opened, classes)
     variables, report = make_variables(config, opened, model, head="keep")
@@ -223,10 +215,21 @@ def _evaluation(
     return replace(experiment, loss=loss, eval_loss=loss, loss_name=trained.train.loss)
 
 
+def _held_out(config: ConfigDict, workdir: Path, source: data.Source) -> tuple[str, data.Dataset] | None:
+    """Returns what a run held out of its own data, which then measures it: test, or else val; None of other data."""
+    trained = files.run_config(workdir)
+    if config.data.source != trained.data.source:
+        return None
+    splits = open_splits(trained, source, by_class=not files.began_earlier(workdir))
+    if splits.test is not None:
+        return "the test split of the run", splits.test
+    return "the validation split of the run, which chose its checkpoint,", splits.val
+
+
 def _features(
     config: ConfigDict, opened: pretrained.Weights | None, source: data.Source, partitioner: Partitioner
 ) -> Experiment:
-    splits = _choose_splits(config, source)
+    splits = with_shared_images(source, open_splits(config, source))
     if splits.test is None:
         raise UserError(f"{source.uri} has no test split to measure on: name one with --config.data.test.")
     model = make_model(config, opened, ())

@@ -11,6 +11,7 @@ from jaxtl import data
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.model import open_weights
+from jaxtl.experiment.splits import open_splits, usable
 
 _LOCAL = ("folder:", "csv:", "npz:")
 
@@ -61,8 +62,7 @@ def _in_words(key: str) -> str:
 
 def _splits(config: ConfigDict, by_class: bool) -> data.Splits:
     source = data.open_source(config.data.source, data_dir=config.data.data_dir)
-    keys = config.data
-    return data.choose_splits(source, train=keys.train, val=keys.val, test=keys.test, by_class=by_class)
+    return open_splits(config, usable(config, source), by_class=by_class)
 
 
 def _weights(config: ConfigDict) -> dict[str, str]:

@@ -23,8 +23,15 @@ def locked(workdir: Path) -> Iterator[None]:
     held: list[int] = []
 
     def take() -> None:
-        if processes.is_main():
+        if not processes.is_main():
+            return
+        try:
             held.append(_take(workdir / NAME))
+        except OSError as error:
+            raise UserError(
+                f"--workdir={workdir} cannot be claimed: {workdir / NAME}: {error.strerror}. See whether somebody else "
+                "trains there, and whether the disk has room; or give another folder."
+            ) from error
 
     processes.on_all_processes(take)
     try:

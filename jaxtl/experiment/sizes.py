@@ -7,6 +7,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxtl import config as config_lib
+from jaxtl.errors import UserError
+
 # Warm-up is no more than this share of a run, or of its shortest stage where each warms up anew.
 _WARMUP_SHARE = 3
 # Evaluations at the ends of epochs are so many steps apart at least, as each writes a checkpoint ...
@@ -61,6 +64,31 @@ def fit_to_size(config: ConfigDict, images: int, devices: int) -> tuple[ConfigDi
     if not train.eval_every and steps_per_epoch < _SHORT_EPOCH and every > math.ceil(steps_per_epoch):
         put("train.eval_every", every, f"an epoch has {steps_per_epoch:.3g} steps")
     return fitted, tuple(notes)
+
+
+def replaced(given: ConfigDict, fitted: ConfigDict) -> dict[str, Any]:
+    """Returns the values of a fitted config that are not those given, by key."""
+    before = config_lib.flat(given)
+    return {key: value for key, value in config_lib.flat(fitted).items() if value != before[key]}
+
+
+def with_fitted(given: ConfigDict, values: Mapping[str, Any], devices: int) -> ConfigDict:
+    """Returns the config with what a run was cut to when it began, whatever devices it goes on with.
+
+    Raises:
+      UserError: they cannot share its batch.
+    """
+    fitted = copy.deepcopy(given)
+    for key, value in values.items():
+        section, name = key.split(".")
+        fitted[section][name] = value
+    batch_size = fitted.train.batch_size
+    if "train.batch_size" in values and batch_size % devices:
+        raise UserError(
+            f"the run began with batches of {batch_size} images, cut to the size of its set, which {devices} devices "
+            "cannot share: go on with a number of devices that divides it, or begin another run."
+        )
+    return fitted
 
 
 def stage_lengths(config: ConfigDict, steps_per_epoch: float) -> list[int]:

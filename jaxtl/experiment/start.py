@@ -1,5 +1,6 @@
 """What a run needs before its first step: its workdir claimed, its data checked, and told from what it began with."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from jaxtl.experiment.attention import with_fastest_attention
 from jaxtl.experiment.build import Experiment, check_devices
 from jaxtl.experiment.changes import digests
 from jaxtl.experiment.input_pipeline import load_into_memory
+from jaxtl.experiment.sizes import replaced
 from jaxtl.experiment.steps import make_step, shard_states
 from jaxtl.experiment.summary import opening_lines
 
@@ -31,9 +33,10 @@ def start_run(experiment: Experiment, workdir: Path) -> Experiment:
         experiment = replace(experiment, plan=replace(experiment.plan, no_weight_decay=began))
     experiment = load_into_memory(experiment)
     model, plan, splits, report = experiment.model, experiment.plan, experiment.splits, experiment.load_report
-    # What splits and steps follow from; runs of before note nothing.
-    rules = {} if experiment.earlier else {"rules": "by size"}
-    files.claim_inputs(workdir, {**digests(splits, report.sha256 if report else {}), **rules})
+    # What was cut to the size of the data; runs of before cut nothing, and note nothing.
+    given = experiment.given or experiment.config
+    fitted = {} if experiment.earlier else {files.FITTED: json.dumps(replaced(given, experiment.config))}
+    files.claim_inputs(workdir, {**digests(splits, report.sha256 if report else {}), **fitted})
     files.write_json(workdir / "model.json", model.facts())
     files.write_json(workdir / "weight_decay.json", {"spares": plan.no_weight_decay})
     if report is not None:

@@ -21,6 +21,9 @@ from jaxtl.parallel import processes
 
 # Keys that may change between two starts of one run: they change nothing that is computed but its rounding,
 # and model.attention the masks of dropout.
+FITTED = "fitted"
+"""The key of inputs.json for what was cut to the size of the data."""
+
 _HARMLESS = (
     "data.workers:",
     "data.reader:",
@@ -178,7 +181,15 @@ def began_sparing(workdir: Path) -> tuple[str, ...] | None:
 def began_earlier(workdir: Path) -> bool:
     """Tells whether a run began before splits and steps were cut to the size of the data; it then keeps its own."""
     path = workdir / "inputs.json"
-    return has_checkpoints(workdir) and "rules" not in (read_json(path) if path.exists() else {})
+    return has_checkpoints(workdir) and FITTED not in (read_json(path) if path.exists() else {})
+
+
+def began_fitted(workdir: Path) -> dict[str, Any] | None:
+    """Returns the values that a run was cut to when it began, by key; None before its first checkpoint."""
+    if not has_checkpoints(workdir) or began_earlier(workdir):
+        return None
+    values: dict[str, Any] = json.loads(read_json(workdir / "inputs.json")[FITTED])
+    return values
 
 
 def run_config(workdir: Path) -> ConfigDict:

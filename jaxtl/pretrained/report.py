@@ -82,6 +82,8 @@ class LoadReport:
             "weights": f"{self.location}: {used} of {used + len(self.dropped)} arrays loaded",
             "head": self.head,
             "resized": "; ".join(f"{path} {how}" for path, how in self.resized.items()),
+            "dropped": _some(self.dropped),
+            "new": _some(self.initialised),
             "differs": "; ".join(f"{name}: {what}" for name, what in self.contradicted.items()),
             "note": "; ".join(self.notes),
         }

@@ -142,7 +142,13 @@ def recommend(rates: np.ndarray, losses: np.ndarray) -> Recommendation:
       losses: [n], as they came.
     """
     end = diverged_at(losses)
-    kept = len(losses) if np.isinf(end) else max(2, int(end))
+    if end < 2:
+        return Recommendation(
+            None,
+            f"the loss is not finite, or grows, from the first steps on: it diverges at {rates[int(end)]:.2g}",
+            "Give a range that begins lower.",
+        )
+    kept = len(losses) if np.isinf(end) else int(end)
     losses, smoothed = losses[:kept], _smooth_both_ways(losses[:kept], width=max(1.0, len(losses) / 25))
     start, lowest = float(losses[: max(2, len(rates) // 5)].mean()), int(np.argmin(smoothed))
     fall = start - float(smoothed[lowest])

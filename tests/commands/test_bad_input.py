@@ -143,7 +143,7 @@ def test_a_truncated_image_is_named_before_the_first_step(train, pictures):
 def test_all_corrupt_images_are_told_at_once_by_their_paths_and_can_be_left_out(train, pictures, tmp_path):
     for path in ("train/red/002.png", "train/blue/004.png", "test/green/101.png"):
         (pictures / path).write_bytes(b"no image")
-    err = check(train(), "3 of 78 images cannot be read:", "--config.data.skip_broken=true leaves them out")
+    err = check(train(), "3 of 78 images cannot be read:", "--config.data.skip_broken=true, which leaves them out")
     lines = [line.partition(" is no image")[0] for line in err.splitlines()[1:4]]
     paths = ("train/red/002.png", "train/blue/004.png", "test/green/101.png")
     assert sorted(lines) == sorted(str(pictures / path) for path in paths)

@@ -15,6 +15,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", "/photo.png")
             self.end_headers()
+        elif self.path == "/away.png":
+            self.send_response(302)
+            self.send_header("Location", "ftp://127.0.0.1:1/photo.png")
+            self.end_headers()
         elif self.path == "/slow.png":
             time.sleep(0.5)
         elif self.path == "/drips.png":
@@ -85,3 +89,8 @@ def test_addresses_and_paths():
     assert is_address("https://there/photo.png")
     assert not is_address("C:/photos/a.png")
     assert not is_address("photos//a.png")
+
+
+def test_a_redirection_leads_nowhere_but_to_the_web(server):
+    with pytest.raises(UserError, match=r"the address leads on to ftp:, which is not fetched"):
+        fetch(f"{server}/away.png")

@@ -25,7 +25,10 @@ def test_the_first_ten_are_named_and_the_others_counted():
     assert lines[0] == "12 of 1,000 images cannot be read:"
     assert lines[1:11] == [f"{i}.png is empty" for i in range(10)]
     assert lines[11] == "and 2 more"
-    assert lines[12] == "Replace them; or --config.data.skip_broken=true leaves them out, and lists them."
+    assert (
+        lines[12]
+        == "Replace them; or begin a run with --config.data.skip_broken=true, which leaves them out, and lists them."
+    )
 
 
 def test_where_one_image_cannot_be_read_all_are_named():

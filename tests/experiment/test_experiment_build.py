@@ -1,4 +1,5 @@
 import copy
+import shutil
 
 import jax
 import numpy as np
@@ -103,3 +104,20 @@ def test_one_process_builds_and_trains_again_and_again(config, tmp_path):
 def build_weights(config, weights):
     config.model.weights = weights
     return build(config, purpose="evaluate")
+
+
+def test_of_its_own_data_a_run_is_measured_on_what_it_held_out(config, tmp_path):
+    pictures = tmp_path / "all"
+    for number, path in enumerate(sorted((tmp_path / "pictures").rglob("*.png"))):
+        folder = pictures / path.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / f"{number}.png")
+    config.data.source = f"folder:{pictures}"
+    (tmp_path / "run").mkdir()
+    trained = start_run(build(config), tmp_path / "run")
+    train_to_end(trained, tmp_path / "run", started=0.0, stop=lambda: False)
+    config.model.weights = f"run:{tmp_path / 'run'}"
+    measured = build(config, purpose="evaluate")
+    assert measured.origin == "the test split of the run"
+    assert set(measured.splits.test.names) == set(trained.splits.test.names)
+    assert 0 < len(measured.splits.test) < len(trained.splits.train)

@@ -67,3 +67,9 @@ def test_where_nothing_can_be_locked_it_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(lock.fcntl, "flock", no_locks)
     with locked(tmp_path):
         assert "cannot be locked (No locks available): see that no other run trains there" in capsys.readouterr().out
+
+
+def test_a_lock_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / lock.NAME).mkdir()
+    with pytest.raises(UserError, match=r"cannot be claimed: .*\.lock: Is a directory\. See whether"), locked(tmp_path):
+        pass

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -5,7 +7,7 @@ from PIL import Image
 from jaxtl import config as config_lib
 from jaxtl.errors import UserError
 from jaxtl.experiment.build import build
-from jaxtl.experiment.sizes import fit_to_size, note_few, stage_lengths
+from jaxtl.experiment.sizes import fit_to_size, note_few, replaced, stage_lengths, with_fitted
 from jaxtl.experiment.start import start_run
 from jaxtl.experiment.training import train_to_end
 
@@ -159,3 +161,15 @@ def test_top5_of_few_classes_chooses_nothing(config):
     with pytest.raises(UserError, match=r'train.monitor is "top5", but of 3 classes all are among the first five'):
         build(config)
     assert build(config, earlier=True).config.train.monitor == "top5"
+
+
+def test_a_run_goes_on_with_what_it_was_cut_to_whatever_devices_it_has():
+    config = config_lib.default()
+    config.train.epochs, config.train.batch_size, config.optimizer.warmup_steps = 20.0, 64, 10
+    fitted, _ = fit_to_size(config, 27, 1)
+    values = json.loads(json.dumps(replaced(config, fitted)))
+    assert values == {"optimizer.warmup_steps": 6, "train.batch_size": 27, "train.eval_every": 4}
+    assert config_lib.to_dict(with_fitted(config, values, 3)) == config_lib.to_dict(fitted)
+    with pytest.raises(UserError, match=r"began with batches of 27 images, .* which 8 devices cannot share"):
+        with_fitted(config, values, 8)
+    assert replaced(config, config) == {}

@@ -81,7 +81,7 @@ def test_what_a_run_noted_is_read_back(tmp_path):
     assert not files.began_earlier(tmp_path)
     begun(tmp_path)
     assert files.began_earlier(tmp_path)
-    files.write_json(tmp_path / "inputs.json", {"data.train": "1", "rules": "by size"})
+    files.write_json(tmp_path / "inputs.json", {"data.train": "1", files.FITTED: "{}"})
     assert not files.began_earlier(tmp_path)
     assert files.began_sparing(tmp_path) == ()
     files.write_json(tmp_path / "weight_decay.json", {"spares": ["pos_embed"]})

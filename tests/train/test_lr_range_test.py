@@ -145,3 +145,11 @@ def test_a_group_alone_moves_alone():
 def test_each_group_that_trains_has_a_sweep(unfreeze, names):
     _, owners, labels, _, _ = setup(unfreeze)
     assert list(lr_range_test.masks_for(owners, labels, per_group=True)) == names
+
+
+@pytest.mark.parametrize("losses", [[np.nan] * 10, [2.0, *[np.nan] * 9], [1.0, 9.0, 99.0, *[np.inf] * 7]])
+def test_no_rate_is_recommended_where_the_loss_is_not_finite_from_the_start(losses):
+    rates = np.geomspace(1e-7, 1, 10)
+    found = lr_range_test.recommend(rates, np.asarray(losses))
+    assert found.rate is None
+    assert "the loss is not finite, or grows, from the first steps on" in found.reason

@@ -1,0 +1,41 @@
+"""The splits of a config's data, as a run trains on them: the one place where they are chosen."""
+
+from dataclasses import replace
+
+from ml_collections import ConfigDict
+
+from jaxtl import data
+from jaxtl.parallel import processes
+
+# Of larger sets, reading all files of equal size would take minutes.
+_COMPARED = 50_000
+
+
+def usable(config: ConfigDict, source: data.Source) -> data.Source:
+    """Returns the source without the images that cannot be decoded, where the config says so."""
+    return data.without_broken(source, workers=config.data.workers) if config.data.skip_broken else source
+
+
+def open_splits(config: ConfigDict, source: data.Source, *, by_class: bool = True) -> data.Splits:
+    """Chooses the splits that the config names, or the source has.
+
+    Args:
+      config: the config.
+      source: from `usable`.
+      by_class: whether what is derived has each class on every side.
+    """
+    keys = config.data
+    return data.choose_splits(source, train=keys.train, val=keys.val, test=keys.test, by_class=by_class)
+
+
+def with_shared_images(source: data.Source, splits: data.Splits) -> data.Splits:
+    """Returns the splits with a warning of images that train shares with others.
+
+    Prepared sets are as their makers meant them, and their images are read only when they are needed; of several
+    processes each reads its share alone; and large sets would take too long.
+    """
+    images = sum(len(split) for split in (splits.train, splits.val, splits.test) if split is not None)
+    if source.by_position or processes.is_multiprocess() or images > _COMPARED:
+        return splits
+    shared = data.shared_images({"train": splits.train, "val": splits.val, "test": splits.test})
+    return replace(splits, notes=(*splits.notes, *shared))
