@@ -28,7 +28,7 @@ def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
     """Evaluates config.model.weights on config.data.source; returns what results.json holds."""
     started = time.perf_counter()
     workdir = Path(workdir)
-    files.open_workdir(workdir)
+    files.open_workdir(workdir, config.data.source)
     files.refuse_run(workdir, "eval", config.model.weights)
     experiment = build(config, purpose="evaluate")
     model, dataset, load_report = experiment.model, experiment.splits.test, experiment.load_report

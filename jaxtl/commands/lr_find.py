@@ -62,7 +62,7 @@ def _check(sweep: Sweep) -> None:
 def run(config: ConfigDict, workdir: Path | str, sweep: Sweep = _DEFAULT) -> dict[str, Any]:
     """Sweeps the rate of the head, all others in their proportion; returns what lr_find.json holds."""
     workdir = Path(workdir)
-    files.open_workdir(workdir)
+    files.open_workdir(workdir, config.data.source)
     experiment = build(config)
     model = experiment.model
     epochs = sweep.steps / experiment.steps_per_epoch

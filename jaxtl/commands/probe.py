@@ -37,7 +37,7 @@ def run(config: ConfigDict, workdir: Path | str, *, per_group: bool = False) -> 
     """Probes the features before the head, or of every group; returns what probe.json holds."""
     started = time.perf_counter()
     workdir = Path(workdir)
-    files.open_workdir(workdir)
+    files.open_workdir(workdir, config.data.source)
     files.refuse_run(workdir, "probe", config.model.weights)
     experiment = build(config, purpose="features")
     model, splits, count = experiment.model, experiment.splits, len(experiment.splits.train.classes)
@@ -92,7 +92,8 @@ def _table(scores: Mapping[str, Mapping[str, Score]]) -> str:
         rows.append(f"{group:<{width}}" + "".join(f"  {cell:<24}" for cell in cells))
     if len(scores) > 1:
         for probe in PROBES:
-            best = max(scores, key=lambda group: scores[group][probe].accuracy)
+            # Of equal ones the last: the fewer blocks train, the better a few images do.
+            best = max(reversed(list(scores)), key=lambda group: scores[group][probe].accuracy)
             rows.append(f"{probe}: {best} transfers best; what comes after it gains most from training")
     return "\n".join(row.rstrip() for row in rows)
 

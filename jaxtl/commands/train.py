@@ -30,7 +30,7 @@ def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
     """Trains, or goes on with, the run in `workdir`; returns what results.json holds."""
     started = time.perf_counter()
     workdir = Path(workdir)
-    made = files.open_workdir(workdir)
+    made = files.open_workdir(workdir, config.data.source)
     with locked(workdir):
         return _run(config, workdir, made, started)
 

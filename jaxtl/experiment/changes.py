@@ -51,13 +51,8 @@ def changed_since(config: ConfigDict, workdir: Path) -> list[str]:
             lines.append(f"{'the data' if prefix == 'data.' else 'the weights'} cannot be opened any more: {error}")
             continue
         known = {key: value for key, value in before.items() if key.startswith(prefix)}
-        lines += [f"{_in_words(key)} changed" for key in {**known, **now} if known.get(key) != now.get(key)]
+        lines += [f"{files.in_words(key)} changed" for key in {**known, **now} if known.get(key) != now.get(key)]
     return lines
-
-
-def _in_words(key: str) -> str:
-    names = {"data.train": "the training images", "data.val": "the validation images", "data.test": "the test images"}
-    return names[key] if key in names else f"the weight file {key.removeprefix('weights ')}"
 
 
 def _splits(config: ConfigDict, by_class: bool) -> data.Splits:

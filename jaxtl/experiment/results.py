@@ -61,6 +61,9 @@ def report(results: dict[str, Any], workdir: Path) -> dict[str, Any]:
 def closing_lines(results: Mapping[str, Any], workdir: Path) -> list[str]:
     """Returns what a run ends with: its metrics, its best checkpoint, its speed, and the command that comes next."""
     lines = [f"{split:<10}{headline(results[split])}" for split in ("val", "test") if split in results]
+    never = never_predicted(results.get("test", {}))
+    if never:
+        lines.append(f"never     predicted on test: {', '.join(never)}")
     per_epoch = results.get("steps_per_epoch")
     epoch = f" (epoch {math.ceil(results['best_step'] / per_epoch)})" if per_epoch else ""
     lines.append(f"best      step {results['best_step']} of {results['steps']}{epoch}, by {results['monitor']} on val")
@@ -75,6 +78,16 @@ def closing_lines(results: Mapping[str, Any], workdir: Path) -> list[str]:
     lines.append(f"results   {workdir / 'results.json'}")
     lines.append(f"next      python -m jaxtl.main predict --workdir={workdir} PHOTO_OR_FOLDER")
     return lines
+
+
+def never_predicted(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns the classes that have images and no prediction, right or wrong, in an evaluation; at most ten."""
+    confusion = metrics.get("confusion_matrix")
+    if not confusion:
+        return []
+    predicted = [sum(column) for column in zip(*confusion, strict=True)]
+    names = list(metrics["per_class"])
+    return [name for name, row, count in zip(names, confusion, predicted, strict=True) if sum(row) and not count][:10]
 
 
 def _stopped_early(experiment: Experiment, step: int, progress: Progress) -> str:

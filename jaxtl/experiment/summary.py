@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping
 
+import numpy as np
+
 from jaxtl.data import Splits
 from jaxtl.data.remarks import count_classes
 from jaxtl.experiment.build import Experiment
@@ -10,6 +12,8 @@ from jaxtl.experiment.training_plan import Plan
 from jaxtl.finetune.param_groups import FROZEN
 from jaxtl.finetune.stages import Stage
 
+# How many times as many images a class may have as another before it is worth a word.
+_LOPSIDED = 10
 # So many classes are counted one by one.
 _FEW = 3
 
@@ -28,8 +32,24 @@ def opening_lines(experiment: Experiment) -> list[str]:
     counts = plan.counts
     trained = f"{counts['trainable']:,} of {counts['total']:,} parameters"
     lines.append(_row("training", f"{trained_groups(plan)} of {experiment.model.name}: {trained}"))
+    if report is None and counts["frozen"]:
+        lines.append(_row("note", "what is frozen is random and stays so: give weights, or train everything"))
+    lines += [_row("note", note) for note in _imbalance(experiment)]
     lines.append(_row("schedule", _schedule(experiment)))
     return lines
+
+
+def _imbalance(experiment: Experiment) -> list[str]:
+    """Returns a note where a class has a tenth of the images of another or less, and nothing weighs them."""
+    train = experiment.splits.train
+    counts = np.bincount(train.labels, minlength=len(train.classes)) if train.labels.ndim == 1 else np.ones(1)
+    if not len(train) or counts.min() * _LOPSIDED > counts.max() or experiment.config.train.class_weights:
+        return []
+    rare, common = train.classes[int(counts.argmin())], train.classes[int(counts.argmax())]
+    return [
+        f"{counts.min():,} images of {rare} against {counts.max():,} of {common}: "
+        "--config.train.class_weights=balanced weighs them alike"
+    ]
 
 
 def split_sizes(splits: Splits) -> str:

@@ -36,15 +36,23 @@ _HARMLESS = (
 )
 
 
-def open_workdir(workdir: Path) -> list[Path]:
+def open_workdir(workdir: Path, source: str = "") -> list[Path]:
     """Makes the folder if need be, and sees that every process can write there, into the same one.
+
+    Args:
+      workdir: the folder.
+      source: of the images, among which it may not lie.
 
     Returns:
       The folders that were made, the innermost first; for `discard`.
 
     Raises:
-      UserError: it is a file, or not writable, or another folder for some process.
+      UserError: it is a file, or not writable, lies among the images, or another folder for some process.
     """
+    if source.startswith("folder:"):
+        images = Path(source.removeprefix("folder:")).resolve()
+        if images in (workdir.resolve(), *workdir.resolve().parents):
+            raise UserError(f"--workdir={workdir} lies among the images of {source}: give another folder.")
     made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
 
     def check() -> None:
@@ -141,9 +149,20 @@ def claim_inputs(workdir: Path, inputs: Mapping[str, str]) -> None:
     if has_checkpoints(workdir) and path.exists():
         before = read_json(path)
         changed = [key for key in {**before, **inputs} if inputs.get(key) != before.get(key)]
-        _refuse(workdir, "on other inputs", [f"{key} has changed" for key in changed])
+        _refuse(workdir, "on other inputs", [f"{in_words(key)} changed" for key in changed])
     else:
         write_json(path, inputs)
+
+
+def in_words(key: str) -> str:
+    """Says what a key of inputs.json stands for."""
+    named = {
+        "data.train": "the training images",
+        "data.val": "the validation images",
+        "data.test": "the test images",
+        FITTED: "what is cut to the size of the set",
+    }
+    return named[key] if key in named else f"the weight file {key.removeprefix('weights ')}"
 
 
 def _has_digested_weights(workdir: Path) -> bool:

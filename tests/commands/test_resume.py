@@ -247,7 +247,7 @@ def test_a_run_does_not_go_on_with_other_data(train, pictures, tmp_path):
     (pictures / "train" / "red" / "000.png").rename(pictures / "train" / "red" / "900.png")
     status, _, err = train()
     assert status == 1
-    assert "data.train has changed" in err or "data.val has changed" in err
+    assert "the training images changed" in err or "the validation images changed" in err
 
 
 @pytest.mark.slow
@@ -275,4 +275,4 @@ def test_a_run_goes_on_with_weights_that_moved_but_not_with_others(train, jaxtl,
     for weights in (tmp_path / "second" / "exported" / "w.safetensors", ""):
         status, _, err = train(f"--config.model.weights={weights}")
         assert status == 1
-        assert "weights w.safetensors has changed" in err
+        assert "the weight file w.safetensors changed" in err

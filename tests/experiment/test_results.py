@@ -1,5 +1,5 @@
 from jaxtl.experiment.build import build
-from jaxtl.experiment.results import report, results_of
+from jaxtl.experiment.results import closing_lines, never_predicted, report, results_of
 from jaxtl.train.progress import Progress
 
 
@@ -51,3 +51,12 @@ def test_runs_of_before_have_no_time_of_waiting(tmp_path, capsys):
     results = {"best_step": 1, "steps": 1, "monitor": "loss", "seconds": {"total": 1.0, "train": 1.0}}
     report({**results, "train": {"images_per_second": 1.0}}, tmp_path)
     assert "waiting" not in capsys.readouterr().out
+
+
+def test_classes_that_are_never_predicted_are_named(tmp_path):
+    test = {"accuracy": 0.5, "f1": 0.3, "loss": 1.0, "count": 8, "per_class": {"daisy": {}, "iris": {}, "rose": {}}}
+    test["confusion_matrix"] = [[0, 4, 0], [0, 4, 0], [0, 0, 0]]
+    assert never_predicted(test) == ["daisy"]  # There is no rose in the test.
+    results = {"test": test, "best_step": 1, "steps": 1, "monitor": "loss", "seconds": {"total": 1.0, "train": 1.0}}
+    lines = closing_lines({**results, "train": {"images_per_second": 1.0}}, tmp_path)
+    assert lines[1] == "never     predicted on test: daisy"

@@ -122,7 +122,9 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, split, change):
     begun(tmp_path)
     start_run(tiny.experiment(tiny.config()), tmp_path)  # The same again are the same.
     other = tiny.with_split(experiment, split, **change(getattr(experiment.splits, split)))
-    with pytest.raises(UserError, match=f"holds a run on other inputs:\n  data.{split} has changed\nGive"):
+    with pytest.raises(
+        UserError, match=f"holds a run on other inputs:\n  {files.in_words(f'data.{split}')} changed\nGive"
+    ):
         start_run(other, tmp_path)
 
 
@@ -131,12 +133,12 @@ def test_nor_without_its_test_split_nor_with_other_weights(tmp_path):
     start_run(experiment, tmp_path)
     begun(tmp_path)
     for changed, what in (
-        ({"splits": dataclasses.replace(experiment.splits, test=None)}, "data.test"),
-        ({"load_report": report(w="1", x="3")}, "weights x.safetensors"),
-        ({"load_report": report(w="1")}, "weights x.safetensors"),
-        ({"load_report": None}, r"weights w.safetensors has changed\n  weights x.safetensors"),
+        ({"splits": dataclasses.replace(experiment.splits, test=None)}, "the test images"),
+        ({"load_report": report(w="1", x="3")}, "the weight file x.safetensors"),
+        ({"load_report": report(w="1")}, "the weight file x.safetensors"),
+        ({"load_report": None}, r"the weight file w.safetensors changed\n  the weight file x.safetensors"),
     ):
-        with pytest.raises(UserError, match=f"other inputs:\n  {what} has changed\nGive"):
+        with pytest.raises(UserError, match=f"other inputs:\n  {what} changed\nGive"):
             start_run(dataclasses.replace(experiment, **changed), tmp_path)
 
 

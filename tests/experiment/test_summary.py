@@ -57,3 +57,17 @@ def test_what_freezing_saves_in_words(config):
     assert "computes less than 1 % of" in saved_work({"step_gflop": 0.001, "full_gflop": 3.0}, plan, stage)
     everything = dataclasses.replace(stage, since=dict.fromkeys(plan.assignment, 0))
     assert saved_work({"step_gflop": 1.0, "full_gflop": 3.0}, plan, everything) == ""
+
+
+def test_what_is_worth_a_word(config):
+    experiment = build(config)
+    lopsided = examples(("ants", "bees"), [0] * 3 + [1] * 30)
+    experiment = dataclasses.replace(experiment, splits=Splits(lopsided, lopsided, None, ()))
+    note = "note      3 images of ants against 30 of bees: --config.train.class_weights=balanced weighs them alike"
+    assert note in opening_lines(experiment)
+    experiment.config.train.class_weights = "balanced"
+    assert note not in opening_lines(experiment)
+    experiment.config.finetune.unfreeze = "head"
+    assert "note      what is frozen is random and stays so: give weights, or train everything" in opening_lines(
+        build(experiment.config)
+    )

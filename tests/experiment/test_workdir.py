@@ -70,7 +70,7 @@ def test_inputs_are_those_that_the_run_began_with(tmp_path):
     begun(tmp_path)
     files.claim_inputs(tmp_path, {"data.train": "1", "weights w": "2"})
     for other in ({"data.train": "9", "weights w": "2"}, {"data.train": "1"}):
-        with pytest.raises(UserError, match=r"holds a run on other inputs:\n  (data.train|weights w) has changed"):
+        with pytest.raises(UserError, match=r"on other inputs:\n  (the training images|the weight file w) changed"):
             files.claim_inputs(tmp_path, other)
 
 
@@ -110,3 +110,10 @@ def test_what_is_no_run_does_not_write_into_one(tmp_path):
     )
     with pytest.raises(UserError, match=f"To eval that run, give: --workdir={tmp_path}_eval"):
         files.refuse_run(tmp_path, "eval", f"run:{tmp_path}")
+
+
+def test_a_run_may_not_lie_among_its_images(tmp_path):
+    for workdir in (tmp_path / "photos", tmp_path / "photos" / "runs"):
+        with pytest.raises(UserError, match=r"lies among the images of folder:\S+/photos: give another folder"):
+            files.open_workdir(workdir, f"folder:{tmp_path / 'photos'}")
+    files.open_workdir(tmp_path / "runs", f"folder:{tmp_path / 'photos'}")
