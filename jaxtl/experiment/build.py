@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from jaxtl import config as config_lib
 from jaxtl import data, pretrained
 from jaxtl.checkpoints.manager import read_best
+from jaxtl.data.splits import canonical
 from jaxtl.errors import UserError
 from jaxtl.evaluate.metrics import gives_top5
 from jaxtl.experiment import options
@@ -216,9 +217,10 @@ def _evaluation(
 
 
 def _held_out(config: ConfigDict, workdir: Path, source: data.Source) -> tuple[str, data.Dataset] | None:
-    """Returns what a run held out of its own data, which then measures it: test, or else val; None of other data."""
+    """Returns what a run held out of its own data: test, or else val; None of other data, or where splits are given."""
     trained = files.run_config(workdir)
-    if config.data.source != trained.data.source:
+    held_out = {canonical(name) for name in source.split_names} & {"test", "validation"}
+    if held_out or config.data.source != trained.data.source:
         return None
     splits = open_splits(trained, source, by_class=not files.began_earlier(workdir))
     if splits.test is not None:
