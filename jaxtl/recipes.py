@@ -144,7 +144,7 @@ def run(path: str) -> Any:
 
 
 def _try(path: str, file: Path, code: Callable[[], Any]) -> Any:
-    """Runs code of a config file, whose errors are its author's to mend."""
+    """Runs code of a config file, whose errors are its author's to fix."""
     try:
         return code()
     except UserError:

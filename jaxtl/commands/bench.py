@@ -12,6 +12,7 @@ from jaxtl.commands import flags
 from jaxtl.errors import UserError
 from jaxtl.experiment import benchmark, slice_plan
 from jaxtl.experiment import workdir as files
+from jaxtl.experiment.model import weights_location
 from jaxtl.parallel import processes
 
 
@@ -65,7 +66,7 @@ def run(
     batch_size, partitioner = experiment.config.train.batch_size, experiment.partitioner
     results = {
         "model": experiment.model.name,
-        "weights": config.model.weights,
+        "weights": weights_location(config),
         "data": config.data.source if source == "real" else "",
         "input": source,
         "precision": config.train.precision,

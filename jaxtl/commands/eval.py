@@ -15,6 +15,7 @@ from jaxtl.experiment.attention import with_fastest_attention
 from jaxtl.experiment.broken_images import all_named
 from jaxtl.experiment.build import build
 from jaxtl.experiment.input_pipeline import compile_image_evaluator
+from jaxtl.experiment.model import weights_location
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +49,7 @@ def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
     ended = time.perf_counter()
     results = {
         "model": model.name,
-        "weights": config.model.weights,
+        "weights": weights_location(config),
         "data": config.data.source,
         "split": experiment.origin,
         "classes": list(model.classes),

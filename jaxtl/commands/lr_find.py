@@ -15,6 +15,7 @@ from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import build
 from jaxtl.experiment.input_pipeline import make_inputs
 from jaxtl.experiment.lr_sweep import Sweep, run_sweep
+from jaxtl.experiment.model import weights_location
 from jaxtl.train import lr_range_test
 
 _DEFAULT = Sweep()
@@ -77,7 +78,7 @@ def run(config: ConfigDict, workdir: Path | str, sweep: Sweep = _DEFAULT) -> dic
         print(f"{of_whom}learning rate {rate or 'unknown'}: {best.reason}", *filter(None, [best.warning]), sep="\n")
         found[name] = {"recommended": rate, "reason": best.reason, "warning": best.warning, "suggestions": marks}
         found[name] |= {"rates": rates.tolist(), "losses": losses.tolist()}
-    results = {"model": model.name, "weights": config.model.weights, "data": config.data.source, "sweeps": found}
+    results = {"model": model.name, "weights": weights_location(config), "data": config.data.source, "sweeps": found}
     files.write_json(workdir / "lr_find.json", results)
     smoothed = {name: (rates, lr_range_test.smooth(losses)) for name, (rates, losses) in curves.items()}
     recommended = {name: each["recommended"] for name, each in found.items() if each["recommended"] is not None}

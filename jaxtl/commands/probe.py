@@ -11,11 +11,13 @@ from ml_collections import ConfigDict
 
 from jaxtl.commands import flags
 from jaxtl.config import to_dict
+from jaxtl.evaluate.metrics import percent_interval
 from jaxtl.evaluate.plot import plot_depth
 from jaxtl.evaluate.probe import Score, probe_knn, probe_linear
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.broken_images import all_named
 from jaxtl.experiment.build import build
+from jaxtl.experiment.model import weights_location
 from jaxtl.experiment.probing import begin_compiling, group_outputs, probe_splits
 
 PROBES = {"knn": probe_knn, "linear": probe_linear}
@@ -55,16 +57,13 @@ def run(config: ConfigDict, workdir: Path | str, *, per_group: bool = False) -> 
     ended = time.perf_counter()
     compiling.result()
     scores = {
-        group: {
-            probe: measure(*parts[group], num_classes=count, seed=config.train.seed)
-            for probe, measure in PROBES.items()
-        }
+        group: {probe: measure(*parts[group], num_classes=count) for probe, measure in PROBES.items()}
         for group in parts
     }
     print(_table(scores))
     results = {
         "model": model.name,
-        "weights": config.model.weights,
+        "weights": weights_location(config),
         "data": config.data.source,
         "count": len(splits.test),
         "groups": {
@@ -85,16 +84,13 @@ def _table(scores: Mapping[str, Mapping[str, Score]]) -> str:
     width = max(len(group) for group in (*scores, "output of"))
     rows = [f"{'output of':<{width}}" + "".join(f"  {probe:^24}" for probe in PROBES)]
     for group, found in scores.items():
-        cells = (
-            f"{100 * score.accuracy:5.1f} % ({100 * score.interval[0]:.1f} to {100 * score.interval[1]:.1f})"
-            for score in found.values()
-        )
+        cells = (f"{100 * score.accuracy:5.1f} % ({percent_interval(score.interval)})" for score in found.values())
         rows.append(f"{group:<{width}}" + "".join(f"  {cell:<24}" for cell in cells))
     if len(scores) > 1:
         for probe in PROBES:
             # Of equal ones the last: the fewer blocks train, the better a few images do.
             best = max(reversed(list(scores)), key=lambda group: scores[group][probe].accuracy)
-            rows.append(f"{probe}: {best} transfers best; what comes after it gains most from training")
+            rows.append(f"{probe}: {best} transfers best: train what comes after it")
     return "\n".join(row.rstrip() for row in rows)
 
 

@@ -1,7 +1,7 @@
 """Cuts images into train, val and test by the fixed places of their names, so that each class is on every side.
 
 A percentage of a split says only where the places are cut; of a small or a lopsided class no image may lie beyond the
-cut, or all of them. `cut` mends that, and moves two images of a class at most.
+cut, or all of them. `cut` then moves images to the side that lacks them, two of a class at most.
 """
 
 import numpy as np
@@ -42,17 +42,17 @@ def cut(labels: np.ndarray, places: np.ndarray, *, val_from: float, test_from: f
 
 
 def _of_one_class(sides: np.ndarray, *, three: bool) -> np.ndarray:
-    """Returns the sides of a class, mended; its images come in the order of their places."""
+    """Returns the sides of a class, none left out; its images come in the order of their places."""
     count = len(sides)
     needed = min(count - 1, 2 if three else 1)
     held_out = min(max(int((sides != TRAIN).sum()), needed), count - 1)
-    mended = np.full(count, TRAIN, np.int8)
+    fixed = np.full(count, TRAIN, np.int8)
     if not held_out:
-        return mended
+        return fixed
     outside = np.maximum(sides[count - held_out :], VAL)
     if three and held_out == 1:
         outside[:] = VAL
     elif three:
         outside[0], outside[-1] = VAL, TEST
-    mended[count - held_out :] = outside
-    return mended
+    fixed[count - held_out :] = outside
+    return fixed

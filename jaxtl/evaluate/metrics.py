@@ -66,6 +66,17 @@ def wilson_interval(hits: int, count: int) -> list[float]:
     return [round(bound / (1 + square), 6) for bound in (middle - half, middle + half)]
 
 
+def percent_interval(bounds: Sequence[float]) -> str:
+    """Returns an interval of shares in percent, in no more digits than it is worth.
+
+    >>> percent_interval([0.5291, 0.9776]), percent_interval([0.925, 0.977])
+    ('53 to 98', '92.5 to 97.7')
+    """
+    low, high = (100 * bound for bound in bounds)
+    digits = 1 if high - low < 10 else 0
+    return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
 def summary(result: Mapping[str, Any]) -> dict[str, float]:
     """Returns the scalar metrics alone: what a log line or a curve shows."""
     return {key: value for key, value in result.items() if isinstance(value, float)}
@@ -84,9 +95,7 @@ def headline(result: Mapping[str, Any]) -> str:
     """
     interval = ""
     if "accuracy_interval" in result:
-        low, high = (100 * bound for bound in result["accuracy_interval"])
-        digits = 1 if high - low < 10 else 0
-        interval = f" (95 % interval {low:.{digits}f} to {high:.{digits}f})"
+        interval = f" (95 % interval {percent_interval(result['accuracy_interval'])})"
     shares = [f"{name} {100 * result[key]:.1f} %" for key, name in (("top5", "top-5"), ("f1", "F1")) if key in result]
     images = "image" if result["count"] == 1 else "images"
     accuracy = f"accuracy {100 * result['accuracy']:.1f} % of {result['count']:,} {images}{interval}"

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxtl.evaluate.metrics import wilson_interval
+
 NEIGHBOURS = (1, 3, 5, 10, 20)
 # Of the squared weights, beside the mean cross entropy; features have unit variance.
 PENALTIES = tuple(float(x) for x in np.logspace(-4, 0, 9))
@@ -33,7 +35,7 @@ class Score:
 
     Attributes:
       accuracy: on test.
-      interval: the 95 % interval of it, by bootstrap over the test examples.
+      interval: the 95 % interval of it, Wilson's.
       val: accuracy on val of what was chosen.
       chosen: the number of neighbours, or the penalty.
     """
@@ -48,7 +50,7 @@ class Score:
         return {"accuracy": self.accuracy, "interval": list(self.interval), "val": self.val, "chosen": self.chosen}
 
 
-def probe_knn(train: Split, val: Split, test: Split, *, num_classes: int, seed: int = 0) -> Score:
+def probe_knn(train: Split, val: Split, test: Split, *, num_classes: int) -> Score:
     """Classifies by the nearest neighbours in cosine similarity, each voting with exp(similarity / 0.07).
 
     The weighting is that of https://arxiv.org/abs/1805.01978. The number of neighbours is chosen on val; for test,
@@ -61,10 +63,10 @@ def probe_knn(train: Split, val: Split, test: Split, *, num_classes: int, seed: 
     correct = (
         _nearest(both.features, both.labels, test.features, counts[best : best + 1], num_classes)[0] == test.labels
     )
-    return Score(float(correct.mean()), bootstrap(correct, seed), float(choose[best].mean()), counts[best])
+    return _score(correct, choose[best], counts[best])
 
 
-def probe_linear(train: Split, val: Split, test: Split, *, num_classes: int, seed: int = 0) -> Score:
+def probe_linear(train: Split, val: Split, test: Split, *, num_classes: int) -> Score:
     """Fits multinomial logistic regression to standardised features by L-BFGS, over a grid of penalties.
 
     The penalty is the one with the highest accuracy on val, the largest among equals; its classifier of train and
@@ -83,7 +85,7 @@ def probe_linear(train: Split, val: Split, test: Split, *, num_classes: int, see
     # Val is small and ties are common: the strongest penalty among equals errs on the safe side.
     best = max(range(lanes), key=lambda lane: (right[lane].mean(), PENALTIES[lane]))
     correct = _logits(fitted[lanes + best], scaled[2]).argmax(-1) == test.labels
-    return Score(float(correct.mean()), bootstrap(correct, seed), float(right[best].mean()), PENALTIES[best])
+    return _score(correct, right[best], PENALTIES[best])
 
 
 @cache
@@ -94,12 +96,10 @@ def compile_linear(count: int, width: int, num_classes: int) -> Callable[..., ja
     return _fit_grid.lower(*shapes, num_classes=num_classes).compile()
 
 
-def bootstrap(correct: np.ndarray, seed: int = 0, *, samples: int = 2000) -> tuple[float, float]:
-    """Returns the 2.5th and 97.5th percentile of the accuracy over resamples of the test examples, bool [n]."""
-    # Resampling n examples with replacement counts the correct ones with a binomial distribution.
-    counts = np.random.default_rng(seed).binomial(len(correct), correct.mean(), samples)
-    low, high = np.percentile(counts / len(correct), [2.5, 97.5])
-    return float(low), float(high)
+def _score(correct: np.ndarray, val: np.ndarray, chosen: float) -> Score:
+    """Returns the score of a classifier from which examples of test [n] and val [m] it has right."""
+    low, high = wilson_interval(int(correct.sum()), len(correct))
+    return Score(float(correct.mean()), (low, high), float(val.mean()), chosen)
 
 
 def _nearest(

@@ -1,6 +1,7 @@
 """What a run has to say at its end: results.json, and the last lines on the screen."""
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def closing_lines(results: Mapping[str, Any], workdir: Path) -> list[str]:
     speed = f"{results['train']['images_per_second']:.1f} images/s in training{share}"
     lines.append(f"time      {duration(seconds['total'])} in all; {speed}")
     lines.append(f"results   {workdir / 'results.json'}")
-    lines.append(f"next      python -m jaxtl.main predict --workdir={workdir} PHOTO_OR_FOLDER")
+    lines.append(f"next      python -m jaxtl.main predict --workdir={shlex.quote(str(workdir))} PHOTO_OR_FOLDER")
     return lines
 
 
