@@ -40,6 +40,16 @@ def put_back(folder: Path) -> None:
             aside.rename(target)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Removes what Orbax was writing when its process ended.
+
+    Orbax would do so in a thread of its own, which goes on after its manager is closed, and may take what the next
+    manager is writing.
+    """
+    for unfinished in folder.glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def damaged_name(folder: Path, step: int) -> Path:
     """Returns a name for a damaged step that nothing has yet."""
     target, number = folder / f"{_DAMAGED}{step}", 1

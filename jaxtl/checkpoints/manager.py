@@ -54,7 +54,7 @@ class Checkpoints:
         try:
             if not read_only:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                self._put_back()
+                self._tidy()
             self._manager = orbax_io.open_manager(self._folder, retention, read_only=read_only)
         except OSError as error:
             raise UserError(
@@ -167,9 +167,10 @@ class Checkpoints:
             return
         self._frozen_folder.collect({name for name in needed if name})
 
-    def _put_back(self) -> None:
+    def _tidy(self) -> None:
         if processes.is_main():
             folders.put_back(self._folder)
+            folders.remove_unfinished(self._folder)
         processes.gather()
 
     def steps(self) -> list[int]:

@@ -36,7 +36,7 @@ def open_manager(folder: Path, retention: Retention, *, read_only: bool) -> ocp.
             preservation_policy=retention,
             create=not read_only,
             read_only=read_only,
-            cleanup_tmp_directories=not read_only,
+            cleanup_tmp_directories=False,  # See `folders.remove_unfinished`.
             # A folder that cannot be made is an error at once; else threads wait minutes for it and hold up the end.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         ),

@@ -35,3 +35,10 @@ def test_damaged_steps_get_names_that_nothing_has(tmp_path):
     assert folders.damaged_name(tmp_path, 3).name == "damaged-3"
     step(tmp_path, "damaged-3")
     assert folders.damaged_name(tmp_path, 3).name == "damaged-3-2"
+
+
+def test_what_was_being_written_when_its_process_ended_goes(tmp_path):
+    for name in ("1", "2.orbax-checkpoint-tmp", "3.orbax-checkpoint-tmp-123", "damaged-4"):
+        step(tmp_path, name)
+    folders.remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "damaged-4"]

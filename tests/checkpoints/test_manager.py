@@ -290,3 +290,27 @@ def test_a_save_that_a_lost_process_broke_is_not_called_a_full_disk(tmp_path, mo
 )
 def test_a_reason_is_one_short_line(message, text):
     assert orbax_io.reason(ValueError(message)) == text
+
+
+def test_one_that_was_closed_takes_nothing_that_the_next_one_writes(tmp_path, monkeypatch):
+    # Orbax' own cleaning up, which it does in a thread: late, as on a busy machine.
+    from orbax.checkpoint._src.path import temporary_paths
+
+    clean, delay = temporary_paths.cleanup_temporary_paths, [0.0]
+
+    async def late(*arguments, **options):
+        time.sleep(delay[0])
+        return await clean(*arguments, **options)
+
+    monkeypatch.setattr(temporary_paths, "cleanup_temporary_paths", late)
+    folder = tmp_path / "checkpoints"
+    for step in range(1, 9):
+        delay[0] = 0.01 * step
+        with Checkpoints(folder):
+            pass
+        delay[0] = 0.0
+        save(folder, {step: 0.5})
+    (folder / "9.orbax-checkpoint-tmp").mkdir()
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.steps()[-1] == 8
+        assert not (folder / "9.orbax-checkpoint-tmp").exists()
