@@ -11,6 +11,8 @@ IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's pixels per channel, for images in [0, 1]."""
 HALF: tuple[Triple, Triple] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """What brings [0, 1] to [-1, 1], as Google's models expect it."""
+CAFFE: tuple[Triple, Triple] = ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3)
+"""What gives pixels in 0..255 with ImageNet's mean taken off, as Caffe's models expect them (in the order BGR)."""
 
 INTERPOLATIONS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 """How images are resized, and the number by which Pillow and the files of transformers know it."""

@@ -4,6 +4,7 @@ A model is an ordered table of groups, input to head, and a function that runs o
 loading and export read that table, so none of them knows an architecture.
 """
 
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,9 @@ Shape = tuple[int, ...]
 
 Fit = Callable[[np.ndarray], np.ndarray]
 """Brings a loaded array into the shape of its leaf."""
+
+
+_AUXILIARY = re.compile(r"aux\d*")
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,11 @@ class Family(Protocol):
 
 
 class GroupedModel(nn.Module):
-    """A model that runs its groups one after another; a family writes `groups` and `run_group`."""
+    """A model that runs its groups one after another; a family writes `groups` and `run_group`.
+
+    Groups called "aux1", "aux2" and so on are auxiliary heads: they read what the group before them returned, in
+    training alone, and hand it on. A family that has some writes `run_auxiliary`.
+    """
 
     head_path: ClassVar[str] = "params/head/kernel"
     unseen: ClassVar[tuple[str, ...]] = ("epsilon",)
@@ -144,8 +152,8 @@ class GroupedModel(nn.Module):
     @nn.compact
     def __call__(
         self, images: jax.Array, train: bool = False, start: str | None = None, stop: str | None = None
-    ) -> jax.Array:
-        """Maps normalised images [B, H, W, C] to float32 logits [B, num_classes].
+    ) -> Any:
+        """Maps normalised images [B, H, W, C] to float32 logits [B, num_classes], or `Outputs` with auxiliary heads.
 
         Args:
           images: the images, or with `start` what the group before it returned.
@@ -161,9 +169,19 @@ class GroupedModel(nn.Module):
           ValueError: `start` or `stop` is no group of the model, or they come in the wrong order.
         """
         x, names = images, span(self.groups(), start, stop)
+        auxiliary = []
         for run in self.runs(names):
-            x = self.run_group(x, run[0], train) if len(run) == 1 else self.run_alike(x, run, train)
-        return self.finish(x, names[-1])
+            if _AUXILIARY.fullmatch(run[0]):
+                if self.num_classes and (train or self.is_initializing()):
+                    auxiliary.append(self.run_auxiliary(x, run[0], train))
+            else:
+                x = self.run_group(x, run[0], train) if len(run) == 1 else self.run_alike(x, run, train)
+        x = self.finish(x, names[-1])
+        return (x, tuple(auxiliary)) if auxiliary and train and names[-1] == "head" else x
+
+    def run_auxiliary(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """Gives the logits [B, num_classes] of an auxiliary head."""
+        raise NotImplementedError
 
     def runs(self, names: Sequence[str]) -> list[tuple[str, ...]]:
         """Gives neighbouring groups that run as one loop; each by itself unless their `block_kind` is the same."""

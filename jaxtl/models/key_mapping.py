@@ -14,6 +14,10 @@ Rows = tuple[tuple[str, str, str], ...]
 """
 
 
+COUNTERS = (r".*\.num_batches_tracked",)
+"""PyTorch counts in each of its batch normalisations how many batches it has seen; nothing here reads it."""
+
+
 # Compared by identity: each convention exists once.
 @dataclass(frozen=True, eq=False)
 class KeyMapping:
@@ -38,3 +42,19 @@ class KeyMapping:
     pixels: PixelDefaults | None = None
     unused: tuple[str, ...] = ()
     positions: str = "antialiased"
+
+
+# What changes no function: sizes of both ends, what is dropped in training, how it is initialised, the usual pooling.
+_TIMM_HARMLESS = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "zero_init_last")
+_TIMM_USUAL = {"global_pool": "avg", "output_stride": 32}
+
+
+def refuse_timm_changes(arguments: Mapping[str, Any]) -> None:
+    """Sees to it that arguments of timm's create_model leave the function of the architecture as it is.
+
+    Raises:
+      ValueError: one may change it; it names it and its value.
+    """
+    for key, value in arguments.items():
+        if key not in _TIMM_HARMLESS and _TIMM_USUAL.get(key) != value:
+            raise ValueError(f"{key}={value!r}")

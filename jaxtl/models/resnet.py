@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtl.errors import UserError
-from jaxtl.models.key_mapping import KeyMapping
+from jaxtl.models.key_mapping import COUNTERS, KeyMapping, refuse_timm_changes
 from jaxtl.models.layers.residual_block import ResNet
-from jaxtl.preprocessing import IMAGENET, PixelDefaults
+from jaxtl.preprocessing import CAFFE, IMAGENET, PixelDefaults
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "resnet18": {"stages": (2, 2, 2, 2), "bottleneck": False},
@@ -18,6 +18,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "resnet152": {"stages": (3, 8, 36, 3)},
     "resnet50d": {"stages": (3, 4, 6, 3), "deep_stem": True, "average_shortcut": True},
     "resnet101d": {"stages": (3, 4, 23, 3), "deep_stem": True, "average_shortcut": True},
+    "resnext50_32x4d": {"stages": (3, 4, 6, 3), "cardinality": 32, "base_width": 4},
+    "resnext101_32x8d": {"stages": (3, 4, 23, 3), "cardinality": 32, "base_width": 8},
+    "wide_resnet50_2": {"stages": (3, 4, 6, 3), "base_width": 128},
+    "wide_resnet101_2": {"stages": (3, 4, 23, 3), "base_width": 128},
+    "seresnet50": {"stages": (3, 4, 6, 3), "squeeze_excite": True},
+    "seresnext50_32x4d": {"stages": (3, 4, 6, 3), "cardinality": 32, "base_width": 4, "squeeze_excite": True},
 }
 
 # torchvision's own where it has the network: what was trained plainly is what transfers best
@@ -25,19 +31,32 @@ VARIANTS: dict[str, dict[str, Any]] = {
 PUBLISHED = {
     **{f"resnet{depth}": f"hf:timm/resnet{depth}.tv_in1k" for depth in (18, 34, 50, 101, 152)},
     **{f"resnet{depth}d": f"hf:timm/resnet{depth}d.ra2_in1k" for depth in (50, 101)},
+    **{name: f"hf:timm/{name}.tv_in1k" for name in ("resnext50_32x4d", "resnext101_32x8d")},
+    **{name: f"hf:timm/{name}.tv_in1k" for name in ("wide_resnet50_2", "wide_resnet101_2")},
+    "seresnet50": "hf:timm/seresnet50.ra2_in1k",
+    "seresnext50_32x4d": "hf:timm/seresnext50_32x4d.racm_in1k",
 }
 
 MODEL = ResNet
 IMAGE_SIZE = 224
 
 # timm, torchvision and Keras. Those of timm with another letter have another stem, pooling or block.
-ARCHITECTURES = (r"(tv_)?resnet(18|26|34|50|101|152|200)", r"resnet(18|26|34|50|101|152|200)d")
+ARCHITECTURES = (
+    r"(tv_)?resnet(18|26|34|50|101|152|200)",
+    r"resnet(18|26|34|50|101|152|200)d",
+    r"(tv_)?resnext(50_32x4d|101_32x4d|101_32x8d|101_64x4d)",
+    r"wide_resnet(50|101)_2",
+    r"seresnet(18|34|50|101|152)",
+    r"seresnext(50|101)_32x4d",
+)
 
 _TORCHVISION = (
     ("conv1", "conv1", "conv"),
     ("bn1", "bn1", "batchnorm"),
     ("layer{s}.{b}.conv{k}", "layer{s}.{b}/conv{k}", "conv"),
     ("layer{s}.{b}.bn{k}", "layer{s}.{b}/bn{k}", "batchnorm"),
+    ("layer{s}.{b}.se.fc1", "layer{s}.{b}/se/reduce", "pixel"),
+    ("layer{s}.{b}.se.fc2", "layer{s}.{b}/se/expand", "pixel"),
     ("layer{s}.{b}.downsample.0", "layer{s}.{b}/downsample_conv", "conv"),
     ("layer{s}.{b}.downsample.1", "layer{s}.{b}/downsample_bn", "batchnorm"),
     ("fc", "head", "dense"),
@@ -80,22 +99,21 @@ _KERAS = (
     ("predictions", "head", "dense"),
 )
 
-_COUNTERS = (r".*\.num_batches_tracked",)
 _PIXELS = PixelDefaults(IMAGENET, "bilinear", 224 / 256)
 # Keras feeds this model BGR in 0..255 with the mean taken off; the rule for its first layer turns the channels round.
-_CAFFE = PixelDefaults(((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3), "bilinear", 224 / 256)
+_CAFFE = PixelDefaults(CAFFE, "bilinear", 224 / 256)
 
 KEY_MAPPINGS = (
-    KeyMapping("torchvision", "torch", _TORCHVISION, pixels=_PIXELS, unused=_COUNTERS),
+    KeyMapping("torchvision", "torch", _TORCHVISION, pixels=_PIXELS, unused=COUNTERS),
     KeyMapping(
         "timm",
         "torch",
         _TIMM_D,
         fields={"deep_stem": True, "average_shortcut": True},
         pixels=PixelDefaults(IMAGENET, "bicubic", 224 / 256),
-        unused=_COUNTERS,
+        unused=COUNTERS,
     ),
-    KeyMapping("huggingface", "torch", _HUGGINGFACE, prefixes=("resnet.", ""), pixels=_PIXELS, unused=_COUNTERS),
+    KeyMapping("huggingface", "torch", _HUGGINGFACE, prefixes=("resnet.", ""), pixels=_PIXELS, unused=COUNTERS),
     KeyMapping(
         "keras",
         "keras",
@@ -108,10 +126,19 @@ KEY_MAPPINGS = (
 
 def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Reads the fields of the module off the shapes of its leaves, as far as shapes tell them."""
+    bottleneck = "params/layer1.0/conv3/kernel" in shapes
+    # Of a bottleneck the first convolutions may be wider or narrower than the network is.
+    width = (
+        shapes["params/layer1.0/conv3/kernel"][-1] // 4 if bottleneck else shapes["params/layer1.0/conv1/kernel"][-1]
+    )
+    *_, grouped, inner = shapes["params/layer1.0/conv2/kernel"]
     return {
         "stages": count_blocks(shapes),
-        "bottleneck": "params/layer1.0/conv3/kernel" in shapes,
-        "width": shapes["params/layer1.0/conv1/kernel"][-1],
+        "bottleneck": bottleneck,
+        "width": width,
+        "cardinality": inner // grouped,
+        "base_width": 64 * grouped // width,
+        "squeeze_excite": "params/layer1.0/se/reduce/kernel" in shapes,
         "deep_stem": "params/conv1_0/kernel" in shapes,
         "conv_bias": "params/layer1.0/conv1/bias" in shapes,
     }
@@ -148,25 +175,20 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-_TIMM_SHOWN = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "zero_init_last")
-
-
 def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Reads the fields out of the arguments of timm's create_model: no one that changes the function is supported.
 
     Raises:
       ValueError: there is such an argument; it names it and its value.
     """
-    usual = {"global_pool": "avg", "output_stride": 32}
-    for key, value in arguments.items():
-        if key not in _TIMM_SHOWN and usual.get(key) != value:
-            raise ValueError(f"{key}={value!r}")
+    refuse_timm_changes(arguments)
     return {}
 
 
 def to_config(model: ResNet, *, channels: int) -> dict[str, Any] | None:
     """Writes a config.json for transformers; None if its ResNet cannot express the model."""
-    if model.deep_stem or model.average_shortcut or model.conv_bias or model.epsilon != 1e-5:
+    plain = (model.cardinality, model.base_width, model.squeeze_excite) == (1, 64, False)
+    if model.deep_stem or model.average_shortcut or model.conv_bias or model.epsilon != 1e-5 or not plain:
         return None
     first = model.width * (4 if model.bottleneck else 1)
     return {

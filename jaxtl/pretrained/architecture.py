@@ -44,7 +44,7 @@ _TELLTALES = (
     (r"attn_pool\..*", "SigLIP"),
     (r".*\.rel_pos\..*", "ViT with relative positions"),
     (r"layer\d+\..*\.se\.conv\..*", "ECA-ResNet"),
-    (r"layer\d+\..*\.(?:se|se_module)\..*", "SE-ResNet"),
+    (r"layer\d+\..*\.se_module\..*", "SE-ResNet of the kind that timm calls legacy"),
 )
 """Arrays that only one family has, and its name."""
 
@@ -84,9 +84,11 @@ def unknown_name(text: str) -> str:
     stem = re.sub(r"-[0-9a-f]{8,64}$", "", Path(text).stem.partition(".")[0].lower())
     parts = re.split(r"[-_+ ]", stem)
     resnets = [part for part in parts if _RESNET_LIKE.fullmatch(part)]
-    unknown = [part for part in resnets if part != "resnet" and not is_known(part)]
+    named = next((match[0] for pattern in _patterns() if (match := re.match(rf"(?:{pattern})(?=_|$)", stem))), "")
+    expected = {"resnet", *named.split("_")}
+    unknown = [part for part in resnets if part not in expected and not is_known(part)]
     # The other parts are words, too: they count beside the name of an architecture only.
-    changed = _CHANGED.intersection(parts) if resnets or "vit" in parts else set()
+    changed = _CHANGED.intersection(parts) - expected if resnets or "vit" in parts else set()
     strange = _TIMM_VIT.match(stem) and not any(re.match(rf"(?:{pattern})(?:_|$)", stem) for pattern in _patterns())
     return stem if unknown or changed or strange else ""
 
@@ -112,11 +114,4 @@ def telltale(shapes: Mapping[str, tuple[int, ...]]) -> str:
     for pattern, family in _TELLTALES:
         if any(re.fullmatch(pattern, name) for name in shapes):
             return family
-    for name, shape in shapes.items():
-        if re.fullmatch(r"layer\d+\.\d+\.conv2\.weight", name) and len(shape) == 4 and shape[0] != shape[1]:
-            return "ResNeXt"
-    stem = next((shapes[name] for name in ("conv1.weight", "conv1.6.weight") if name in shapes), None)
-    first = shapes.get("layer1.0.conv1.weight")
-    if stem and first and "layer1.0.conv3.weight" in shapes and stem[0] != first[0]:
-        return "wide ResNet"
     return ""

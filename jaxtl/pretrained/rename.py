@@ -39,6 +39,22 @@ _HEADS_LAST = _one_way(lambda x: x.reshape(len(x), -1))
 _FLAT = _one_way(lambda x: x.reshape(-1))
 _HEADS_FIRST = _one_way(lambda x: x.reshape(-1, x.shape[-1]))
 _BGR = _one_way(lambda x: x[:, :, ::-1])
+_CHANNELS = Transform(lambda x: x.reshape(-1), lambda x: x[:, None, None])
+_PIXEL = Transform(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
+
+
+def _torch_grid(side: int) -> Transform:
+    """A dense layer over channels, rows and columns, in this order; ours is a kernel [side, side, C, features]."""
+    return Transform(
+        lambda x: x.reshape(len(x), -1, side, side).transpose(2, 3, 1, 0),
+        lambda x: x.transpose(3, 2, 0, 1).reshape(x.shape[-1], -1),
+    )
+
+
+def _keras_grid(side: int) -> Transform:
+    """A dense layer over rows, columns and channels."""
+    return Transform(lambda x: x.reshape(side, side, -1, x.shape[-1]), lambda x: x.reshape(-1, x.shape[-1]))
+
 
 Leaves = tuple[tuple[str, str, Transform], ...]
 
@@ -67,6 +83,9 @@ LEAVES: dict[str, dict[str, Leaves]] = {
         "dense": _layer(".weight", ".bias", _DENSE),
         "packed": _layer("_weight", "_bias", _DENSE),
         "conv": _layer(".weight", ".bias", _CONV),
+        "pixel": _layer(".weight", ".bias", _PIXEL),
+        "channels": (("", "params/{}", _CHANNELS),),
+        **{f"grid{side}": _layer(".weight", ".bias", _torch_grid(side)) for side in (4, 5, 6, 7)},
         "norm": _TORCH_BATCHNORM[:2],
         "batchnorm": _TORCH_BATCHNORM,
         "array": _ARRAY,
@@ -84,6 +103,7 @@ LEAVES: dict[str, dict[str, Leaves]] = {
         "dense": _layer("/kernel", "/bias", SAME),
         "conv": _layer("/kernel", "/bias", SAME),
         "bgr": _layer("/kernel", "/bias", _BGR),
+        "grid7": _layer("/kernel", "/bias", _keras_grid(7)),
         "batchnorm": _KERAS_BATCHNORM,
     },
 }

@@ -22,8 +22,8 @@ KNOWN = (
     "vit_base_patch14_reg4_dinov2",
 )
 OTHERS = (
-    *("resnetblur50", "resnetaa50", "ecaresnet50d", "seresnet50", "resnet50_gn", "resnet50_clip", "resnet50c"),
-    *("resnet50t", "resnet50s", "resnet14t", "resnetv2_50", "resnext50_32x4d", "wide_resnet50_2"),
+    *("resnetblur50", "resnetaa50", "ecaresnet50d", "legacy_seresnet50", "resnet50_gn", "resnet50_clip", "resnet50c"),
+    *("resnet50t", "resnet50s", "resnet14t", "resnetv2_50", "resnext26ts", "skresnext50_32x4d"),
     *("vit_base_patch16_clip_224", "vit_base_patch16_clip_quickgelu_224", "vit_base_patch16_siglip_224"),
     *("vit_base_patch16_siglip_gap_224", "vit_relpos_base_patch16_224", "vit_giant_patch14_dinov2"),
     *("vit_base_patch16_gap_224", "vit_base_patch16_rpn_224", "vit_base_patch16_xp_224"),
@@ -45,6 +45,9 @@ def test_names_of_other_functions(name):
     "name",
     [
         "resnet50-0676ba61.pth",
+        "wide_resnet50_2-95faca4d.pth",
+        "resnext50_32x4d-7cdf4587.pth",
+        "seresnet50_ra_224-8efdb4bb.pth",
         "resnet50_a1_0-14fe96d1.pth",
         "resnet50d_ra2-464e36ba.pth",
         "resnet20-12fca82f.th",
@@ -78,11 +81,10 @@ def test_file_names_that_say_nothing_else(name):
     [
         ("resnetblur50-84f4748f.pth", "resnetblur50"),
         ("resnetaa50_a1h-4cf422b3.pth", "resnetaa50_a1h"),
-        ("seresnet50_ra_224-8efdb4bb.pth", "seresnet50_ra_224"),
         ("ecaresnet50d_p-e4fa23c2.pth", "ecaresnet50d_p"),
         ("resnet50_gn_a1h2-8fe6c4d0.pth", "resnet50_gn_a1h2"),
-        ("wide_resnet50_2-95faca4d.pth", "wide_resnet50_2"),
-        ("resnext50_32x4d-7cdf4587.pth", "resnext50_32x4d"),
+        ("wide_resnet50_gn-95faca4d.pth", "wide_resnet50_gn"),
+        ("skresnext50_ra-f40e40bf.pth", "skresnext50_ra"),
         ("resnetv2_50_a1h-000cdf49.pth", "resnetv2_50_a1h"),
         ("vit_relpos_base_patch16_224.safetensors", "vit_relpos_base_patch16_224"),
         ("vit_base_patch16_clip_224.safetensors", "vit_base_patch16_clip_224"),
@@ -167,19 +169,9 @@ def test_a_resnet_of_timm_with_other_parts_is_refused(resnet50, tmp_path):
     assert opened.notes == ("resnet50 with aa_layer='blur' is not supported: loaded as resnet50, as asked",)
 
 
-def _se_resnet():
+def _legacy():
     state = TorchResNet().state_dict()
-    return {**state, "layer1.0.se.fc1.weight": torch.zeros(2, 32, 1, 1)}
-
-
-def _resnext():
-    state = TorchResNet().state_dict()
-    return {**state, "layer1.0.conv2.weight": torch.zeros(8, 2, 3, 3)}
-
-
-def _wide():
-    state = TorchResNet().state_dict()
-    return {**state, "layer1.0.conv1.weight": torch.zeros(16, 8, 1, 1)}
+    return {**state, "layer1.0.se_module.fc1.weight": torch.zeros(2, 32, 1, 1)}
 
 
 def _with(name):
@@ -190,9 +182,7 @@ TELLTALES = {
     "BEiT": _with("blocks.0.attn.relative_position_bias_table"),
     "CLIP": _with("norm_pre.weight"),
     "SigLIP": _with("attn_pool.latent"),
-    "SE-ResNet": _se_resnet,
-    "ResNeXt": _resnext,
-    "wide ResNet": _wide,
+    "SE-ResNet of the kind that timm calls legacy": _legacy,
 }
 
 

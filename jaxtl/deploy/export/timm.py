@@ -31,8 +31,12 @@ def save_timm(
     leaves = flatten(variables)
     module = module_of(leaves, model, pixels, epsilon)
     for family in families_of(module):
+        # timm's own names first: torchvision's name everything of some families that have both.
         key_mappings = [
-            key_mapping for key_mapping in family.KEY_MAPPINGS if key_mapping.name in ("timm", "torchvision")
+            key_mapping
+            for name in ("timm", "torchvision")
+            for key_mapping in family.KEY_MAPPINGS
+            if key_mapping.name == name
         ]
         if not key_mappings or not hasattr(family, "to_timm"):
             continue

@@ -10,6 +10,11 @@ import jax.numpy as jnp
 from jaxtl.parallel.backend import backend
 
 
+def norm_fields(model: Any) -> dict[str, Any]:
+    """Gives the fields of BatchNorm that a model has for all of its own."""
+    return {name: getattr(model, name) for name in ("epsilon", "momentum", "unbiased", "axis_name", "dtype")}
+
+
 class BatchNorm(nn.BatchNorm):
     """`nn.BatchNorm` whose running variance is the unbiased one, n / (n - 1) times that of the batch.
 

@@ -10,9 +10,12 @@ import jax.numpy as jnp
 from jaxtl.models.base import GroupedModel, Groups, classify
 from jaxtl.models.layers.batchnorm import BatchNorm
 from jaxtl.models.layers.conv import convolve, max_pool
+from jaxtl.models.layers.squeeze_excite import SqueezeExcite, divisible
 
 
-def conv(features: int, size: int, stride: int = 1, *, bias: bool = False, dtype: Any, name: str) -> nn.Conv:
+def conv(
+    features: int, size: int, stride: int = 1, *, groups: int = 1, bias: bool = False, dtype: Any, name: str
+) -> nn.Conv:
     """Makes a `size` x `size` convolution with PyTorch's padding of size // 2 on every side, at any stride."""
     return nn.Conv(
         features,
@@ -20,6 +23,7 @@ def conv(features: int, size: int, stride: int = 1, *, bias: bool = False, dtype
         strides=(stride, stride),
         # "SAME" would pad the other way round at stride 2.
         padding=size // 2,
+        feature_group_count=groups,
         use_bias=bias,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
         dtype=dtype,
@@ -29,9 +33,18 @@ def conv(features: int, size: int, stride: int = 1, *, bias: bool = False, dtype
 
 
 class Block(nn.Module):
-    """A residual block, basic (two 3 x 3 convolutions) or bottleneck (1 x 1, 3 x 3, 1 x 1 to four times as wide)."""
+    """A residual block, basic (two 3 x 3 convolutions) or bottleneck (1 x 1, 3 x 3, 1 x 1 to four times as wide).
+
+    Attributes:
+      inner: channels of the first convolutions of a bottleneck.
+      cardinality: how many groups its 3 x 3 convolution has.
+      squeeze_excite: whether channels are weighed at the end of the branch.
+    """
 
     features: int
+    inner: int
+    cardinality: int
+    squeeze_excite: bool
     stride: int
     bottleneck: bool
     norm: Any
@@ -44,15 +57,18 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [B, H, W, C] to [B, H/stride, W/stride, features * (4 if bottleneck else 1)]."""
         sizes = (1, 3, 1) if self.bottleneck else (3, 3)
-        widths = (self.features, self.features, 4 * self.features) if self.bottleneck else (self.features,) * 2
+        widths = (self.inner, self.inner, 4 * self.features) if self.bottleneck else (self.features,) * 2
         strided = 0 if self.stride_first or not self.bottleneck else 1
         y = x
         for i, (size, width) in enumerate(zip(sizes, widths, strict=True)):
-            y = self.conv(width, size, self.stride if i == strided else 1, name=f"conv{i + 1}")(y)
+            groups = self.cardinality if size == 3 else 1
+            y = self.conv(width, size, self.stride if i == strided else 1, groups=groups, name=f"conv{i + 1}")(y)
             # A zero last scale makes each block start as the identity (https://arxiv.org/abs/1706.02677).
             final = i == len(sizes) - 1
             init = nn.initializers.zeros if final else nn.initializers.ones
             y = self.norm(scale_init=init, relu=not final, name=f"bn{i + 1}")(y, use_running_average=not train)
+        if self.squeeze_excite:
+            y = SqueezeExcite(divisible(y.shape[-1] / 16), "relu", "sigmoid", y.dtype, name="se")(y)
         y = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3))(y, deterministic=not train)
         return nn.relu(self._shortcut(x, y.shape[-1], train) + y)
 
@@ -81,6 +97,10 @@ class ResNet(GroupedModel):
       average_shortcut: average pooling before the shortcut's projection, also of "D".
       stride_first: stride on the first 1 x 1 convolution, as in the original and in Keras.
       conv_bias: whether convolutions have a bias, as in Keras.
+      cardinality: the groups of the 3 x 3 convolutions (ResNeXt, https://arxiv.org/abs/1611.05431).
+      base_width: channels of each of these groups in the first stage, where `width` is 64; twice 64 in wide ones
+        (https://arxiv.org/abs/1605.07146).
+      squeeze_excite: whether blocks weigh their channels (https://arxiv.org/abs/1709.01507).
       momentum: the share that running statistics keep at each training step.
       unbiased: whether the running variance is the unbiased one, as in PyTorch.
       axis_name: the mapped axis over which batch statistics are taken, under pmap.
@@ -105,6 +125,9 @@ class ResNet(GroupedModel):
     average_shortcut: bool = False
     stride_first: bool = False
     conv_bias: bool = False
+    cardinality: int = 1
+    base_width: int = 64
+    squeeze_excite: bool = False
     epsilon: float = 1e-5
     momentum: float = 0.9
     unbiased: bool = True
@@ -160,8 +183,12 @@ class ResNet(GroupedModel):
     def _block(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         stage, index = (int(part) for part in name.removeprefix("layer").split("."))
         before = sum(self.stages[: stage - 1]) + index
+        features = self.width * 2 ** (stage - 1)
         x = (nn.remat(Block, static_argnums=2) if self.remat else Block)(
-            features=self.width * 2 ** (stage - 1),
+            features=features,
+            inner=features * self.base_width // 64 * self.cardinality,
+            cardinality=self.cardinality,
+            squeeze_excite=self.squeeze_excite,
             stride=2 if stage > 1 and index == 0 else 1,
             bottleneck=self.bottleneck,
             norm=self._norm(),

@@ -1,0 +1,256 @@
+"""ConvNeXt, https://arxiv.org/abs/2201.03545: a convolutional network built from the parts of a Transformer."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxtl.errors import UserError
+from jaxtl.models.base import GroupedModel, Groups, classify
+from jaxtl.models.key_mapping import KeyMapping, Rows, refuse_timm_changes
+from jaxtl.models.layers.conv import convolve
+from jaxtl.models.layers.layernorm import LayerNorm
+from jaxtl.models.layers.transformer_block import DropPath, Mlp
+from jaxtl.preprocessing import IMAGENET, PixelDefaults
+
+
+class Block(nn.Module):
+    """A 7 x 7 convolution of each channel, LayerNorm and an MLP on a residual branch; before it, perhaps half the size.
+
+    Attributes:
+      width: channels of what is returned.
+      halve: whether LayerNorm and a 2 x 2 convolution at stride 2 come first.
+    """
+
+    width: int
+    halve: bool
+    gelu: str
+    epsilon: float
+    drop_path: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H, W, width], or half the size."""
+        if self.halve:
+            x = LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="downsample_norm")(x)
+            x = _patches(self.width, 2, self.dtype, "downsample_conv")(x)
+        y = nn.Conv(
+            self.width,
+            (7, 7),
+            padding=3,
+            feature_group_count=self.width,
+            dtype=self.dtype,
+            conv_general_dilated=convolve,
+            name="conv",
+        )(x)
+        y = LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(y)
+        y = Mlp(4 * self.width, self.gelu, 0.0, self.dtype, name="mlp")(y, train)
+        y = (
+            y
+            * self.param("layer_scale", nn.initializers.constant(1e-6), (self.width,)).astype(y.dtype)[None, None, None]
+        )
+        shape = y.shape
+        y = DropPath(self.drop_path)(y.reshape(shape[0], -1, shape[-1]), deterministic=not train)
+        return x + y.reshape(shape)
+
+
+class ConvNeXt(GroupedModel):
+    """A ConvNeXt from images [B, H, W, C] to logits [B, num_classes].
+
+    Attributes:
+      blocks: the number of blocks in each stage.
+      width: channels of the first stage; each doubles them.
+      gelu: "exact" or "tanh".
+      head_epsilon: of the LayerNorm over the pooled features; transformers has another there.
+      remat: whether training computes each block a second time instead of keeping what lies within it.
+    """
+
+    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "head_epsilon", "gelu")
+
+    num_classes: int
+    blocks: tuple[int, ...]
+    image_size: int = 224
+    width: int = 96
+    gelu: str = "exact"
+    epsilon: float = 1e-6
+    head_epsilon: float = 1e-6
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    def groups(self) -> Groups:
+        """Gives the groups from input to head: the stem, one group for each block, the head."""
+        names = [(stage, i) for stage, count in enumerate(self.blocks, start=1) for i in range(count)]
+        blocks = [(f"stage{stage}.{i}", rf"stage{stage}\.{i}") for stage, i in names]
+        name, pattern = blocks[-1]
+        return (("stem", "stem_.*"), *blocks[:-1], (name, f"{pattern}|norm"), ("head", "head"))
+
+    @property
+    def first_layer(self) -> str:
+        """The path of the kernel [H, W, C, D] that sees the pixels."""
+        return "params/stem_conv/kernel"
+
+    def no_weight_decay(self) -> tuple[str, ...]:
+        """Gives the layer scales, which start near zero."""
+        return (r".*/layer_scale",)
+
+    def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """Runs one group; blocks return maps [B, h, w, c], the last one pooled features [B, D]."""
+        if name == "head":
+            return classify(x, self.num_classes, train=train, dropout=self.dropout)
+        if name == "stem":
+            x = _patches(self.width, 4, self.dtype, "stem_conv")(x)
+            return LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="stem_norm")(x)
+        stage, index = (int(part) for part in name.removeprefix("stage").split("."))
+        before, total = sum(self.blocks[: stage - 1]) + index, sum(self.blocks)
+        x = (nn.remat(Block, static_argnums=2) if self.remat else Block)(
+            width=self.width * 2 ** (stage - 1),
+            halve=stage > 1 and index == 0,
+            gelu=self.gelu,
+            epsilon=self.epsilon,
+            drop_path=self.drop_path * before / max(total - 1, 1),
+            dtype=self.dtype,
+            name=name,
+        )(x, train)
+        if before < total - 1:
+            return x
+        return LayerNorm(epsilon=self.head_epsilon, dtype=self.dtype, name="norm")(x.mean(axis=(1, 2)))
+
+
+def _patches(features: int, side: int, dtype: Any, name: str) -> nn.Conv:
+    return nn.Conv(
+        features,
+        (side, side),
+        strides=(side, side),
+        padding="VALID",
+        dtype=dtype,
+        conv_general_dilated=convolve,
+        name=name,
+    )
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "convnext_t": {"blocks": (3, 3, 9, 3)},
+    "convnext_s": {"blocks": (3, 3, 27, 3)},
+    "convnext_b": {"blocks": (3, 3, 27, 3), "width": 128},
+    "convnext_l": {"blocks": (3, 3, 27, 3), "width": 192},
+}
+
+_LONG = {"t": "tiny", "s": "small", "b": "base", "l": "large"}
+PUBLISHED = {f"convnext_{short}": f"hf:timm/convnext_{long}.fb_in22k_ft_in1k" for short, long in _LONG.items()}
+
+MODEL = ConvNeXt
+IMAGE_SIZE = 224
+
+ARCHITECTURES = (r"convnext_?(tiny|small|base|large)",)
+
+_TIMM_BLOCK, _HF_STAGE = "stages.{s}.blocks.{i}.", "encoder.stages.{s}."
+_TIMM = (
+    ("stem.0", "stem_conv", "conv"),
+    ("stem.1", "stem_norm", "norm"),
+    ("stages.{s}.downsample.0", "stage{s+1}.0/downsample_norm", "norm"),
+    ("stages.{s}.downsample.1", "stage{s+1}.0/downsample_conv", "conv"),
+    (_TIMM_BLOCK + "conv_dw", "stage{s+1}.{i}/conv", "conv"),
+    (_TIMM_BLOCK + "norm", "stage{s+1}.{i}/norm", "norm"),
+    (_TIMM_BLOCK + "mlp.fc{k}", "stage{s+1}.{i}/mlp/fc{k}", "dense"),
+    (_TIMM_BLOCK + "gamma", "stage{s+1}.{i}/layer_scale", "array"),
+    ("head.norm", "norm", "norm"),
+    ("head.fc", "head", "dense"),
+)
+_HUGGINGFACE = (
+    ("embeddings.patch_embeddings", "stem_conv", "conv"),
+    ("embeddings.layernorm", "stem_norm", "norm"),
+    (_HF_STAGE + "downsampling_layer.0", "stage{s+1}.0/downsample_norm", "norm"),
+    (_HF_STAGE + "downsampling_layer.1", "stage{s+1}.0/downsample_conv", "conv"),
+    (_HF_STAGE + "layers.{i}.dwconv", "stage{s+1}.{i}/conv", "conv"),
+    (_HF_STAGE + "layers.{i}.layernorm", "stage{s+1}.{i}/norm", "norm"),
+    (_HF_STAGE + "layers.{i}.pwconv{k}", "stage{s+1}.{i}/mlp/fc{k}", "dense"),
+    (_HF_STAGE + "layers.{i}.layer_scale_parameter", "stage{s+1}.{i}/layer_scale", "array"),
+    ("layernorm", "norm", "norm"),
+    ("classifier", "head", "dense"),
+)
+
+
+def _torchvision() -> Rows:
+    """Returns torchvision's rows, where a list holds stem, stages and what lies between them by turns."""
+    rows: list[tuple[str, str, str]] = [("features.0.0", "stem_conv", "conv"), ("features.0.1", "stem_norm", "norm")]
+    for stage in range(1, 5):
+        block, path = f"features.{2 * stage - 1}.{{i}}.", f"stage{stage}.{{i}}/"
+        rows += [
+            (block + "block.0", path + "conv", "conv"),
+            (block + "block.2", path + "norm", "norm"),
+            (block + "block.3", path + "mlp/fc1", "dense"),
+            (block + "block.5", path + "mlp/fc2", "dense"),
+            (block + "layer_scale", path + "layer_scale", "channels"),
+        ]
+        if stage > 1:
+            rows.append((f"features.{2 * stage - 2}.0", f"stage{stage}.0/downsample_norm", "norm"))
+            rows.append((f"features.{2 * stage - 2}.1", f"stage{stage}.0/downsample_conv", "conv"))
+    return (*rows, ("classifier.0", "norm", "norm"), ("classifier.2", "head", "dense"))
+
+
+_PIXELS = PixelDefaults(IMAGENET, "bilinear", 224 / 256)
+
+KEY_MAPPINGS = (
+    KeyMapping("torchvision", "torch", _torchvision(), pixels=_PIXELS),
+    KeyMapping("timm", "torch", _TIMM, pixels=PixelDefaults(IMAGENET, "bicubic", 0.875)),
+    KeyMapping(
+        "huggingface",
+        "torch",
+        _HUGGINGFACE,
+        prefixes=("convnext.", ""),
+        fields={"head_epsilon": 1e-12},
+        pixels=PixelDefaults(IMAGENET, "bicubic", 224 / 256),
+    ),
+)
+
+
+def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Reads the fields of the module off the shapes of its leaves, as far as shapes tell them."""
+    found = (re.fullmatch(r"params/stage(\d+)\.\d+/conv/kernel", path) for path in shapes)
+    counts = Counter(int(match[1]) for match in found if match)
+    return {
+        "blocks": tuple(counts[stage] for stage in sorted(counts)),
+        "width": shapes["params/stem_conv/kernel"][-1],
+    }
+
+
+def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Reads the fields out of a config.json of transformers; None if it is of another model type.
+
+    Raises:
+      UserError: it is of a ConvNeXt with other proportions than the published ones.
+    """
+    if config.get("model_type") != "convnext":
+        return None
+    sizes = list(config["hidden_sizes"])
+    if sizes != [sizes[0] * 2**stage for stage in range(len(sizes))] or config.get("patch_size", 4) != 4:
+        raise UserError(
+            "config.json: only ConvNeXts whose stages double in width, over patches of 4 pixels, are supported; it has "
+            f"{sizes} and {config.get('patch_size')}."
+        )
+    gelus = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+    if config["hidden_act"] not in gelus:
+        raise UserError(f"config.json: hidden_act {config['hidden_act']!r} is none of {', '.join(gelus)}.")
+    return {
+        "blocks": tuple(config["depths"]),
+        "width": sizes[0],
+        "gelu": gelus[config["hidden_act"]],
+        "head_epsilon": config["layer_norm_eps"],
+    }
+
+
+def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the fields out of the arguments of timm's create_model: no one that changes the function is supported.
+
+    Raises:
+      ValueError: there is such an argument; it names it and its value.
+    """
+    refuse_timm_changes(arguments)
+    return {}

@@ -1,0 +1,162 @@
+"""MobileNet V3, large and small, https://arxiv.org/abs/1905.02244."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtl.models.key_mapping import COUNTERS, KeyMapping, Rows
+from jaxtl.models.layers.inverted_residual import BlockSpec, InvertedResidualNet
+from jaxtl.models.layers.squeeze_excite import divisible
+from jaxtl.preprocessing import IMAGENET, PixelDefaults
+
+# Of each block: window, channels between, channels, squeeze-excite, hard swish instead of ReLU, stride.
+_LARGE = (
+    ((3, 16, 16, False, False, 1),),
+    ((3, 64, 24, False, False, 2), (3, 72, 24, False, False, 1)),
+    ((5, 72, 40, True, False, 2), (5, 120, 40, True, False, 1), (5, 120, 40, True, False, 1)),
+    (
+        (3, 240, 80, False, True, 2),
+        (3, 200, 80, False, True, 1),
+        (3, 184, 80, False, True, 1),
+        (3, 184, 80, False, True, 1),
+    ),
+    ((3, 480, 112, True, True, 1), (3, 672, 112, True, True, 1)),
+    ((5, 672, 160, True, True, 2), (5, 960, 160, True, True, 1), (5, 960, 160, True, True, 1)),
+)
+_SMALL = (
+    ((3, 16, 16, True, False, 2),),
+    ((3, 72, 24, False, False, 2), (3, 88, 24, False, False, 1)),
+    ((5, 96, 40, True, True, 2), (5, 240, 40, True, True, 1), (5, 240, 40, True, True, 1)),
+    ((5, 120, 48, True, True, 1), (5, 144, 48, True, True, 1)),
+    ((5, 288, 96, True, True, 2), (5, 576, 96, True, True, 1), (5, 576, 96, True, True, 1)),
+)
+
+
+class MobileNetV3(InvertedResidualNet):
+    """A MobileNet V3 from images [B, H, W, C] to logits [B, num_classes].
+
+    Attributes:
+      small: whether it is the small one.
+    """
+
+    small: bool = False
+    stem_width: int = 16
+    last_width: int = 960
+    hidden: int = 1280
+    activation: str = "hard_swish"
+    gate: str = "hard_sigmoid"
+    epsilon: float = 1e-3
+    momentum: float = 0.99
+
+    def blocks(self) -> Mapping[str, BlockSpec]:
+        """Gives the blocks by name, in their order."""
+        return {
+            f"stage{stage}.{i}": BlockSpec(
+                width,
+                hidden,
+                size,
+                stride,
+                divisible(hidden // 4) if squeeze else 0,
+                "hard_swish" if swish else "relu",
+            )
+            for stage, blocks in enumerate(_SMALL if self.small else _LARGE, start=1)
+            for i, (size, hidden, width, squeeze, swish, stride) in enumerate(blocks)
+        }
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "mobilenet_v3_large": {},
+    "mobilenet_v3_small": {"small": True, "last_width": 576, "hidden": 1024},
+}
+
+PUBLISHED = {
+    "mobilenet_v3_large": "hf:timm/mobilenetv3_large_100.ra_in1k",
+    "mobilenet_v3_small": "hf:timm/mobilenetv3_small_100.lamb_in1k",
+}
+
+MODEL = MobileNetV3
+IMAGE_SIZE = 224
+
+ARCHITECTURES = (r"mobilenet_?v3_?(large|small)(_100)?",)
+
+_EXPANDED = ("expand", "depthwise", "squeeze", "project")
+
+
+def _torchvision(stages: Any) -> Rows:
+    """Returns torchvision's rows, where blocks come one after another, and their layers without gaps."""
+    places = [(stage, i) for stage, blocks in enumerate(stages, start=1) for i in range(len(blocks))]
+    rows: list[tuple[str, str, str]] = [("features.0.0", "stem_conv", "conv"), ("features.0.1", "stem_bn", "batchnorm")]
+    for number, (stage, i) in enumerate(places, start=1):
+        path, squeezes = f"stage{stage}.{i}", stages[stage - 1][i][3]
+        layers = [name for name in _EXPANDED if (name != "squeeze" or squeezes) and (name != "expand" or number > 1)]
+        for place, name in enumerate(layers):
+            source = f"features.{number}.block.{place}"
+            if name == "squeeze":
+                rows += [(f"{source}.fc1", f"{path}/squeeze/reduce", "pixel")]
+                rows += [(f"{source}.fc2", f"{path}/squeeze/expand", "pixel")]
+            else:
+                rows += [(f"{source}.0", f"{path}/{name}", "conv"), (f"{source}.1", f"{path}/{name}_bn", "batchnorm")]
+    last = f"features.{len(places) + 1}"
+    return (
+        *rows,
+        (f"{last}.0", "last_conv", "conv"),
+        (f"{last}.1", "last_bn", "batchnorm"),
+        ("classifier.0", "fc", "dense"),
+        ("classifier.3", "head", "dense"),
+    )
+
+
+def _timm(stages: int) -> Rows:
+    block, path = "blocks.{s}.{i}.", "stage{s+1}.{i}/"
+    return (
+        ("conv_stem", "stem_conv", "conv"),
+        ("bn1", "stem_bn", "batchnorm"),
+        ("blocks.0.0.conv_dw", "stage1.0/depthwise", "conv"),
+        ("blocks.0.0.bn1", "stage1.0/depthwise_bn", "batchnorm"),
+        ("blocks.0.0.conv_pw", "stage1.0/project", "conv"),
+        ("blocks.0.0.bn2", "stage1.0/project_bn", "batchnorm"),
+        (f"blocks.{stages}.0.conv", "last_conv", "conv"),
+        (f"blocks.{stages}.0.bn1", "last_bn", "batchnorm"),
+        (block + "conv_pw", path + "expand", "conv"),
+        (block + "bn1", path + "expand_bn", "batchnorm"),
+        (block + "conv_dw", path + "depthwise", "conv"),
+        (block + "bn2", path + "depthwise_bn", "batchnorm"),
+        (block + "se.conv_reduce", path + "squeeze/reduce", "pixel"),
+        (block + "se.conv_expand", path + "squeeze/expand", "pixel"),
+        (block + "conv_pwl", path + "project", "conv"),
+        (block + "bn3", path + "project_bn", "batchnorm"),
+        ("conv_head", "fc", "pixel"),
+        ("classifier", "head", "dense"),
+    )
+
+
+KEY_MAPPINGS = tuple(
+    key_mapping
+    for stages in (_LARGE, _SMALL)
+    for key_mapping in (
+        KeyMapping(
+            "torchvision",
+            "torch",
+            _torchvision(stages),
+            pixels=PixelDefaults(IMAGENET, "bilinear", 224 / 256),
+            unused=COUNTERS,
+        ),
+        KeyMapping(
+            "timm",
+            "torch",
+            _timm(len(stages)),
+            fields={"epsilon": 1e-5, "momentum": 0.9},
+            pixels=PixelDefaults(IMAGENET, "bicubic", 0.875),
+            unused=COUNTERS,
+        ),
+    )
+)
+
+
+def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Reads the fields of the module off the shapes of its leaves, as far as shapes tell them."""
+    return {
+        "small": "params/stage6.0/project/kernel" not in shapes,
+        "stem_width": shapes["params/stem_conv/kernel"][-1],
+        "last_width": shapes["params/last_conv/kernel"][-1],
+        "hidden": shapes["params/fc/kernel"][-1],
+    }

@@ -1,0 +1,36 @@
+"""ResNets and their heirs compute what torchvision's, timm's and transformers' own compute."""
+
+import pytest
+from real_networks import CLASSES, check, hf, tm, tv
+from real_packages import torchvision
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("block", ["BasicBlock", pytest.param("Bottleneck", marks=slow)])
+def test_small_resnets_of_torchvision(block, tmp_path):
+    torchvision()
+    from torchvision.models import resnet
+
+    module = resnet.ResNet(getattr(resnet, block), [1, 2, 1, 1], num_classes=CLASSES)
+    # Down to sides of 25, 13 and 7; those of 48 are even.
+    check(module, tmp_path, sizes=(48, 50), after="layer2.0", part="layer2.0")
+
+
+@slow
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"])
+def test_those_of_torchvision(name, tmp_path):
+    check(tv(name), tmp_path, sizes=(64, 97), after="layer2.1", part="layer2.1")
+
+
+@slow
+@pytest.mark.parametrize("name", ["resnet18", "resnet50d", "resnext50_32x4d", "seresnet50", "seresnext50_32x4d"])
+def test_those_of_timm(name, tmp_path):
+    check(tm(name), tmp_path, sizes=(64, 97), after="layer2.1", part="layer2.1")
+
+
+@slow
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
+def test_those_of_transformers(kind, tmp_path):
+    module = hf("ResNet", embedding_size=16, hidden_sizes=[16, 32, 64, 128], depths=[1, 2, 1, 1], layer_type=kind)
+    check(module, tmp_path, sizes=(64, 97), after="layer2.1", part="resnet.encoder.stages.1.layers.1")
