@@ -62,8 +62,8 @@ def test_a_file_may_give_whole_numbers_for_k_and_for_rates(load):
         ("c.optimizer.lr = 3", "did you mean config.optimizer.learning_rate?"),
         ("c.train.learning_rate = 3", "did you mean config.optimizer.learning_rate?"),
         (
-            "c.augment.brightness = 3",
-            "unknown key config.augment.brightness; there is config.augment.color_jitter (Brightness, contrast and",
+            "c.augment.erasing = 3",
+            "unknown key config.augment.erasing; there is config.augment.erase (Probability that a box is overwritten",
         ),
         ("c.eval.folds = 3", "unknown key config.eval.folds; the keys of eval are: split, batch_size."),
         ("c.model.name = 'mobilenet_v2'", "unknown model 'mobilenet_v2'. The models are "),

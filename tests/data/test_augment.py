@@ -124,7 +124,7 @@ def test_color_jitter_keeps_a_grey_picture_grey_and_zero_changes_nothing():
 
 
 def test_unknown_crop():
-    with pytest.raises(ValueError, match="crop='center' is none of random_resized, resize_crop"):
+    with pytest.raises(UserError, match="crop is 'center', but it must be one of: 'random_resized', 'resize_crop'"):
         view(noise(32, 32), crop="center")
 
 
