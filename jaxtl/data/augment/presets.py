@@ -80,4 +80,4 @@ def _listed(names: Iterable[str], values: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return " to ".join(f"{number:g}" for number in value)
-    return value if isinstance(value, str) else f"{value:g}"
+    return (value or "''") if isinstance(value, str) else f"{value:g}"
