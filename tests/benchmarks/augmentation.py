@@ -18,6 +18,7 @@ from PIL import Image
 
 from jaxtl.data.augment import Augmentation, train_view
 from jaxtl.data.augment.presets import DEFAULTS, with_preset
+from jaxtl.parallel.cpu_runtime import keep_freed_memory
 from jaxtl.preprocessing import IMAGENET, Pixels
 
 ROUNDS = 5
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--presets", nargs="*", default=["none", "light", "medium", "strong"])
     options = parser.parse_args()
+    keep_freed_memory()  # As every command of jaxtl does; here both profit.
     files = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     chosen = files[:: max(1, len(files) // options.images)][: options.images]
     images = [Image.open(file).convert("RGB").resize((500, 375), Image.Resampling.BICUBIC) for file in chosen]
