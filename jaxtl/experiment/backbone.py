@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def stored_features(
 
         fill(write)
         return array
-    drawn = {"augment": config.augment.to_dict(), "seed": config.train.seed} if views > 1 else {}
+    drawn = {"augment": asdict(augmentation), "seed": config.train.seed} if views > 1 else {}
     # Each number of hosts has files of its own, for none to find parts of another's beside its own.
     facts = {**backbone.facts, "hosts": options.shard()[1], "views": views, "min_side": min_side, **drawn}
     own = functools.partial(_own, backbone.batch_size)
