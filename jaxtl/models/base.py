@@ -105,7 +105,8 @@ class Family(Protocol):
 
     Optional are `PUBLISHED` (where weights lie that others published, by the name of the variant), and the functions
     `from_config` and `to_config` (config.json of transformers), `from_timm` and `to_timm` (the arguments of timm's
-    create_model) and `extras` (arrays that transformers wants besides).
+    create_model), `extras` (arrays that transformers wants besides) and `NAMED_FIELDS` (fields that a name alone tells,
+    by regexes that are searched in it).
 
     Attributes:
       MODEL: the module.
@@ -218,7 +219,7 @@ class GroupedModel(nn.Module):
           path: of the leaf, such as "params/conv1/kernel".
           before: the shape of the array.
           after: the shape of the leaf.
-          positions: how position embeddings are resized: "bicubic" or "antialiased" (see `KeyMapping`).
+          positions: how position embeddings are resized (see `jaxtl.models.resize.resize_positions`).
         """
         del positions
         if path == self.first_layer and len(before) == 4 and (before[:2], before[3:]) == (after[:2], after[3:]):
@@ -226,7 +227,9 @@ class GroupedModel(nn.Module):
         return None
 
 
-def classify(x: jax.Array, num_classes: int, *, train: bool, dropout: float = 0.0, name: str = "head") -> jax.Array:
+def classify(
+    x: jax.Array, num_classes: int, *, train: bool, dropout: float = 0.0, bias: bool = True, name: str = "head"
+) -> jax.Array:
     """Maps features [..., D] to float32 logits [..., num_classes]; with 0 classes it gives the features in float32.
 
     The kernel starts at zero: the first prediction is uniform, and the first steps do not shake what was learnt before.
@@ -236,7 +239,7 @@ def classify(x: jax.Array, num_classes: int, *, train: bool, dropout: float = 0.
     if not num_classes:
         return x
     x = nn.Dropout(dropout)(x, deterministic=not train)
-    return nn.Dense(num_classes, kernel_init=nn.initializers.zeros, name=name)(x)
+    return nn.Dense(num_classes, use_bias=bias, kernel_init=nn.initializers.zeros, name=name)(x)
 
 
 def image_channels(model: Model, leaves: Mapping[str, Any]) -> int:
