@@ -23,6 +23,16 @@ def test_those_of_torchvision(name, tmp_path):
     check(tv(name), tmp_path, sizes=(64, 97), after="layer2.1", part="layer2.1")
 
 
+@pytest.mark.parametrize("block", [pytest.param("BasicBlock", marks=slow), "Bottleneck"])
+def test_small_resnets_d_of_timm(block, tmp_path):
+    timm()
+    from timm.models import resnet
+
+    deep = {"stem_type": "deep", "stem_width": 32, "avg_down": True}
+    module = resnet.ResNet(getattr(resnet, block), (1, 2, 1), num_classes=CLASSES, channels=(64, 128, 256), **deep)
+    check(module, tmp_path, sizes=(48, 50), after="layer2.0", part="layer2.0")
+
+
 @slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50d", "resnext50_32x4d", "seresnet50", "seresnext50_32x4d"])
 def test_those_of_timm(name, tmp_path):
