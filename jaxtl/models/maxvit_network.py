@@ -209,6 +209,11 @@ class MaxViT(GroupedModel):
             return partial(resize_offsets, offsets=after[0]) if math.isqrt(before[0]) ** 2 == before[0] else None
         return super().fit(path, before, after, positions=positions)
 
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        return 2 ** (len(self.blocks) + 1)
+
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group; blocks return maps [B, h, w, c], the last one pooled features [B, D]."""
         if name == "head":
@@ -230,7 +235,9 @@ class MaxViT(GroupedModel):
         )(x, train)
         if before < total - 1:
             return x
-        return LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm")(x.mean(axis=(1, 2)))
+        norm = LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm")
+        # The norm comes first where another pooling follows.
+        return self.pooled(norm(x)) if self.head_pool else norm(self.pooled(x))
 
     def _stem(self, x: jax.Array, train: bool) -> jax.Array:
         padding = 1 if self.torchvision else "SAME"

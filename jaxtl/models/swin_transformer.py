@@ -173,6 +173,11 @@ class Swin(GroupedModel):
             return None
         return super().fit(path, before, after, positions=positions)
 
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        return self.patch
+
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group; blocks return maps [B, h, w, c], the last one pooled features [B, D]."""
         if name == "head":
@@ -199,4 +204,4 @@ class Swin(GroupedModel):
         )(x, train)
         if before < total - 1:
             return x
-        return LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(x).mean(axis=(1, 2))
+        return self.pooled(LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(x))
