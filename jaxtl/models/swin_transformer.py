@@ -12,10 +12,10 @@ import numpy as np
 from jaxtl.models.base import Fit, GroupedModel, Groups, Shape, classify
 from jaxtl.models.layers.dense import Dense
 from jaxtl.models.layers.layernorm import LayerNorm
+from jaxtl.models.layers.patch_embed import PatchEmbed
 from jaxtl.models.layers.transformer_block import DropPath, Mlp
 from jaxtl.models.layers.window_attention import Sides, WindowAttention, join_windows, split_windows
 from jaxtl.models.resize import resize_offsets
-from jaxtl.models.transformer import PatchEmbed
 
 
 class Block(nn.Module):

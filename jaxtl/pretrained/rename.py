@@ -43,11 +43,11 @@ _BGR = _one_way(lambda x: x[:, :, ::-1])
 _CHANNELS = Transform(lambda x: x.reshape(-1), lambda x: x[:, None, None])
 _TOKEN = Transform(lambda x: x[None, None], lambda x: x[0, 0])
 _BATCHED = Transform(lambda x: x[None], lambda x: x[0])
+# A table [heads, 2h - 1, 2w - 1] of biases by the offset from the place that asks; ours is by that to it, and flat.
 _OFFSETS = Transform(
     lambda x: np.moveaxis(x[..., ::-1, ::-1], 0, -1).reshape(-1, len(x)),
     lambda x: np.moveaxis(x.reshape(math.isqrt(len(x)), -1, x.shape[-1]), -1, 0)[:, ::-1, ::-1],
 )
-"""A table [heads, 2h - 1, 2w - 1] of biases by the offset from the place that asks; ours is by that to it, and flat."""
 _PIXEL = Transform(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxtl import models
+from jaxtl.models.layers.patch_embed import PatchEmbed
 from jaxtl.models.layers.standardized_conv import StandardizedConv
-from jaxtl.models.transformer import PatchEmbed
 from jaxtl.pretrained.load import abstract_variables
 from jaxtl.trees import nest
 

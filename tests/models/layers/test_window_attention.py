@@ -35,9 +35,9 @@ def _attend(x, mask=None, **fields):
 
 def test_attention_is_the_softmax_of_products_and_biases():
     x = normal(1, 1, 4, 4)
-    found, params = _attend(jnp.asarray(x))
+    found, params = jax.device_get(_attend(jnp.asarray(x)))
     query, key, value = np.split(x[0, 0] @ params["qkv"]["kernel"] + params["qkv"]["bias"], 3, axis=-1)
-    bias = np.asarray(relative_bias(params["relative_bias"], (2, 2)))
+    bias = np.asarray(relative_bias(jnp.asarray(params["relative_bias"]), (2, 2)))
     heads = []
     for head in range(2):
         part = slice(2 * head, 2 * head + 2)
