@@ -31,7 +31,7 @@ class KeyMapping:
       fields: fields of the model that these files imply, such as its epsilon.
       pixels: how these files expect their pixels; None if they leave it open.
       unused: patterns of arrays that are no part of the classifier and are left out, each listed in the load report.
-      positions: how this convention's own code resizes position embeddings: "bicubic" or "antialiased".
+      positions: how this convention's own code resizes position embeddings (see `resize_positions`).
     """
 
     name: str

@@ -19,7 +19,7 @@ from jaxtl.models.head import HEAD_FIELDS
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults, Pixels
 from jaxtl.pretrained import rename
-from jaxtl.pretrained.architecture import UnknownArchitecture, keras_name, telltale, unknown_name
+from jaxtl.pretrained.architecture import UnknownArchitecture, fields_of_name, keras_name, telltale, unknown_name
 from jaxtl.pretrained.formats.arrays import Arrays, Loader
 from jaxtl.pretrained.formats.read import read
 from jaxtl.pretrained.hub_config import Facts, facts_from_config
@@ -151,7 +151,8 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     plan = rename.plan(arrays, key_mapping)
     shapes = plan.shapes(arrays.shapes)
     pixels, pixels_from = _pixels(found.path, facts, key_mapping, family)
-    implied = {**key_mapping.fields, **facts.fields}
+    named = {} if facts.architecture else fields_of_name(family, found.path.stem)
+    implied = {**key_mapping.fields, **named, **facts.fields}
     inferred = facts.model or _infer(family, shapes, implied)
     unknown = facts.unknown or ("" if facts.architecture else unknown_name(_name(found, arrays)))
     if unknown and not model:

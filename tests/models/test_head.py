@@ -25,6 +25,9 @@ QUICK = {
     "bit_r50x1": "bit_r50x1:stages=1-1-1-1",
     "resnet18": "resnet18:stages=1-1-1-1",
     "convnext_t": "convnext_t:blocks=1-1-1-1",
+    "clip_b16": "clip_b16:depth=2",
+    "maxvit_t": "maxvit_t:blocks=1-1-1-1",
+    "swin_t": "swin_t:blocks=1-1-1-1",
 }
 FIRST = [next(iter(family.VARIANTS)) for family in models.families()]
 FAMILIES = [QUICK.get(name, name) for name in FIRST]
