@@ -17,7 +17,7 @@ from jaxtl.models import complete_fields, families, find_family, spec
 from jaxtl.models.base import Family
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults, Pixels
-from jaxtl.pretrained import rename
+from jaxtl.pretrained import keras_model, rename
 from jaxtl.pretrained.architecture import UnknownArchitecture, keras_name, telltale, unknown_name
 from jaxtl.pretrained.formats.arrays import Arrays, Loader
 from jaxtl.pretrained.formats.read import read
@@ -136,9 +136,13 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     if strange or recognised is None:
         if strange or facts.unknown:
             raise _unsupported(location, facts.unknown or f"a {strange}")
+        if arrays.format == "hdf5":
+            raise keras_model.refusal(location, arrays, families())
         listed = ", ".join(list(arrays)[:4])
         raise UserError(f"{location}: these arrays belong to no model family that is known here: {listed}, ...")
     family, key_mapping = recognised
+    is_keras = key_mapping.layout == "keras"
+    key_mapping, inside = keras_model.prepare(arrays, key_mapping) if is_keras else (key_mapping, "")
     plan = rename.plan(arrays, key_mapping)
     shapes = plan.shapes(arrays.shapes)
     pixels, pixels_from = _pixels(found.path, facts, key_mapping, family)
@@ -148,6 +152,13 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     if unknown and not model:
         fits = inferred and not plan.unknown
         raise UnknownArchitecture(unknown, inferred) if fits else _unsupported(location, unknown)
+    notes = [f"{unknown} is not supported: loaded as {model}, as asked"] if unknown else []
+    if is_keras:
+        if not inferred or keras_model.is_strange(arrays, plan):
+            raise keras_model.refusal(location, arrays, families())
+        if plan.unknown and family.MODEL.head_path not in plan.parts:
+            plan, note = keras_model.find_head(arrays, key_mapping, plan, inferred)
+            shapes, notes = plan.shapes(arrays.shapes), [*notes, note]
     return Weights(
         location=location,
         files=_files(found.path),
@@ -156,11 +167,11 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
         key_mapping=key_mapping,
         model=inferred or model,
         unseen={key: implied[key] for key in family.MODEL.unseen if key in implied},
-        notes=(f"{unknown} is not supported: loaded as {model}, as asked",) if unknown else (),
+        notes=tuple(notes),
         num_classes=(shapes.get(family.MODEL.head_path) or (0,))[-1],
         classes=facts.classes,
         pixels=pixels,
-        pixels_from=pixels_from,
+        pixels_from=inside or pixels_from,
         revision=found.revision,
         license=found.license,
         plan=plan,
