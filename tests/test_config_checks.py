@@ -7,6 +7,7 @@ import pytest
 from jaxtl import config as lib
 from jaxtl import config_checks
 from jaxtl.errors import UserError
+from jaxtl.experiment import options
 
 ROOT = Path(__file__).parents[1]
 FILE = """
@@ -62,8 +63,8 @@ def test_a_file_may_give_whole_numbers_for_k_and_for_rates(load):
         ("c.optimizer.lr = 3", "did you mean config.optimizer.learning_rate?"),
         ("c.train.learning_rate = 3", "did you mean config.optimizer.learning_rate?"),
         (
-            "c.augment.brightness = 3",
-            "unknown key config.augment.brightness; there is config.augment.color_jitter (Brightness, contrast and",
+            "c.augment.erasing = 3",
+            "unknown key config.augment.erasing; there is config.augment.erase (Probability that a box is overwritten",
         ),
         ("c.eval.folds = 3", "unknown key config.eval.folds; the keys of eval are: split, batch_size."),
         ("c.model.name = 'mobilenet_v2'", "unknown model 'mobilenet_v2'. The models are "),
@@ -102,6 +103,55 @@ def test_a_length_given_as_a_flag_replaces_that_of_the_file(load, capsys, line, 
     config = load(line, **overrides)
     assert (config.train.steps, config.train.epochs) == kept
     assert note in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "overrides", "preset", "values"),
+    [
+        # Of a file, what it writes beside its preset stays.
+        ("c.augment.preset = 'medium'; c.augment.scale = (0.9, 1.0)", {}, "medium", ((0.9, 1.0), 10.0, 0.1)),
+        ("c.augment.preset = 'medium'", {"rotate": "25"}, "medium", ((0.3, 1.0), 25.0, 0.1)),
+        # A preset as a flag replaces what the file says, and other flags stay, even at their default.
+        ("c.augment.scale = (0.9, 1.0)", {"preset": "medium"}, "medium", ((0.3, 1.0), 10.0, 0.1)),
+        ("pass", {"preset": "medium", "erase": "0"}, "medium except erase", ((0.3, 1.0), 10.0, 0.0)),
+        ("c.augment.preset = 'strong'", {"erase": "0", "rotate": "0"}, "strong except erase", ((0.2, 1.0), 0.0, 0.0)),
+        ("c.augment.preset = 'strong'; c.augment.erase = 0.7", {"preset": ""}, "", ((0.08, 1.0), 0.0, 0.7)),
+    ],
+)
+def test_a_preset_and_what_is_given_beside_it(load, line, overrides, preset, values):
+    config = load(line, **{f"augment__{key}": value for key, value in overrides.items()})
+    found = options.augmentation(config)
+    assert (config.augment.preset, (found.scale, found.rotate, found.erase)) == (preset, values)
+    # What is kept of a run gives the same again.
+    again = lib.override(lib.from_dict(lib.to_dict(config)), {})
+    assert options.augmentation(again) == found
+
+
+def test_what_a_preset_replaces_is_told(load, capsys):
+    load("c.augment.scale = (0.9, 1.0); c.augment.mixup = 0.2", augment__preset="light")
+    assert capsys.readouterr().out == (
+        "note: augment.preset 'light' is given, so augment.scale (0.9, 1.0) of the config does not count\n"
+    )
+
+
+def test_all_that_is_wrong_with_the_augmentation_comes_at_once(load):
+    with pytest.raises(UserError) as error:
+        load(
+            "c.augment.fill = 'mirror'; c.augment.erase_area = (0.5, 2.0); c.augment.zoom = 1.5",
+            augment__preset="meduim",
+            augment__policy="randaug",
+            augment__erase="1.2",
+            augment__rotate="-5",
+        )
+    lines = str(error.value).splitlines()
+    assert {line.split(" ")[0] for line in lines} == {
+        f"augment.{name}" for name in ("preset", "fill", "policy", "erase", "erase_area", "rotate", "zoom")
+    }
+    assert len(lines) == 7
+    assert lines[0] == (
+        "augment.preset is 'meduim', but it must be one of: '', 'none', 'light', 'medium', 'strong'; "
+        "did you mean 'medium'?"
+    )
 
 
 def test_a_config_made_in_python_is_checked_as_flags_are():

@@ -1,5 +1,6 @@
 """MobileNet V1, https://arxiv.org/abs/1704.04861: each 3 x 3 convolution sees one channel, and a 1 x 1 joins them."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -20,6 +21,10 @@ _BLOCKS = (
     *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)),
     *((512, 1), (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1)),
 )
+# A stage begins with each block at stride 2.
+_STAGES = tuple(itertools.accumulate(int(stride == 2) for _, stride in _BLOCKS))
+_NAMES = tuple(f"stage{stage + 1}.{i - _STAGES.index(stage)}" for i, stage in enumerate(_STAGES))
+
 PADDINGS: Mapping[str, tuple[str | int | list[tuple[int, int]], ...]] = {
     "torch": (1, 1),
     "tf": ("SAME", "SAME"),
@@ -89,13 +94,18 @@ class MobileNetV1(GroupedModel):
 
     def groups(self) -> Groups:
         """Gives the groups from input to head: the stem, one group for each block, the head."""
-        blocks = tuple((f"block{i}", f"block{i}") for i in range(1, len(self.widths) + 1))
+        blocks = tuple((name, name.replace(".", r"\.")) for name in _NAMES)
         return (("stem", "stem_.*"), *blocks, ("head", "head"))
 
     @property
     def first_layer(self) -> str:
         """The path of the kernel [H, W, C, D] that sees the pixels."""
         return "params/stem_conv/kernel"
+
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        return 32 if self.padding == "keras" else 1
 
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group; blocks return maps [B, h, w, c], the last one pooled features [B, D]."""
@@ -106,17 +116,17 @@ class MobileNetV1(GroupedModel):
             x = _conv(self.stem_width, 3, 2, stem_padding, 1, self.dtype, "stem_conv")(x)
             x = BatchNorm(**norm_fields(self), name="stem_bn")(x, use_running_average=not train)
             return ACTIVATIONS["relu6"](x)
-        number = int(name.removeprefix("block"))
-        stride = _BLOCKS[number - 1][1]
+        number = _NAMES.index(name)
+        stride = _BLOCKS[number][1]
         x = (nn.remat(Block, static_argnums=2) if self.remat else Block)(
-            width=self.widths[number - 1],
+            width=self.widths[number],
             stride=stride,
             padding=1 if stride == 1 else padding,
             norm=norm_fields(self),
             dtype=self.dtype,
             name=name,
         )(x, train)
-        return x.mean(axis=(1, 2)) if number == len(self.widths) else x
+        return self.pooled(x) if name == _NAMES[-1] else x
 
 
 def _conv(features: int, size: int, stride: int, padding: Any, groups: int, dtype: Any, name: str) -> nn.Conv:
@@ -160,16 +170,15 @@ IMAGE_SIZE = 224
 ARCHITECTURES = (r"mobilenetv1_(100|125)",)
 
 
-def _timm() -> Rows:
-    """Returns timm's rows, where a stage ends before each block at stride 2."""
-    rows: list[tuple[str, str, str]] = [("conv_stem", "stem_conv", "conv"), ("bn1", "stem_bn", "batchnorm")]
-    stage, i = 0, -1
-    for number, (_, stride) in enumerate(_BLOCKS, start=1):
-        stage, i = (stage + 1, 0) if stride == 2 else (stage, i + 1)
-        for name, (layer, norm) in {"depthwise": ("conv_dw", "bn1"), "pointwise": ("conv_pw", "bn2")}.items():
-            rows.append((f"blocks.{stage}.{i}.{layer}", f"block{number}/{name}", "conv"))
-            rows.append((f"blocks.{stage}.{i}.{norm}", f"block{number}/{name}_bn", "batchnorm"))
-    return (*rows, ("classifier", "head", "dense"))
+_TIMM = (
+    ("conv_stem", "stem_conv", "conv"),
+    ("bn1", "stem_bn", "batchnorm"),
+    ("blocks.{s}.{i}.conv_dw", "stage{s+1}.{i}/depthwise", "conv"),
+    ("blocks.{s}.{i}.bn1", "stage{s+1}.{i}/depthwise_bn", "batchnorm"),
+    ("blocks.{s}.{i}.conv_pw", "stage{s+1}.{i}/pointwise", "conv"),
+    ("blocks.{s}.{i}.bn2", "stage{s+1}.{i}/pointwise_bn", "batchnorm"),
+    ("classifier", "head", "dense"),
+)
 
 
 def _huggingface() -> Rows:
@@ -179,24 +188,28 @@ def _huggingface() -> Rows:
         ("classifier", "head", "dense"),
     ]
     for number in range(2 * len(_BLOCKS)):
-        path = f"block{number // 2 + 1}/{('depthwise', 'pointwise')[number % 2]}"
+        path = f"{_NAMES[number // 2]}/{('depthwise', 'pointwise')[number % 2]}"
         rows.append((f"layer.{number}.convolution", path, "conv"))
         rows.append((f"layer.{number}.normalization", f"{path}_bn", "batchnorm"))
     return tuple(rows)
 
 
-_KERAS = (
-    ("conv1", "stem_conv", "conv"),
-    ("conv1_bn", "stem_bn", "batchnorm"),
-    ("conv_dw_{i}", "block{i}/depthwise", "depthwise"),
-    ("conv_dw_{i}_bn", "block{i}/depthwise_bn", "batchnorm"),
-    ("conv_pw_{i}", "block{i}/pointwise", "conv"),
-    ("conv_pw_{i}_bn", "block{i}/pointwise_bn", "batchnorm"),
-    ("conv_preds", "head", "pixel"),
-)
+def _keras() -> Rows:
+    rows: list[tuple[str, str, str]] = [
+        ("conv1", "stem_conv", "conv"),
+        ("conv1_bn", "stem_bn", "batchnorm"),
+        ("conv_preds", "head", "pixel"),
+    ]
+    for number, name in enumerate(_NAMES, start=1):
+        rows.append((f"conv_dw_{number}", f"{name}/depthwise", "depthwise"))
+        rows.append((f"conv_dw_{number}_bn", f"{name}/depthwise_bn", "batchnorm"))
+        rows.append((f"conv_pw_{number}", f"{name}/pointwise", "conv"))
+        rows.append((f"conv_pw_{number}_bn", f"{name}/pointwise_bn", "batchnorm"))
+    return tuple(rows)
+
 
 KEY_MAPPINGS = (
-    KeyMapping("timm", "torch", _timm(), pixels=PixelDefaults(HALF, "bicubic", 0.875), unused=COUNTERS),
+    KeyMapping("timm", "torch", _TIMM, pixels=PixelDefaults(HALF, "bicubic", 0.875), unused=COUNTERS),
     KeyMapping(
         "huggingface",
         "torch",
@@ -211,7 +224,7 @@ KEY_MAPPINGS = (
     KeyMapping(
         "keras",
         "keras",
-        _KERAS,
+        _keras(),
         fields={"padding": "keras", "epsilon": 1e-3, "momentum": 0.99, "unbiased": False},
         pixels=PixelDefaults(HALF, "bilinear", 0.875),
     ),
@@ -221,7 +234,7 @@ KEY_MAPPINGS = (
 def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Reads the fields of the module off the shapes of its leaves, as far as shapes tell them."""
     return {
-        "widths": tuple(shapes[f"params/block{i}/pointwise/kernel"][-1] for i in range(1, len(_BLOCKS) + 1)),
+        "widths": tuple(shapes[f"params/{name}/pointwise/kernel"][-1] for name in _NAMES),
         "stem_width": shapes["params/stem_conv/kernel"][-1],
     }
 

@@ -204,10 +204,10 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         raise UserError(
             "a minimalistic MobileNet V3 (without squeeze-excite) is not supported; give one of the others."
         )
-    dense = shapes.get("params/fc/kernel", (0,))
     return {
         "small": "params/stage6.0/project/kernel" not in shapes,
         "stem_width": shapes["params/stem_conv/kernel"][-1],
         "last_width": shapes["params/last_conv/kernel"][-1],
-        "hidden": dense[-1],
+        # Without its dense layer a head reads the mean over the last maps.
+        **({"hidden": shapes[last][-1]} if (last := "params/fc/kernel") in shapes else {"head_pool": "avg"}),
     }

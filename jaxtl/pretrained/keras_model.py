@@ -2,11 +2,8 @@
 
 import dataclasses
 import json
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from jaxtl import models
 from jaxtl.errors import UserError
 from jaxtl.models.base import Family
 from jaxtl.models.key_mapping import KeyMapping
@@ -14,7 +11,7 @@ from jaxtl.preprocessing import PixelDefaults
 from jaxtl.pretrained import rename
 from jaxtl.pretrained.architecture import keras_name
 from jaxtl.pretrained.formats.arrays import Arrays
-from jaxtl.pretrained.formats.keras_layers import plain_name
+from jaxtl.pretrained.formats.keras_layers import walk
 from jaxtl.pretrained.keras_pixels import pixels_inside
 
 
@@ -32,60 +29,13 @@ def prepare(arrays: Arrays, key_mapping: KeyMapping) -> tuple[KeyMapping, str]:
     return dataclasses.replace(key_mapping, rows=rows, pixels=pixels), inside.origin
 
 
-def find_head(arrays: Arrays, key_mapping: KeyMapping, plan: rename.Plan, model: str) -> tuple[rename.Plan, str]:
-    """Takes the dense layer that follows a network without its top for its head, or leaves out what follows.
-
-    Args:
-      arrays: of the file.
-      key_mapping: its convention.
-      plan: what its arrays fill.
-      model: the name of the model that they are of.
-
-    Returns:
-      The plan without unknown arrays, and what is to be said about the head.
-    """
-    layers = list(dict.fromkeys(name.rpartition("/")[0] for name in plan.unknown))
-    obstacle = _obstacle(arrays, key_mapping, layers, model)
-    if not obstacle:
-        (layer,) = layers
-        names = {"kernel": "params/head/kernel", "bias": "params/head/bias"}
-        parts = {names[name.rpartition("/")[2]]: (rename.Part(name, rename.SAME),) for name in plan.unknown}
-        return rename.Plan({**plan.parts, **parts}, plan.unused, ()), f"the head is the layer {layer}"
-    note = f"what follows the network is not loaded ({', '.join(layers)}): {obstacle}"
-    return rename.Plan(plan.parts, (*plan.unused, *plan.unknown), ()), note
-
-
-def _obstacle(arrays: Arrays, key_mapping: KeyMapping, layers: list[str], model: str) -> str:
-    """Says why what follows a network is no head of the kind that is known here; empty if it is one."""
-    kinds = [kind for kind, _ in json.loads(arrays.metadata["layers"])]
-    if len(layers) != 1:
-        return "it is more than one layer"
-    if "global_max_pooling2d" in kinds:
-        return "it reads a maximum, not a mean"
-    shape = arrays.shapes.get(f"{layers[0]}/kernel", ())
-    width = _features(model)
-    if len(shape) != 2:
-        return "it is no dense layer"
-    if f"{layers[0]}/bias" not in arrays:
-        return "it has no bias"
-    if shape[0] != width:
-        return f"it reads {shape[0]:,} features, not the {width:,} that are left after the mean"
-    early = [layer for layer in key_mapping.pooled if f"{layer}/gamma" in arrays]
-    if early and not _follows(kinds, "global_average_pooling2d", plain_name(early[0])):
-        return f"the mean is taken after {early[0]}, not before"
-    return ""
-
-
-def _follows(kinds: list[str], first: str, second: str) -> bool:
-    places = [len(kinds) - 1 - kinds[::-1].index(kind) if kind in kinds else -1 for kind in (first, second)]
-    return 0 <= places[0] < places[1]
-
-
-def _features(model: str) -> int:
-    module = models.build(model, num_classes=0)
-    images = jax.ShapeDtypeStruct((1, module.image_size, module.image_size, 3), jnp.float32)
-    found, _ = jax.eval_shape(lambda images: module.init_with_output(jax.random.key(0), images), images)
-    return int(found.shape[-1])
+def input_size(arrays: Arrays) -> int:
+    """Gives the side of the square images that a model was made for, in pixels; 0 if its file does not say."""
+    for layer in walk(arrays.metadata["model_config"]):
+        shape: Any = layer["config"].get("batch_shape") or layer["config"].get("batch_input_shape") or ()
+        if len(shape) == 4:
+            return int(shape[1]) if shape[1] and shape[1] == shape[2] else 0
+    return 0
 
 
 def is_strange(arrays: Arrays, plan: rename.Plan) -> bool:

@@ -1,6 +1,5 @@
 """How a Keras model normalises pixels itself, before its first convolution, as its configuration and arrays say."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +47,11 @@ def pixels_inside(arrays: Arrays) -> Inside | None:
         if kind == "stack":
             scale, shift, turned, touched = scale[::-1], shift[::-1], True, True
             continue
-        step = _normalization(layer, arrays) if kind == "normalization" else _step(kind, layer)
+        try:
+            step = _normalization(layer, arrays) if kind == "normalization" else _step(kind, layer)
+        except (KeyError, ValueError, TypeError):
+            # Such as one number for each of four channels.
+            return None
         if step is None:
             if name in weighted or kind.endswith("conv2d"):
                 break
@@ -115,7 +118,7 @@ def _constants(layer: Mapping[str, Any]) -> Iterator[np.ndarray]:
 def _values(value: Any) -> np.ndarray:
     """Gives one number, or one a channel."""
     # Earlier files hold arrays as dictionaries.
-    value = json.loads(value) if isinstance(value, str) else value.get("value") if isinstance(value, dict) else value
+    value = value.get("config", value).get("value") if isinstance(value, dict) else value
     return np.broadcast_to(np.asarray(value, np.float64).ravel(), (3,))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtl.errors import UserError
 from jaxtl.models import complete_fields, families, find_family, spec
 from jaxtl.models.base import Family
+from jaxtl.models.head import HEAD_FIELDS
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults, Pixels
 from jaxtl.pretrained import keras_model, rename
@@ -22,6 +23,7 @@ from jaxtl.pretrained.architecture import UnknownArchitecture, keras_name, tellt
 from jaxtl.pretrained.formats.arrays import Arrays, Loader
 from jaxtl.pretrained.formats.read import read
 from jaxtl.pretrained.hub_config import Facts, facts_from_config
+from jaxtl.pretrained.keras_head import find_head
 from jaxtl.pretrained.locate import Found, locate
 from jaxtl.trees import flatten
 
@@ -47,7 +49,8 @@ class Weights:
       key_mapping: the convention of the names.
       model: the full name of the model these weights are of; empty if the source does not say.
       asked: the model name that the user gave; empty if the source decides.
-      unseen: fields of the module that leave no trace in the shapes, as the source or its convention implies them.
+      unseen: fields of the module that leave no trace in the shapes, as the source or its convention implies them; of
+        native weights also those that say which head they have.
       notes: what else the load report says about them.
       num_classes: the width of the head; 0 for weights without one.
       classes: the class names; None if unknown.
@@ -78,6 +81,13 @@ class Weights:
     def epsilon(self) -> float | None:
         """The epsilon of the normalisations; None for the family's own."""
         return self.unseen.get("epsilon")
+
+    @property
+    def head_fields(self) -> dict[str, Any]:
+        """The fields that say which head they have: its family's own, unless native weights say otherwise."""
+        return {"head_hidden": (), "head_pool": "", "single_logit": False} | {
+            key: value for key, value in self.unseen.items() if key in HEAD_FIELDS
+        }
 
     @property
     def format(self) -> str:
@@ -145,8 +155,9 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     key_mapping, inside = keras_model.prepare(arrays, key_mapping) if is_keras else (key_mapping, "")
     plan = rename.plan(arrays, key_mapping)
     shapes = plan.shapes(arrays.shapes)
-    pixels, pixels_from = _pixels(found.path, facts, key_mapping, family)
-    implied = {**key_mapping.fields, **facts.fields}
+    size = keras_model.input_size(arrays) if is_keras else 0
+    pixels, pixels_from = _pixels(found.path, facts, key_mapping, size or family.IMAGE_SIZE)
+    implied = {**key_mapping.fields, **facts.fields, **({"image_size": size} if size else {})}
     inferred = facts.model or _infer(family, shapes, implied)
     unknown = facts.unknown or ("" if facts.architecture else unknown_name(_name(found, arrays)))
     if unknown and not model:
@@ -157,8 +168,12 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
         if not inferred or keras_model.is_strange(arrays, plan):
             raise keras_model.refusal(location, arrays, families())
         if plan.unknown and family.MODEL.head_path not in plan.parts:
-            plan, note = keras_model.find_head(arrays, key_mapping, plan, inferred)
-            shapes, notes = plan.shapes(arrays.shapes), [*notes, note]
+            head = find_head(arrays, key_mapping, plan, inferred)
+            unused = (*plan.unused, *(() if head.parts else plan.unknown))
+            plan = rename.Plan({**plan.parts, **head.parts}, unused, ())
+            shapes, notes = plan.shapes(arrays.shapes), [*notes, head.note]
+            implied |= head.fields
+            inferred = spec(family.MODEL, {**complete_fields(inferred), **head.fields})
     return Weights(
         location=location,
         files=_files(found.path),
@@ -166,9 +181,9 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
         family=family,
         key_mapping=key_mapping,
         model=inferred or model,
-        unseen={key: implied[key] for key in family.MODEL.unseen if key in implied},
+        unseen={key: implied[key] for key in (*family.MODEL.unseen, *HEAD_FIELDS) if key in implied},
         notes=tuple(notes),
-        num_classes=(shapes.get(family.MODEL.head_path) or (0,))[-1],
+        num_classes=2 if implied.get("single_logit") else (shapes.get(family.MODEL.head_path) or (0,))[-1],
         classes=facts.classes,
         pixels=pixels,
         pixels_from=inside or pixels_from,
@@ -207,7 +222,7 @@ def _files(path: Path) -> tuple[Path, ...]:
     return tuple(path.parent / name for name in shards)
 
 
-def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, family: Family) -> tuple[Pixels | None, str]:
+def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, size: int) -> tuple[Pixels | None, str]:
     """Takes the first that speaks: what lies beside the file, the table of known files, the convention itself."""
     if facts.pixels is not None:
         return facts.pixels, facts.pixels_from
@@ -216,7 +231,6 @@ def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, family: Family) -
     known = known or key_mapping.pixels
     if known is None:
         return None, ""
-    size: int = family.IMAGE_SIZE
     return Pixels(size, round(size / known.crop), *known.statistics, known.interpolation), origin
 
 
@@ -255,7 +269,7 @@ def from_native(
 
 def _native_unseen(facts: Mapping[str, Any]) -> dict[str, Any]:
     fields = complete_fields(facts["model"])
-    unseen = {key: fields[key] for key in find_family(facts["model"]).MODEL.unseen}
+    unseen = {key: fields[key] for key in (*find_family(facts["model"]).MODEL.unseen, *HEAD_FIELDS)}
     return unseen if facts.get("epsilon") is None else {**unseen, "epsilon": facts["epsilon"]}
 
 

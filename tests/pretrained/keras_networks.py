@@ -42,6 +42,14 @@ def randomise(module: keras.Model, seed: int = 0) -> keras.Model:
             alone = noise.ndim == 4 and noise.shape[-1] == 1
             summed = np.prod(noise.shape[:2]) if alone else noise[..., 0].size
             variable.assign(noise * 0.8 / np.sqrt(summed))
+    return refreshed(module)
+
+
+def refreshed(module: keras.Model) -> keras.Model:
+    """Has layers that normalise pixels take note of their arrays, as they do when Keras loads them."""
+    for layer in module._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+            layer.finalize_state()
     return module
 
 
@@ -68,8 +76,7 @@ def run(module: keras.Model, batch: np.ndarray, *, training: bool = False) -> tu
     trainable = [variable.value for variable in module.trainable_variables]
     others = [variable.value for variable in module.non_trainable_variables]
     step = jax.jit(lambda *arguments: module.stateless_call(*arguments, training=training))
-    with jax.numpy_rank_promotion("allow"):
-        found, updated = step(trainable, others, batch)
+    found, updated = step(trainable, others, batch)
     found = found if isinstance(found, list) else [found]
     return [np.asarray(each) for each in found], [np.asarray(each) for each in updated]
 
@@ -81,7 +88,7 @@ def check(
     endings: Sequence[str],
     sizes: Sequence[int],
     after: str,
-    part: str,
+    part: Any,
     preprocess: Any = lambda batch: batch,
     make_again: Any = None,
 ) -> None:
@@ -93,7 +100,7 @@ def check(
       endings: of the files; all hold the same arrays, and the first is compared in all sizes.
       sizes: sides of the images; those of the training batch are the first.
       after: the group of ours whose output is compared.
-      part: the layer that returns the same.
+      part: the name of the layer that returns the same, or what gives its output.
       preprocess: what is done to pixels in 0 to 255 before the network, as in Keras' `preprocess_input`.
       make_again: makes the network for another size, where it is made for one.
     """
@@ -103,14 +110,16 @@ def check(
     for other in others:
         assert set(other.arrays) == set(first.arrays)
         assert all(np.array_equal(other.arrays[name], first.arrays[name]) for name in first.arrays)
-        assert (other.model, other.num_classes) == (first.model, CLASSES)
+        assert other.num_classes == CLASSES
         np.testing.assert_allclose([other.pixels.mean, other.pixels.std], [first.pixels.mean, first.pixels.std], 1e-5)
     for size in sizes:
         again = module
         if make_again is not None and size != sizes[0]:
             again = make_again(size)
             again.set_weights(module.get_weights())
-        again = keras.Model(again.input, [again.get_layer(part).output, again.output])
+            refreshed(again)
+        middle = part(again) if callable(part) else again.get_layer(part).output
+        again = keras.Model(again.input, [middle, again.output])
         batch = photographs(size)
         model, variables = load(places[size != sizes[0]], num_classes=CLASSES, image_size=size)
         (middle, logits), _ = run(again, preprocess(batch.copy()))

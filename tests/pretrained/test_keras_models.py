@@ -3,6 +3,7 @@
 import re
 
 import h5py
+import jax
 import keras
 import numpy as np
 import pytest
@@ -10,11 +11,17 @@ from keras.src.applications import convnext, resnet
 from keras_networks import CLASSES, make, normalised, photographs, randomise, run, save
 from parity import load, same
 
-from jaxtl import pretrained
+from jaxtl import models, pretrained
 from jaxtl.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 layers, SIZE = keras.layers, 64
+
+
+@pytest.fixture(autouse=True)
+def keras_promotes_ranks():
+    with jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def _base(size=SIZE, **arguments):
@@ -64,9 +71,9 @@ def test_a_network_with_pooling_and_a_dense_layer(name, tmp_path):
     for ending in (".keras", ".h5", ".weights.h5"):
         place = save(module, tmp_path, ending)
         opened = pretrained.open_weights(str(place))
-        assert opened.model == "mobilenet_v1_025:padding=keras,epsilon=0.001,momentum=0.99,unbiased=false"
-        head = "species" if name == "functions" else "dense"
-        assert opened.notes == (f"the head is the layer {head}",)
+        size = "" if "weights" in ending else "image_size=64,"
+        assert opened.model == f"mobilenet_v1_025:{size}padding=keras,epsilon=0.001,momentum=0.99,unbiased=false"
+        assert opened.notes == (f"the head is {'species' if name == 'functions' else 'dense'}",)
         assert opened.num_classes == CLASSES
         if ending == ".keras":
             model, variables = load(place, num_classes=CLASSES, image_size=SIZE)
@@ -83,32 +90,72 @@ def test_pixels_that_the_model_scales_are_scaled_the_same(tmp_path):
     np.testing.assert_allclose(pixels.std, [100 / 255] * 3, rtol=1e-6)
 
 
-def _hidden():
-    top = [layers.Flatten(), layers.Dense(16, activation="relu"), layers.Dropout(0.5), layers.Dense(1, "sigmoid")]
-    return keras.Sequential([keras.Input((SIZE, SIZE, 3)), _base(), *top]), ["dense", "dense_1"], "more than one layer"
+def _on_base(*top, **arguments):
+    return keras.Sequential([keras.Input((SIZE, SIZE, 3)), _base(**arguments), *top])
 
 
-def _flattened():
-    module = keras.Sequential([keras.Input((SIZE, SIZE, 3)), _base(), layers.Flatten(), layers.Dense(CLASSES)])
-    return module, ["dense"], "it reads 1,024 features, not the 256 that are left after the mean"
+def _tutorial():
+    hidden = layers.Dense(16, activation="relu")
+    return _on_base(layers.Flatten(), hidden, layers.Dropout(0.5), layers.Dense(1, activation="sigmoid"))
 
 
-def _maximum():
-    module = keras.Sequential([keras.Input((SIZE, SIZE, 3)), _base(pooling="max"), layers.Dense(CLASSES)])
-    return module, ["dense"], "it reads a maximum, not a mean"
+KNOWN = {
+    "head_hidden=16,head_pool=flatten,single_logit=true": _tutorial,
+    "head_hidden=24-16,head_pool=max": lambda: _on_base(
+        *(layers.GlobalMaxPooling2D(), layers.Dense(24), layers.Activation("relu"), layers.Dense(16, "relu")),
+        layers.Dense(CLASSES, activation="softmax"),
+    ),
+    "head_pool=flatten": lambda: _on_base(layers.Flatten(), layers.Dense(CLASSES)),
+}
 
 
-@pytest.mark.parametrize("make_model", [_hidden, _flattened, _maximum])
-def test_of_other_heads_the_network_is_loaded_and_the_rest_named(make_model, tmp_path):
-    module, names, obstacle = make_model()
-    for ending in (".keras", ".weights.h5", ".h5"):
-        opened = pretrained.open_weights(str(save(module, tmp_path, ending)))
-        (note,) = opened.notes
-        assert note == f"what follows the network is not loaded ({', '.join(names)}): {note.partition('): ')[2]}"
-        assert obstacle in note
-        assert set(opened.plan.unused) == {f"{name}/{array}" for name in names for array in ("kernel", "bias")}
-        assert opened.num_classes == 0
-        assert not opened.plan.unknown
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", KNOWN)
+def test_heads_with_hidden_layers_and_other_poolings(fields, tmp_path):
+    module = randomise(KNOWN[fields]())
+    place, batch = save(module, tmp_path, ".keras"), photographs(SIZE)
+    opened = pretrained.open_weights(str(place))
+    found = set(opened.model.partition(":")[2].split(","))
+    assert {each for each in found if each.startswith(("head", "single"))} == set(fields.split(","))
+    classes = 2 if "single" in fields else CLASSES
+    assert opened.num_classes == classes
+    model, variables = load(place, num_classes=classes, image_size=SIZE)
+    logits = model.apply(variables, normalised(batch, place))
+    expected = run(module, keras.applications.mobilenet.preprocess_input(batch.copy()))[0][0]
+    if "single" in fields:
+        same(jax.nn.softmax(logits)[:, 1:], expected)
+    elif "max" in fields:
+        same(jax.nn.softmax(logits), expected)
+    else:
+        same(logits, expected)
+
+
+def _tanh():
+    return _on_base(layers.GlobalAveragePooling2D(), layers.Dense(8, activation="tanh"), layers.Dense(CLASSES))
+
+
+def _normalised():
+    return _on_base(layers.GlobalAveragePooling2D(), layers.BatchNormalization(), layers.Dense(CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("make_model", "ending", "obstacle"),
+    [
+        (_tanh, ".keras", "the activations are tanh, linear; known are relu"),
+        (_normalised, ".h5", "it has a layer of the class batch_normalization"),
+        (_tutorial, ".weights.h5", "such a file does not tell their activations: save it as .keras"),
+        (lambda: _on_base(layers.Dense(CLASSES), pooling="max"), ".weights.h5", "what is pooled by its maximum"),
+        (KNOWN["head_pool=flatten"], ".weights.h5", "it reads 1,024 features, not the 256 that the network gives"),
+    ],
+)
+def test_of_other_heads_the_network_is_loaded_and_the_rest_named(make_model, ending, obstacle, tmp_path):
+    opened = pretrained.open_weights(str(save(make_model(), tmp_path, ending)))
+    (note,) = opened.notes
+    assert note.startswith("what follows the network is not loaded (")
+    assert obstacle in note
+    assert {name.rpartition("/")[0] for name in opened.plan.unused} >= {"dense"}
+    assert opened.num_classes == 0
+    assert not opened.plan.unknown
 
 
 @pytest.mark.slow
@@ -124,10 +171,6 @@ def test_convnext_without_its_top_normalises_before_or_after_the_pooling(pooling
     pooled = [layers.GlobalAveragePooling2D()] if pooling is None else []
     module = randomise(keras.Sequential([keras.Input((SIZE, SIZE, 3)), base, *pooled, layers.Dense(CLASSES)]))
     place, batch = save(module, tmp_path, ".keras"), photographs(SIZE)
-    opened = pretrained.open_weights(str(place))
-    if pooling is None:
-        assert "the mean is taken after layer_normalization, not before" in opened.notes[0]
-        return
     model, variables = load(place, num_classes=CLASSES, image_size=SIZE)
     same(model.apply(variables, normalised(batch, place)), run(module, batch)[0][0])
 
@@ -160,15 +203,14 @@ def test_vgg_without_its_dense_layers(tmp_path):
     base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3))
     module = keras.Sequential([base, layers.GlobalAveragePooling2D(), layers.Dense(CLASSES)])
     opened = pretrained.open_weights(str(save(module, tmp_path, ".weights.h5")))
-    assert (opened.model, opened.num_classes) == ("vgg16:hidden=0", CLASSES)
+    assert (opened.model, opened.num_classes) == ("vgg16:head_pool=avg", CLASSES)
 
 
 def test_the_pixels_of_an_efficientnet_with_the_published_weights(tmp_path):
     module = make("EfficientNetB0", 32)
     # As in the file that Keras downloads: what it calls the variance is the standard deviation.
     mean, deviation = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-    module.get_layer(index=2).mean.assign(mean)
-    module.get_layer(index=2).variance.assign(deviation)
+    module.get_layer(index=2).set_weights([mean, deviation, 0])
     pixels = pretrained.open_weights(str(save(module, tmp_path, ".weights.h5"))).pixels
     np.testing.assert_allclose([pixels.mean, pixels.std], [mean, deviation], rtol=1e-5)
 
@@ -221,10 +263,6 @@ def _first_name(layer, variable):
 
 @pytest.mark.slow
 def test_scales_that_keras_leaves_out_are_ones_and_reported_as_such(tmp_path):
-    import jax
-
-    from jaxtl import models
-
     opened = pretrained.open_weights(str(save(make("InceptionV3", 75), tmp_path, ".weights.h5")))
     model = models.build(opened.model, num_classes=CLASSES, image_size=75)
     report = pretrained.examine(opened, model, image_size=75)

@@ -7,7 +7,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_that_of_timm(tmp_path):
-    check(tm("mobilenetv1_100"), tmp_path, sizes=(64, 97), after="block4", part="blocks.2.0")
+    check(tm("mobilenetv1_100"), tmp_path, sizes=(64, 97), after="stage3.0", part="blocks.2.0")
 
 
 @pytest.mark.parametrize("tf_padding", [True, False])
@@ -17,4 +17,4 @@ def test_that_of_transformers(tf_padding, tmp_path):
         # It replaces nearly all of the statistics at each batch.
         if hasattr(layer, "momentum"):
             layer.momentum = 0.01
-    check(module, tmp_path, sizes=(64, 97), after="block4", part="mobilenet_v1.layer.7")
+    check(module, tmp_path, sizes=(64, 97), after="stage3.0", part="mobilenet_v1.layer.7")

@@ -58,4 +58,4 @@ def save_timm(
     raise UserError(f"timm has no names for {model!r}; export to another format.")
 
 
-FORMAT = Format("timm", "a folder in timm's names", save_timm)
+FORMAT = Format("timm", "a folder in timm's names", save_timm, any_head=False)

@@ -22,8 +22,8 @@ def read_keras(path: Path) -> Arrays:
 
     Layers that Keras numbered by itself ("conv2d_94") are numbered anew in the order in which they were made, from
     "conv2d" on. Those of models within the model have their own names, as if they stood outside. The metadata
-    "layers" lists the layers, JSON pairs of class and name; "model_config" is the configuration of the model, where
-    the file has one. No layer is made from it, and nothing in it runs.
+    "layers" lists the layers, JSON pairs of class and that name; "model_config" is the configuration of the model,
+    where the file has one. No layer is made from it, and nothing in it runs.
 
     Raises:
       UserError: h5py is not installed, or the file is broken or no Keras file.
@@ -42,12 +42,14 @@ def read_keras(path: Path) -> Arrays:
                 found = list(_classic(root, path, {name for _, name in named}))
             else:
                 found = list(_numbered(file, named))
-    except (OSError, KeyError, RuntimeError, zipfile.BadZipFile, zipfile.LargeZipFile, UnicodeDecodeError, EOFError):
+    except (OSError, KeyError, RuntimeError, ValueError, AttributeError, EOFError, zipfile.BadZipFile):
         raise UserError(f"{path} is a broken HDF5 file (truncated in the transfer?); get it again.") from None
     placed = arrange(found)
     if not placed:
         raise UserError(f"{path} is an HDF5 file without Keras layers; save it with Keras' save_weights.")
+    names = {each.layer: name.rpartition("/")[0] for name, each in placed.items()}
     outline = named or list(dict.fromkeys((each.kind, each.layer) for each in found))
+    outline = [(kind, names.get(name, name)) for kind, name in outline]
     return Arrays(
         "hdf5",
         {name: each.shape for name, each in placed.items()},

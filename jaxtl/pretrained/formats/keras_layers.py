@@ -80,7 +80,7 @@ def config_layers(text: str) -> list[tuple[str, str]]:
 
 def layer_name(layer: dict[str, Any]) -> str:
     """Gives the name of a layer in a configuration."""
-    return str((layer.get("config") or {}).get("name") or layer.get("name") or "")
+    return str(layer["config"].get("name") or layer.get("name") or "")
 
 
 def walk(text: str) -> Iterator[dict[str, Any]]:
@@ -100,7 +100,7 @@ def _walk(model: Any) -> Iterator[dict[str, Any]]:
         for layer in layers:
             yield from _walk(layer)
     elif isinstance(model, dict) and "class_name" in model:
-        yield model
+        yield {**model, "config": config if isinstance(config, dict) else {}}
 
 
 def arrange(found: Iterable[Found]) -> dict[str, Found]:
