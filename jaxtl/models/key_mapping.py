@@ -31,6 +31,7 @@ class KeyMapping:
       fields: fields of the model that these files imply, such as its epsilon.
       pixels: how these files expect their pixels; None if they leave it open.
       unused: patterns of arrays that are no part of the classifier and are left out, each listed in the load report.
+      pooled: layers of the source that read pooled features here, where others may put them before the pooling.
       positions: how this convention's own code resizes position embeddings (see `resize_positions`).
     """
 
@@ -42,6 +43,7 @@ class KeyMapping:
     pixels: PixelDefaults | None = None
     unused: tuple[str, ...] = ()
     positions: str = "antialiased"
+    pooled: tuple[str, ...] = ()
 
 
 # What changes no function: sizes of both ends, what is dropped in training, how it is initialised, the usual pooling.

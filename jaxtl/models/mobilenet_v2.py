@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jaxtl.models.key_mapping import COUNTERS, KeyMapping
+from jaxtl.models.key_mapping import COUNTERS, KeyMapping, Rows
 from jaxtl.models.layers.inverted_residual import BlockSpec, InvertedResidualNet
-from jaxtl.preprocessing import IMAGENET, PixelDefaults
+from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults
 
 # Of each stage: how often its first block's input is expanded, its blocks, and the stride of its first block.
 _STAGES = ((1, 1, 1), (6, 2, 2), (6, 3, 2), (6, 4, 2), (6, 3, 1), (6, 3, 2), (6, 1, 1))
@@ -75,6 +75,18 @@ _TIMM = (
 )
 
 
+def _keras() -> Rows:
+    """Returns Keras' rows, where all blocks but the first are numbered through."""
+    rows: list[tuple[str, str, str]] = [("Conv1", "stem_conv", "conv"), ("bn_Conv1", "stem_bn", "batchnorm")]
+    for number, (stage, i) in enumerate(_PLACES):
+        source, path = f"block_{number}_" if number else "expanded_conv_", f"stage{stage}.{i}/"
+        for name in ("expand", "depthwise", "project")[number == 0 :]:
+            rows.append((source + name, path + name, "depthwise" if name == "depthwise" else "conv"))
+            rows.append((f"{source}{name}_BN", f"{path}{name}_bn", "batchnorm"))
+    last = (("Conv_1", "last_conv", "conv"), ("Conv_1_bn", "last_bn", "batchnorm"), ("predictions", "head", "dense"))
+    return (*rows, *last)
+
+
 KEY_MAPPINGS = (
     KeyMapping(
         "torchvision",
@@ -84,6 +96,14 @@ KEY_MAPPINGS = (
         unused=COUNTERS,
     ),
     KeyMapping("timm", "torch", _TIMM, pixels=PixelDefaults(IMAGENET, "bicubic", 0.875), unused=COUNTERS),
+    KeyMapping(
+        "keras",
+        "keras",
+        _keras(),
+        # Its padding before a window at stride 2 is TensorFlow's for images of the size that the model was built for.
+        fields={"tf_padding": True, "epsilon": 1e-3, "momentum": 0.999, "unbiased": False},
+        pixels=PixelDefaults(HALF, "bilinear", 0.875),
+    ),
 )
 
 

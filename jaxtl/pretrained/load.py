@@ -145,8 +145,11 @@ def _examine(
     shapes = {path: list(leaf.shape) for path, leaf in leaves.items()}
     load_report.contradicted = _contradictions(weights, model)
     load_report.notes = [*weights.notes, *resolution_notes(weights, weights.asked), *_left_out_notes(weights, left_out)]
+    load_report.ones = {path: shapes[path] for path in fits if sources[path][0].transform is rename.ONES}
     load_report.loaded = {
-        path: {"from": [part.source for part in sources[path]], "shape": shapes[path]} for path in fits
+        path: {"from": [part.source for part in sources[path]], "shape": shapes[path]}
+        for path in fits
+        if path not in load_report.ones
     }
     load_report.resized = {
         path: f"{list(weights.shapes[path])} -> {shapes[path]}"

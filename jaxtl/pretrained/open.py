@@ -18,11 +18,12 @@ from jaxtl.models.base import Family
 from jaxtl.models.head import HEAD_FIELDS
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults, Pixels
-from jaxtl.pretrained import rename
+from jaxtl.pretrained import keras_model, rename
 from jaxtl.pretrained.architecture import UnknownArchitecture, fields_of_name, keras_name, telltale, unknown_name
 from jaxtl.pretrained.formats.arrays import Arrays, Loader
 from jaxtl.pretrained.formats.read import read
 from jaxtl.pretrained.hub_config import Facts, facts_from_config
+from jaxtl.pretrained.keras_head import find_head
 from jaxtl.pretrained.locate import Found, locate
 from jaxtl.trees import flatten
 
@@ -145,19 +146,35 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     if strange or recognised is None:
         if strange or facts.unknown:
             raise _unsupported(location, facts.unknown or f"a {strange}")
+        if arrays.format == "hdf5":
+            raise keras_model.refusal(location, arrays, families())
         listed = ", ".join(list(arrays)[:4])
         raise UserError(f"{location}: these arrays belong to no model family that is known here: {listed}, ...")
     family, key_mapping = recognised
+    is_keras = key_mapping.layout == "keras"
+    key_mapping, inside = keras_model.prepare(arrays, key_mapping) if is_keras else (key_mapping, "")
     plan = rename.plan(arrays, key_mapping)
     shapes = plan.shapes(arrays.shapes)
-    pixels, pixels_from = _pixels(found.path, facts, key_mapping, family)
+    size = keras_model.input_size(arrays) if is_keras else 0
+    pixels, pixels_from = _pixels(found.path, facts, key_mapping, size or family.IMAGE_SIZE)
     named = {} if facts.architecture else fields_of_name(family, found.path.stem)
-    implied = {**key_mapping.fields, **named, **facts.fields}
+    implied = {**key_mapping.fields, **named, **facts.fields, **({"image_size": size} if size else {})}
     inferred = facts.model or _infer(family, shapes, implied)
     unknown = facts.unknown or ("" if facts.architecture else unknown_name(_name(found, arrays)))
     if unknown and not model:
         fits = inferred and not plan.unknown
         raise UnknownArchitecture(unknown, inferred) if fits else _unsupported(location, unknown)
+    notes = [f"{unknown} is not supported: loaded as {model}, as asked"] if unknown else []
+    if is_keras:
+        if not inferred or keras_model.is_strange(arrays, plan):
+            raise keras_model.refusal(location, arrays, families())
+        if plan.unknown and family.MODEL.head_path not in plan.parts:
+            head = find_head(arrays, key_mapping, plan, inferred)
+            unused = (*plan.unused, *(() if head.parts else plan.unknown))
+            plan = rename.Plan({**plan.parts, **head.parts}, unused, ())
+            shapes, notes = plan.shapes(arrays.shapes), [*notes, head.note]
+            implied |= head.fields
+            inferred = spec(family.MODEL, {**complete_fields(inferred), **head.fields})
     return Weights(
         location=location,
         files=_files(found.path),
@@ -165,12 +182,12 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
         family=family,
         key_mapping=key_mapping,
         model=inferred or model,
-        unseen={key: implied[key] for key in family.MODEL.unseen if key in implied},
-        notes=(f"{unknown} is not supported: loaded as {model}, as asked",) if unknown else (),
-        num_classes=(shapes.get(family.MODEL.head_path) or (0,))[-1],
+        unseen={key: implied[key] for key in (*family.MODEL.unseen, *HEAD_FIELDS) if key in implied},
+        notes=tuple(notes),
+        num_classes=2 if implied.get("single_logit") else (shapes.get(family.MODEL.head_path) or (0,))[-1],
         classes=facts.classes,
         pixels=pixels,
-        pixels_from=pixels_from,
+        pixels_from=inside or pixels_from,
         revision=found.revision,
         license=found.license,
         plan=plan,
@@ -206,7 +223,7 @@ def _files(path: Path) -> tuple[Path, ...]:
     return tuple(path.parent / name for name in shards)
 
 
-def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, family: Family) -> tuple[Pixels | None, str]:
+def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, size: int) -> tuple[Pixels | None, str]:
     """Takes the first that speaks: what lies beside the file, the table of known files, the convention itself."""
     if facts.pixels is not None:
         return facts.pixels, facts.pixels_from
@@ -215,7 +232,6 @@ def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, family: Family) -
     known = known or key_mapping.pixels
     if known is None:
         return None, ""
-    size: int = family.IMAGE_SIZE
     return Pixels(size, round(size / known.crop), *known.statistics, known.interpolation), origin
 
 

@@ -43,6 +43,8 @@ PUBLISHED = {
     "resnet101": 44_549_160,
     "bit_r101x1": 44_541_480,
     "resnet50v2": 25_568_360,
+    "mobilenet_v1": 4_231_976,
+    "mobilenet_v1_025": 470_072,
     "resnet20_cifar": 269_722 + 990 * 64 + 990,  # 269,722 with 10.
 }
 # One of each family.
