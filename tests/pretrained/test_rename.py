@@ -77,6 +77,16 @@ KEY_MAPPINGS = [
 ]
 
 
+def _shape(kind, path):
+    """A shape that a leaf of this kind may have."""
+    if kind.startswith("grid"):
+        side = int(kind.removeprefix("grid"))
+        return (side, side, 4, 6) if path.endswith("/kernel") else (6,)
+    if path.endswith("/kernel"):
+        return (2, 3, 4, 6) if kind == "conv" else (4, 6)
+    return {"token": (1, 1, 6), "batched": (1, 4, 6), "offsets": (9, 6)}.get(kind, (6,))
+
+
 @pytest.mark.parametrize(("family", "key_mapping"), KEY_MAPPINGS)
 def test_every_table_read_backwards_and_forwards_gives_the_same_leaves(family, key_mapping):
     del family
@@ -87,12 +97,9 @@ def test_every_table_read_backwards_and_forwards_gives_the_same_leaves(family, k
             del suffix, transform
             path = path.format(target)
             for name in "isbk":
-                for offset in ("", "+1"):
+                for offset in ("", "+1", "+2"):
                     path = path.replace("{" + name + offset + "}", str(3))
-            rank = 1
-            if path.endswith("/kernel"):
-                rank = 4 if kind == "conv" else 2
-            leaves[path] = generator.normal(size=(2, 3, 4, 6)[-rank:])
+            leaves[path] = generator.normal(size=_shape(kind, path))
     source = rename.to_source_keys(leaves, key_mapping)
     plan = rename.plan(source, key_mapping)
     assert not plan.unknown
