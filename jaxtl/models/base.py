@@ -31,7 +31,8 @@ Fit = Callable[[np.ndarray], np.ndarray]
 """Brings a loaded array into the shape of its leaf."""
 
 
-_AUXILIARY = re.compile(r"aux\d*")
+AUXILIARY = re.compile(r"aux\d*")
+"""The names of the groups that are auxiliary heads."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,12 @@ class Model(Protocol):
 class Family(Protocol):
     """A file of `jaxtl.models`: what is known about the models of one kind.
 
-    Optional are `PUBLISHED` (where weights lie that others published, by the name of the variant), and the functions
-    `from_config` and `to_config` (config.json of transformers), `from_timm` and `to_timm` (the arguments of timm's
-    create_model) and `extras` (arrays that transformers wants besides).
+    Optional are `PUBLISHED` (where weights lie that others published, by the name of the variant), `IMPLIED` (fields
+    that a name implies and no array shows, by a regex of the names in `ARCHITECTURES`), `BUILDERS` (by "torchvision" or
+    "timm": the names of their functions that make the variants, by variant), and the functions `from_config`
+    and `to_config` (config.json of transformers), `from_timm` and `to_timm` (the arguments of timm's create_model),
+    `as_torchvision` (a model of other fields that computes the same there) and `extras` (arrays that transformers wants
+    besides).
 
     Attributes:
       MODEL: the module.
@@ -171,7 +175,7 @@ class GroupedModel(nn.Module):
         x, names = images, span(self.groups(), start, stop)
         auxiliary = []
         for run in self.runs(names):
-            if _AUXILIARY.fullmatch(run[0]):
+            if AUXILIARY.fullmatch(run[0]):
                 if self.num_classes and (train or self.is_initializing()):
                     auxiliary.append(self.run_auxiliary(x, run[0], train))
             else:

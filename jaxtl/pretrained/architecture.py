@@ -8,9 +8,11 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxtl.errors import UserError
 from jaxtl.models import families, names
+from jaxtl.models.base import Family
 
 _RESNET_LIKE = re.compile(r"[a-z0-9]*res(?:net|next|nest)[a-z0-9]*")
 _TIMM_VIT = re.compile(r"[a-z0-9]*(?:vit|deit|beit)[a-z0-9]*_[a-z0-9_]*patch\d+")
@@ -72,6 +74,18 @@ class UnknownArchitecture(UserError):
 def is_known(architecture: str) -> bool:
     """Tells whether a family computes what the models of that name in timm, torchvision or Keras compute."""
     return architecture in names() or any(re.fullmatch(pattern, architecture) for pattern in _patterns())
+
+
+def fields_of_name(family: Family, text: str) -> dict[str, Any]:
+    """Gives the fields that the name of an architecture, or of a file that begins with it, implies in a family.
+
+    Arrays do not show them: timm's "tf_efficientnet_b0" pads and normalises otherwise than its "efficientnet_b0".
+    """
+    found: dict[str, Any] = {}
+    for pattern, fields in getattr(family, "IMPLIED", {}).items():
+        if re.match(rf"(?:{pattern})(?=[-_.]|$)", text.lower()):
+            found |= fields
+    return found
 
 
 def unknown_name(text: str) -> str:

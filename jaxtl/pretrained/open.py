@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from jaxtl.errors import UserError
-from jaxtl.models import complete_fields, families, find_family, spec
+from jaxtl.models import complete_fields, families, find_family, native_size, spec
 from jaxtl.models.base import Family
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults, Pixels
 from jaxtl.pretrained import rename
-from jaxtl.pretrained.architecture import UnknownArchitecture, keras_name, telltale, unknown_name
+from jaxtl.pretrained.architecture import UnknownArchitecture, fields_of_name, keras_name, telltale, unknown_name
 from jaxtl.pretrained.formats.arrays import Arrays, Loader
 from jaxtl.pretrained.formats.read import read
 from jaxtl.pretrained.hub_config import Facts, facts_from_config
@@ -31,6 +31,8 @@ NATIVE = KeyMapping("jaxtl", "native", ())
 _KNOWN_FILES = (
     (re.compile(r"deit3?_.*"), PixelDefaults(IMAGENET, "bicubic", 224 / 256)),
     (re.compile(r"vit_.*(augreg|in21k).*"), PixelDefaults(HALF, "bicubic", 0.9)),
+    (re.compile(r"tf_(efficientnetv2_[sml]|efficientnet_b[0-9]_ap).*"), PixelDefaults(HALF, "bicubic", 0.9)),
+    (re.compile(r"tf_mobilenetv3_.*"), PixelDefaults(HALF, "bilinear", 0.875)),
 )
 """Pixel facts of well-known files that do not carry them, by file name."""
 
@@ -141,9 +143,14 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     family, key_mapping = recognised
     plan = rename.plan(arrays, key_mapping)
     shapes = plan.shapes(arrays.shapes)
-    pixels, pixels_from = _pixels(found.path, facts, key_mapping, family)
-    implied = {**key_mapping.fields, **facts.fields}
+    if key_mapping.refine is not None:
+        key_mapping = key_mapping.refine(shapes)
+    named = {} if facts.architecture else fields_of_name(family, _name(found, arrays))
+    implied = {**key_mapping.fields, **named, **facts.fields}
     inferred = facts.model or _infer(family, shapes, implied)
+    pixels, pixels_from = _pixels(
+        found.path, facts, key_mapping, native_size(inferred) if inferred else family.IMAGE_SIZE
+    )
     unknown = facts.unknown or ("" if facts.architecture else unknown_name(_name(found, arrays)))
     if unknown and not model:
         fits = inferred and not plan.unknown
@@ -196,7 +203,7 @@ def _files(path: Path) -> tuple[Path, ...]:
     return tuple(path.parent / name for name in shards)
 
 
-def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, family: Family) -> tuple[Pixels | None, str]:
+def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, size: int) -> tuple[Pixels | None, str]:
     """Takes the first that speaks: what lies beside the file, the table of known files, the convention itself."""
     if facts.pixels is not None:
         return facts.pixels, facts.pixels_from
@@ -205,7 +212,6 @@ def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, family: Family) -
     known = known or key_mapping.pixels
     if known is None:
         return None, ""
-    size: int = family.IMAGE_SIZE
     return Pixels(size, round(size / known.crop), *known.statistics, known.interpolation), origin
 
 

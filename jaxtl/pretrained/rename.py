@@ -41,6 +41,8 @@ _HEADS_FIRST = _one_way(lambda x: x.reshape(-1, x.shape[-1]))
 _BGR = _one_way(lambda x: x[:, :, ::-1])
 _CHANNELS = Transform(lambda x: x.reshape(-1), lambda x: x[:, None, None])
 _PIXEL = Transform(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
+# Written as a dense layer; timm's small ConvNeXts have the same as a convolution of one pixel.
+_EITHER = Transform(lambda x: x.reshape(x.shape[:2]).T, _DENSE.backward)
 
 
 def _torch_grid(side: int) -> Transform:
@@ -84,6 +86,7 @@ LEAVES: dict[str, dict[str, Leaves]] = {
         "packed": _layer("_weight", "_bias", _DENSE),
         "conv": _layer(".weight", ".bias", _CONV),
         "pixel": _layer(".weight", ".bias", _PIXEL),
+        "either": _layer(".weight", ".bias", _EITHER),
         "channels": (("", "params/{}", _CHANNELS),),
         **{f"grid{side}": _layer(".weight", ".bias", _torch_grid(side)) for side in (4, 5, 6, 7)},
         "norm": _TORCH_BATCHNORM[:2],
@@ -195,6 +198,28 @@ def _rules(key_mapping: KeyMapping) -> tuple[tuple[str, str, Transform, int, int
     return tuple(rules)
 
 
+@cache
+def _plain_rules(key_mapping: KeyMapping) -> Mapping[str, tuple[str, Transform, int, int]]:
+    """Returns the rules that name one array each: tables that write out their blocks have a thousand of them."""
+    return {rule[0]: rule[1:] for rule in reversed(_rules(key_mapping)) if "{" not in rule[0]}
+
+
+@cache
+def _numbered_rules(key_mapping: KeyMapping) -> tuple[tuple[str, str, Transform, int, int], ...]:
+    return tuple(rule for rule in _rules(key_mapping) if "{" in rule[0])
+
+
+def _find(name: str, key_mapping: KeyMapping) -> tuple[str, Transform, int, int] | None:
+    """Finds the leaf that an array fills, and how; a row that names it alone comes before one with a number in it."""
+    if name in _plain_rules(key_mapping):
+        return _plain_rules(key_mapping)[name]
+    for source, target, transform, index, count in _numbered_rules(key_mapping):
+        numbers = _numbers(source, name)
+        if numbers is not None:
+            return _write(target, numbers), transform, index, count
+    return None
+
+
 def plan(names: Iterable[str], key_mapping: KeyMapping) -> Plan:
     """Finds for each source array the leaf that it fills."""
     names = tuple(names)
@@ -204,11 +229,10 @@ def plan(names: Iterable[str], key_mapping: KeyMapping) -> Plan:
     unknown: list[str] = []
     for name in names:
         short = name.removeprefix(prefix)
-        for source, target, transform, index, count in _rules(key_mapping):
-            numbers = _numbers(source, short)
-            if numbers is not None:
-                parts.setdefault(_write(target, numbers), []).append(Part(name, transform, index, count))
-                break
+        found = _find(short, key_mapping)
+        if found is not None:
+            target, transform, index, count = found
+            parts.setdefault(target, []).append(Part(name, transform, index, count))
         else:
             left_out = any(re.fullmatch(pattern, short) for pattern in key_mapping.unused)
             (unused if left_out else unknown).append(name)
