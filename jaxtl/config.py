@@ -20,11 +20,13 @@ ARGUMENTS = {
     "cache_features": "finetune.cache_features",
     "clip_norm": "optimizer.clip_norm",
     "data_dir": "data.data_dir",
+    "image_size": "model.image_size",
     "learning_rate": "optimizer.learning_rate",
     "mean": "model.mean",
     "model": "model.name",
     "reader": "data.reader",
     "resize": "augment.resize",
+    "single_logit": "model.single_logit",
     "skip_broken": "data.skip_broken",
     "source": "data.source",
     "split": "eval.split",
@@ -52,6 +54,15 @@ def default() -> ConfigDict:
     # | a path | run:WORKDIR
     c.model.weights = ""
     c.model.head = "auto"  # That of the weights. "auto": kept where the classes are the same, else new | "keep" | "new"
+    # What the head reads of the maps or patch tokens before the model's own pooling: "flatten" (all places), "avg",
+    # "max", "avg+max"; dense layers of its own after that are left out. "own": its own pooling, and they. "": as the
+    # weights have it, else "own".
+    c.model.pool = ""
+    # Widths of dense layers with ReLU before the last one, "256" or "512,256", each with model.dropout before it; "0":
+    # none; "": as the weights have it, else none.
+    c.model.head_hidden = ""
+    # Two classes from one logit with a sigmoid, for the second class; all else sees two logits, 0 and that one.
+    c.model.single_logit = False
     c.model.image_size = 0  # Side of the square the model sees, in pixels; 0: what the weights were trained at.
 
     # Pixel facts belong to the weights and come with them; these four replace single ones.
@@ -337,7 +348,7 @@ def _wrong_types(config: ConfigDict) -> list[str]:
 
 
 def _fits(value: Any, expected: Any, key: str) -> bool:
-    if key == "finetune.unfreeze" and isinstance(value, int):
+    if key in ("finetune.unfreeze", "model.head_hidden") and isinstance(value, int) and not isinstance(value, bool):
         return True
     if isinstance(expected, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(expected, bool)

@@ -10,6 +10,7 @@ from jaxtl.data import READERS
 from jaxtl.errors import UserError, nearest
 from jaxtl.feature_cache import features
 from jaxtl.finetune import param_groups
+from jaxtl.models.head import POOLINGS
 from jaxtl.models.layers.attention import FORMS
 from jaxtl.parallel import mesh as mesh_lib
 from jaxtl.parallel import partitioner
@@ -96,11 +97,15 @@ def _model_problems(values: Mapping[str, Any]) -> list[str]:
     for key, given in (("model.name", 0), ("model.image_size", size)):
         try:
             if name != "auto":
-                models.build(name, num_classes=1, image_size=given)
+                models.build(name, num_classes=2, image_size=given)
         except UserError as error:
             found.append(f"{key}: {error}")
             break  # Of a model that is not known, the size cannot be wrong.
     found.choice("model.head", ("auto", "keep", "new"))
+    found.choice("model.pool", ("", "own", *POOLINGS))
+    found.check("model.head_hidden", _are_widths, "widths with commas, such as '512,256', '0' for none, or ''")
+    if values["model.single_logit"] and values["train.loss"] == "binary":
+        found.append('model.single_logit has the binary cross entropy of its logit already: give train.loss "softmax".')
     found.choice("model.attention", ("auto", *FORMS))
     found.choice("model.interpolation", ("", *preprocessing.INTERPOLATIONS))
     for key in ("model.mean", "model.std"):
@@ -227,9 +232,9 @@ def _stage_problems(values: Mapping[str, Any]) -> list[str]:
 def _rule_problems(values: Mapping[str, Any]) -> list[str]:
     """Finds the rules that fit no group and no parameter of the model, as far as its name tells which it is."""
     try:
-        module = models.build(values["model.name"], num_classes=1)
-    except UserError:
-        return []  # Reported as model.name, or "auto".
+        module = models.build(models.with_fields(values["model.name"], **head_fields(values)), num_classes=2)
+    except (UserError, ValueError):
+        return []  # Reported as model.name or model.head_hidden, or "auto".
     unfreeze = {"finetune.unfreeze": values["finetune.unfreeze"]}
     for number, stage in enumerate(values["finetune.stages"], start=1):
         if isinstance(stage.get("unfreeze"), (str, int)):
@@ -242,6 +247,26 @@ def _rule_problems(values: Mapping[str, Any]) -> list[str]:
         return []
     params = nest(abstract_variables(module, models.native_size(values["model.name"])))["params"]
     return param_groups.unmatched_rules(param_groups.assign(params, table), unfreeze, rules)
+
+
+def head_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of the model that the keys of its head set; those that leave it to the weights are missing.
+
+    Args:
+      values: of every key of model, "model.pool" -> "flatten".
+    """
+    fields: dict[str, Any] = {}
+    if values["model.pool"]:
+        fields["head_pool"] = "" if values["model.pool"] == "own" else values["model.pool"]
+    if text := str(values["model.head_hidden"]):
+        fields["head_hidden"] = tuple(int(width) for width in text.split(",")) if text != "0" else ()
+    if values["model.single_logit"]:
+        fields["single_logit"] = True
+    return fields
+
+
+def _are_widths(text: Any) -> bool:
+    return str(text) in ("", "0") or re.fullmatch(r" *[1-9]\d* *(, *[1-9]\d* *)*", str(text)) is not None
 
 
 def _train_problems(values: Mapping[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="PATH",
-        help="a .safetensors file, or a new folder for hf and timm",
+        help="a file whose name ends as the format wants (.safetensors, .pth), or a new folder",
     )
 
 
@@ -66,6 +66,9 @@ def run(workdir: Path | str, output: Path | str, format: str = "jaxtl") -> None:
         epsilon=model.epsilon,
     )
     size = _write_whole(save, output)
+    if not chosen.holds_pixels:
+        facts = ", ".join(f"{key} {value}" for key, value in model.pixels.to_json().items())
+        print(f"such a file does not name the classes, nor say how images are prepared: {facts}")
     print(f"{output}: {model.name} with {len(model.classes)} classes, step {step}, {size:,} bytes")
 
 

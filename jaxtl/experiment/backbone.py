@@ -17,6 +17,7 @@ from jaxtl.experiment import options
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.steps import dummy_batch
 from jaxtl.feature_cache import features, store
+from jaxtl.models import with_fields
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,21 @@ def make_backbone(experiment: Experiment, stop: str) -> Backbone:
         return functools.partial(partitioner.compile(forward, on_devices, images), on_devices)
 
     side = model.pixels.size
+    # What follows the pooling leaves no trace in features.
+    prefix = with_fields(model.name, head_hidden=(), single_logit=False)
     out = jax.eval_shape(forward, variables, jax.ShapeDtypeStruct((batch_size, side, side, 3), np.uint8))
     return Backbone(
         forward=lambda images: compiled()(images),
         shard_batch=partitioner.shard_batch,
         variables=variables,
-        facts={**model.facts(), "classes": None, "num_classes": 0, "stop": stop, "dtype": str(out.dtype)},
+        facts={
+            **model.facts(),
+            "model": prefix,
+            "classes": None,
+            "num_classes": 0,
+            "stop": stop,
+            "dtype": str(out.dtype),
+        },
         batch_size=batch_size,
         shape=out.shape[1:],
         dtype=out.dtype,

@@ -101,6 +101,11 @@ class ConvNeXt(GroupedModel):
         """Gives the layer scales, which start near zero."""
         return (r".*/layer_scale",)
 
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        return 4 * 2 ** (len(self.blocks) - 1)
+
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group; blocks return maps [B, h, w, c], the last one pooled features [B, D]."""
         if name == "head":
@@ -121,7 +126,9 @@ class ConvNeXt(GroupedModel):
         )(x, train)
         if before < total - 1:
             return x
-        return LayerNorm(epsilon=self.head_epsilon, dtype=self.dtype, name="norm")(x.mean(axis=(1, 2)))
+        norm = LayerNorm(epsilon=self.head_epsilon, dtype=self.dtype, name="norm")
+        # As in Keras, the norm comes first where another pooling follows.
+        return self.pooled(norm(x)) if self.head_pool else norm(self.pooled(x))
 
 
 def _patches(features: int, side: int, dtype: Any, name: str) -> nn.Conv:

@@ -103,12 +103,11 @@ _LAYERS = ("expand", "depthwise", "squeeze", "project")
 
 def _torchvision() -> Rows:
     rows: list[tuple[str, str, str]] = [("features.0.0", "stem_conv", "conv"), ("features.0.1", "stem_bn", "batchnorm")]
-    # The blocks of the first stage expand nothing, so that their layers count one less.
-    for source, path, layers in (
-        ("features.1.{i}", "stage1.{i}", _LAYERS[1:]),
-        ("features.{s}.{i}", "stage{s}.{i}", _LAYERS),
-    ):
-        for place, name in enumerate(layers):
+    # Stage by stage: one row for all of them would name the arrays of an EfficientNet V2 too, and with fewer rows.
+    for stage in range(1, 8):
+        source, path = f"features.{stage}.{{i}}", f"stage{stage}.{{i}}"
+        # The blocks of the first stage expand nothing, so that their layers count one less.
+        for place, name in enumerate(_LAYERS[1:] if stage == 1 else _LAYERS):
             if name == "squeeze":
                 rows += [(f"{source}.block.{place}.fc1", f"{path}/squeeze/reduce", "pixel")]
                 rows += [(f"{source}.block.{place}.fc2", f"{path}/squeeze/expand", "pixel")]

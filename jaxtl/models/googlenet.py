@@ -66,6 +66,8 @@ class GoogLeNet(GroupedModel):
     """
 
     unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased")
+    auxiliary_weight: ClassVar[float] = 0.3
+    auxiliary_classifiers: ClassVar[str] = r"aux\d/fc2"
 
     num_classes: int
     image_size: int = 224
@@ -93,6 +95,11 @@ class GoogLeNet(GroupedModel):
         """The path of the kernel [H, W, C, D] that sees the pixels."""
         return "params/conv1/conv/kernel"
 
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        return 15
+
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group; inceptions return maps [B, h, w, c], the last one pooled features [B, D]."""
         if name == "head":
@@ -111,7 +118,7 @@ class GoogLeNet(GroupedModel):
         if name == "inception4e":
             odd = [(0, side % 2) for side in x.shape[1:3]]
             return max_pool_2x2(jnp.pad(x, ((0, 0), *odd, (0, 0)), constant_values=-jnp.inf))
-        return x.mean(axis=(1, 2)) if name == "inception5b" else x
+        return self.pooled(x) if name == "inception5b" else x
 
     def run_auxiliary(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Gives the logits of an auxiliary head."""

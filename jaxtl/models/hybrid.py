@@ -76,6 +76,11 @@ class HybridViT(ViT):
         """The number of patches along each side."""
         return math.ceil(self.image_size / (2 << len(self.stages))) // self.patch
 
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        return (self.patch - 1) * (2 << len(self.stages)) + 1
+
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group: of the ResNet, on maps [B, h, w, c], or of the transformer."""
         if name == "stem":

@@ -154,6 +154,8 @@ class InceptionV3(GroupedModel):
     """
 
     unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased", "counts_padding", "aux")
+    auxiliary_weight: ClassVar[float] = 0.4
+    auxiliary_classifiers: ClassVar[str] = "aux/fc"
 
     num_classes: int
     image_size: int = 299
@@ -181,6 +183,16 @@ class InceptionV3(GroupedModel):
         """The path of the kernel [H, W, C, D] that sees the pixels."""
         return "params/conv_1a_3x3/conv/kernel"
 
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        return 75
+
+    @property
+    def min_training_size(self) -> int:
+        """The least side in training: the auxiliary head has a window of 5 x 5 over what its pooling leaves."""
+        return 299 if self.aux else self.min_size
+
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group; blocks return maps [B, h, w, c], the last one pooled features [B, D]."""
         if name == "head":
@@ -195,7 +207,7 @@ class InceptionV3(GroupedModel):
         branches, pooling, width = _MIXED[name.removeprefix("mixed")]
         block = nn.remat(Mixed, static_argnums=2) if self.remat else Mixed
         x = block(branches, pooling, width, self.counts_padding, norm, self.dtype, name=name)(x, train)
-        return x.mean(axis=(1, 2)) if name == "mixed7c" else x
+        return self.pooled(x) if name == "mixed7c" else x
 
     def run_auxiliary(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Gives the logits of the auxiliary head."""
@@ -212,6 +224,9 @@ class Auxiliary(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [B, H, W, C] to logits [B, num_classes]."""
+        if self.is_initializing():
+            # Evaluation, which does without, takes smaller images than this window.
+            x = jnp.zeros((1, 17, 17, x.shape[-1]), x.dtype)
         x = nn.avg_pool(x, window_shape=(5, 5), strides=(3, 3))
         x = ConvNorm(128, (1, 1), 1, (0, 0), self.norm, self.dtype, name="conv0")(x, train)
         x = ConvNorm(768, (5, 5), 1, (0, 0), self.norm, self.dtype, name="conv1")(x, train)

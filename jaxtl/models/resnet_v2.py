@@ -133,7 +133,7 @@ class ResNetV2(GroupedModel):
             drop_path=self.drop_path * before / max(total - 1, 1),
             name=name,
         )(x, train)
-        return self._layers().norm(x, train, "norm").mean(axis=(1, 2)) if before == total - 1 else x
+        return self.pooled(self._layers().norm(x, train, "norm")) if before == total - 1 else x
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -188,6 +188,11 @@ class ViT(GroupedModel):
             return name
         return loop_key("/".join([*self.path, name]))
 
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        return self.patch
+
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group; the embedding and blocks return tokens [B, N, D], the last block pooled features [B, D]."""
         if name == "embed":
@@ -280,7 +285,7 @@ class ViT(GroupedModel):
 
     def _block(self, x: jax.Array, index: int, train: bool) -> jax.Array:
         outputs = x.shape[1]
-        if index == self.depth - 1 and self.pool == "cls":
+        if index == self.depth - 1 and self.pool == "cls" and not self.head_pool:
             outputs = 2 if self.teacher_head else 1  # Nothing reads the other tokens: a sixth of the block remains.
         kind = nn.remat(Block, static_argnums=(2, 3)) if self.remat else Block
         x = kind(**self._block_fields(self._rate(index)), name=f"block{index}")(x, train, outputs)
@@ -289,12 +294,14 @@ class ViT(GroupedModel):
         # timm gives the norm after pooling a name of its own, since weights for one place do not fit the other.
         name = "fc_norm" if self.norm_after_pool else "norm"
         norm = LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)
-        return norm(self._pool(x)) if self.norm_after_pool else self._pool(norm(x))
+        return norm(self._pool(x)) if self.norm_after_pool and not self.head_pool else self._pool(norm(x))
 
     def _pool(self, x: jax.Array) -> jax.Array:
         x = x[:, : self.tokens]
+        if self.head_pool:
+            return self.pooled(x[:, self.prefix_tokens :])
         if self.pool == "cls":
-            return x[:, :2] if self.teacher_head else x[:, 0]
+            return x[:, :2] if self.teacher_head and not self.custom_head else x[:, 0]
         mean = x[:, self.prefix_tokens :].mean(axis=1)
         return mean if self.pool == "mean" else jnp.concatenate([x[:, 0], mean], axis=-1)
 

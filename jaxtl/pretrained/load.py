@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtl.errors import UserError
 from jaxtl.models import spec
 from jaxtl.models.base import Fit, GroupedModel
+from jaxtl.models.head import HEAD_FIELDS
 from jaxtl.pretrained import rename
 from jaxtl.pretrained.open import Weights
 from jaxtl.pretrained.report import LoadReport
@@ -117,7 +119,12 @@ def _examine(
     """Finds for each leaf what fills it; gives the leaves, what fits each array to its leaf, and the account."""
     leaves = abstract_variables(model, image_size, channels)
     keep_head, reason = _decide_head(weights, model, head, classes)
-    sources = {path: parts for path, parts in weights.plan.parts.items() if keep_head or not _in_head(path, model)}
+    left_out = model.left_out()
+    sources = {
+        path: parts
+        for path, parts in weights.plan.parts.items()
+        if (keep_head or not _in_head(path, model)) and not _in_groups(path, left_out.values())
+    }
     found = {path: _fit(weights, path, leaves[path].shape, model) for path in sources if path in leaves}
     fits = {path: fit for path, fit in found.items() if fit is not None}
     fresh = [path for path in leaves if path not in sources]
@@ -141,7 +148,7 @@ def _examine(
     load_report = LoadReport.begin(weights, head=reason)
     shapes = {path: list(leaf.shape) for path, leaf in leaves.items()}
     load_report.contradicted = _contradictions(weights, model)
-    load_report.notes = [*weights.notes, *resolution_notes(weights, weights.asked)]
+    load_report.notes = [*weights.notes, *resolution_notes(weights, weights.asked), *_left_out_notes(weights, left_out)]
     load_report.loaded = {
         path: {"from": [part.source for part in sources[path]], "shape": shapes[path]} for path in fits
     }
@@ -174,13 +181,26 @@ def _contradictions(weights: Weights, model: GroupedModel) -> dict[str, str]:
     return {
         key: f"the weights imply {value}, the model has {getattr(model, key)}"
         for key, value in weights.unseen.items()
-        if hasattr(model, key) and getattr(model, key) != value
+        if hasattr(model, key) and getattr(model, key) != value and key not in HEAD_FIELDS  # Told as the head.
     }
 
 
 def _in_head(path: str, model: GroupedModel) -> bool:
-    pattern = dict(model.groups())["head"]
-    return re.match(rf"(?:{pattern})(?:/|$)", path.partition("/")[2]) is not None
+    """Tells whether a leaf is of the head, or gives auxiliary logits: such layers are kept or new together."""
+    patterns = [dict(model.groups())["head"], *filter(None, [model.auxiliary_classifiers])]
+    return _in_groups(path, patterns)
+
+
+def _in_groups(path: str, patterns: Iterable[str]) -> bool:
+    return any(re.match(rf"(?:{pattern})(?:/|$)", path.partition("/")[2]) for pattern in patterns)
+
+
+def _left_out_notes(weights: Weights, left_out: Mapping[str, str]) -> list[str]:
+    """Says which groups of the weights the model does without, as its fields say."""
+    held = [
+        name for name, pattern in left_out.items() if any(_in_groups(path, [pattern]) for path in weights.plan.parts)
+    ]
+    return [f"{', '.join(held)}: left out of the model, as asked"] if held else []
 
 
 def _decide_head(weights: Weights, model: GroupedModel, head: str, classes: tuple[str, ...] | None) -> tuple[bool, str]:
@@ -194,15 +214,29 @@ def _decide_head(weights: Weights, model: GroupedModel, head: str, classes: tupl
         return False, "new: as asked"
     if not weights.num_classes:
         obstacle = "the weights have none"
+    elif weights.head_fields != {key: getattr(model, key) for key in HEAD_FIELDS}:
+        obstacle = "the weights have a head of another form"
     elif weights.num_classes != wanted:
         obstacle = f"the weights have {weights.num_classes} classes, {wanted} are wanted"
     elif weights.classes and classes and (conflict := class_conflict(weights.classes, classes)):
         obstacle = f"the class names differ ({conflict})"
     else:
+        _check_flattened(weights, model)
         return True, f"kept: {wanted} classes"
     if head == "keep":
         raise UserError(f"{weights.location}: its head cannot be kept, {obstacle}; ask for head=new or auto.")
     return False, f"new: {obstacle}"
+
+
+def _check_flattened(weights: Weights, model: GroupedModel) -> None:
+    """Sees that a kept head which flattens maps gets maps of the size it was trained on."""
+    size = weights.pixels.size if weights.pixels else model.image_size
+    if model.head_pool == "flatten" and model.image_size != size:
+        raise UserError(
+            f"{weights.location}: its head reads flattened maps of images of {size} pixels, and the model sees "
+            f"{model.image_size}: give image_size {size}, or ask for head=new.",
+            arguments=["image_size"],
+        )
 
 
 def class_conflict(source_classes: tuple[str, ...], classes: tuple[str, ...]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtl.errors import UserError
 from jaxtl.models import complete_fields, families, find_family, native_size, spec
 from jaxtl.models.base import Family
+from jaxtl.models.head import HEAD_FIELDS
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults, Pixels
 from jaxtl.pretrained import rename
@@ -49,7 +50,8 @@ class Weights:
       key_mapping: the convention of the names.
       model: the full name of the model these weights are of; empty if the source does not say.
       asked: the model name that the user gave; empty if the source decides.
-      unseen: fields of the module that leave no trace in the shapes, as the source or its convention implies them.
+      unseen: fields of the module that leave no trace in the shapes, as the source or its convention implies them; of
+        native weights also those that say which head they have.
       notes: what else the load report says about them.
       num_classes: the width of the head; 0 for weights without one.
       classes: the class names; None if unknown.
@@ -80,6 +82,13 @@ class Weights:
     def epsilon(self) -> float | None:
         """The epsilon of the normalisations; None for the family's own."""
         return self.unseen.get("epsilon")
+
+    @property
+    def head_fields(self) -> dict[str, Any]:
+        """The fields that say which head they have: its family's own, unless native weights say otherwise."""
+        return {"head_hidden": (), "head_pool": "", "single_logit": False} | {
+            key: value for key, value in self.unseen.items() if key in HEAD_FIELDS
+        }
 
     @property
     def format(self) -> str:
@@ -250,7 +259,7 @@ def from_native(
 
 def _native_unseen(facts: Mapping[str, Any]) -> dict[str, Any]:
     fields = complete_fields(facts["model"])
-    unseen = {key: fields[key] for key in find_family(facts["model"]).MODEL.unseen}
+    unseen = {key: fields[key] for key in (*find_family(facts["model"]).MODEL.unseen, *HEAD_FIELDS)}
     return unseen if facts.get("epsilon") is None else {**unseen, "epsilon": facts["epsilon"]}
 
 

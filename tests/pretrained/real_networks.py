@@ -93,8 +93,8 @@ def _check_training(module: Any, place: Path, batch: np.ndarray, name: str) -> N
     theirs = _logits(module(nchw(batch)))
     found, statistics = train_once(model, variables, batch)
     # torchvision names the second auxiliary head before the first.
-    logits, auxiliary = found if isinstance(found, tuple) else (found, ())
-    for ours, expected in zip((logits, *reversed(auxiliary)), theirs, strict=True):
+    logits, auxiliary = found if isinstance(found, tuple) else (found, {})
+    for ours, expected in zip((logits, *reversed(auxiliary.values())), theirs, strict=True):
         same(ours, expected)
     plan = pretrained.open_weights(str(place)).plan.parts
     updated = {key.removeprefix("timm."): value for key, value in module.named_buffers()}

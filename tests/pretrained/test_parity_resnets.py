@@ -26,11 +26,13 @@ def test_those_of_torchvision(name, tmp_path):
 @slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50d", "resnext50_32x4d", "seresnet50", "seresnext50_32x4d"])
 def test_those_of_timm(name, tmp_path):
-    check(tm(name), tmp_path, sizes=(64, 97), after="layer2.1", part="layer2.1")
+    # In training the deep ones amplify rounding where few numbers make a variance, as with the maps of 64 pixels.
+    check(tm(name), tmp_path, sizes=(96, 97), after="layer2.1", part="layer2.1")
 
 
 @slow
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
 def test_those_of_transformers(kind, tmp_path):
-    module = hf("ResNet", embedding_size=16, hidden_sizes=[16, 32, 64, 128], depths=[1, 2, 1, 1], layer_type=kind)
+    widths = [16, 32, 64, 128] if kind == "basic" else [64, 128, 256, 512]
+    module = hf("ResNet", embedding_size=16, hidden_sizes=widths, depths=[1, 2, 1, 1], layer_type=kind)
     check(module, tmp_path, sizes=(64, 97), after="layer2.1", part="resnet.encoder.stages.1.layers.1")

@@ -16,12 +16,16 @@ class Format:
       text: what it is, in a few words.
       save: (path, variables, model=name, pixels=, classes=, epsilon=) -> None, as `hf.save_huggingface` takes them.
       suffix: that the name of its file must have; "" where it is a new folder.
+      holds_pixels: whether it says how images are prepared and what the classes are called.
+      any_head: whether it holds a head with hidden layers, with another pooling than its family's, or with one logit.
     """
 
     name: str
     text: str
     save: Callable[..., None]
     suffix: str = ""
+    any_head: bool = True
+    holds_pixels: bool = True
 
 
 @cache

@@ -81,4 +81,4 @@ def _preprocessor(pixels: Pixels) -> dict[str, Any]:
     }
 
 
-FORMAT = Format("hf", "a folder for transformers", save_huggingface)
+FORMAT = Format("hf", "a folder for transformers", save_huggingface, any_head=False)

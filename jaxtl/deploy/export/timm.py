@@ -70,4 +70,4 @@ def save_timm(
     raise refusal("timm", model, "timm")
 
 
-FORMAT = Format("timm", "a folder in timm's names", save_timm)
+FORMAT = Format("timm", "a folder in timm's names", save_timm, any_head=False)

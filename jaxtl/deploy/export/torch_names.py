@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxtl.deploy.export import formats
 from jaxtl.errors import UserError
-from jaxtl.models import build, families, find_family
+from jaxtl.models import build, count_classes, families, find_family
 from jaxtl.models.base import AUXILIARY, Family, GroupedModel
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import Pixels
@@ -20,12 +21,16 @@ def module_of(leaves: Mapping[str, np.ndarray], model: str, pixels: Pixels, epsi
     """Returns the module that the leaves are of.
 
     Raises:
-      UserError: it has no head.
+      UserError: it has no head, or one for which other programs have no names.
     """
-    head = leaves.get(find_family(model).MODEL.head_path)
-    if head is None:
+    num_classes = count_classes(model, leaves)
+    if not num_classes:
         raise UserError(f"the model {model!r} has no head; only classifiers are exported.")
-    return build(model, num_classes=head.shape[-1], image_size=pixels.size, epsilon=epsilon)
+    module = build(model, num_classes=num_classes, image_size=pixels.size, epsilon=epsilon)
+    if module.custom_head:
+        able = ", ".join(format.name for format in formats().values() if format.any_head)
+        raise UserError(f"other programs have no names for the head of {model!r}; the formats that hold it: {able}.")
+    return module
 
 
 def families_of(module: GroupedModel) -> list[Family]:

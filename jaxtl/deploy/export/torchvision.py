@@ -57,4 +57,11 @@ def _write(path: Path, arrays: Mapping[str, Any]) -> None:
     torch.save({name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, path)
 
 
-FORMAT = Format("torchvision", "a .pth file in torchvision's names", save_torchvision, suffix=".pth")
+FORMAT = Format(
+    "torchvision",
+    "a .pth file in torchvision's names",
+    save_torchvision,
+    suffix=".pth",
+    any_head=False,
+    holds_pixels=False,
+)

@@ -147,7 +147,7 @@ class InvertedResidualNet(GroupedModel):
     def groups(self) -> Groups:
         """Gives the groups from input to head: the stem, one group for each block, what follows them, the head."""
         blocks = tuple((name, name.replace(".", r"\.")) for name in self.blocks())
-        dense = (("fc", "fc"),) if self.hidden else ()
+        dense = (("fc", "fc"),) if self.hidden and not self.head_pool else ()
         return (("stem", "stem_.*"), *blocks, ("last", "last_.*"), *dense, ("head", "head"))
 
     @property
@@ -168,7 +168,7 @@ class InvertedResidualNet(GroupedModel):
         if name == "last":
             x = conv(self.last_width, 1, dtype=self.dtype, name="last_conv")(x)
             x = activate(BatchNorm(**norm_fields(self), name="last_bn")(x, use_running_average=not train))
-            return x.mean(axis=(1, 2))
+            return self.pooled(x)
         names = list(self.blocks())
         return (nn.remat(InvertedResidual, static_argnums=2) if self.remat else InvertedResidual)(
             spec=self.blocks()[name],
