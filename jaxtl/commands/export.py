@@ -5,7 +5,6 @@ import functools
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from jaxtl.commands import flags
 from jaxtl.deploy.export import formats
@@ -65,20 +64,22 @@ def run(workdir: Path | str, output: Path | str, format: str = "jaxtl") -> None:
         classes=model.classes,
         epsilon=model.epsilon,
     )
-    size = _write_whole(save, output)
+    size, maker = _write_whole(save, output)
+    print(f"{output}: {model.name} with {len(model.classes)} classes, step {step}, {size:,} bytes")
+    if maker:
+        print(f"it is for {maker}")
     if not chosen.holds_pixels:
         facts = ", ".join(f"{key} {value}" for key, value in model.pixels.to_json().items())
-        print(f"such a file does not name the classes, nor say how images are prepared: {facts}")
-    print(f"{output}: {model.name} with {len(model.classes)} classes, step {step}, {size:,} bytes")
+        print(f"it does not name the classes, nor say how images are prepared: {facts}")
 
 
-def _write_whole(save: Callable[..., Any], output: Path) -> int:
-    """Writes beside the output and moves it there when it is complete; returns its bytes."""
+def _write_whole(save: Callable[..., str | None], output: Path) -> tuple[int, str | None]:
+    """Writes beside the output and moves it there when it is complete; returns its bytes, and what `save` says."""
     part = output.with_name(output.name + ".part")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save(part)
+            said = save(part)
             part.replace(output)
         finally:
             if part.is_dir():
@@ -88,4 +89,4 @@ def _write_whole(save: Callable[..., Any], output: Path) -> int:
     except OSError as error:
         raise UserError(f"--output={output} cannot be written: {error.strerror}.") from error
     written = output.iterdir() if output.is_dir() else [output]
-    return sum(file.stat().st_size for file in written)
+    return sum(file.stat().st_size for file in written), said

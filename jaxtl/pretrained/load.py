@@ -265,7 +265,8 @@ def _other_variant(weights: Weights, model: GroupedModel) -> str:
     """Says in a line which model the weights are of, if that is another variant and they are nothing but that."""
     if weights.family.MODEL is not type(model):
         return ""
-    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    names = {field.name for field in dataclasses.fields(model)} - {"num_classes", "parent", "name"}
+    fields = {name: getattr(model, name) for name in names}
     theirs, ours = (name.partition(":")[0] for name in (weights.model, spec(type(model), fields)))
     if not theirs or theirs == ours or weights.plan.unknown:
         return ""

@@ -21,6 +21,7 @@ SMALL = {
     "dinov2": "dinov2_s14:patch=8,width=32,depth=2,heads=2,image_size=32",
     "efficientnet": "efficientnet_b0:depths=1-2-1-1-1-1-1",
     "efficientnet_v2": "efficientnet_v2_s:depths=1-1-2-1-2-1",
+    "hybrid": "vit_r26_s32:stages=1-1,width=32,depth=2,heads=2,image_size=32",
     "mobilenet_v2": "mobilenet_v2:depths=1-2-1-1-1-1-1",
     "resnet": "resnet50d:stages=1-1-1-1,width=8",
     "resnet_cifar": "resnet20_cifar:blocks=1",
@@ -108,20 +109,25 @@ def test_half_precision_ends_in_float32_logits(name):
     assert (features.dtype, logits.dtype, logits.shape) == (jnp.bfloat16, jnp.float32, (2, 3))
 
 
-@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+# Those that are large whatever their sizes take seconds to trace in training.
+LARGE = ("googlenet", "inception_v3", "mobilenet_v3")
+TRAINED = [pytest.param(name, id=key, marks=[pytest.mark.slow] * (key in LARGE)) for key, name in NAMES.items()]
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_dropout_and_stochastic_depth_draw_in_training_alone(name):
     fields = models.complete_fields(name)
-    for option in {"dropout", "drop_path"}.intersection(fields):
-        model = build(name, **{option: 0.5})
-        images, variables = lay_out(model)
-        evaluated = primitives(jax.make_jaxpr(model.apply)(variables, images).jaxpr)
-        trained = primitives(jax.make_jaxpr(training(model))(variables, images, jax.random.key(0)).jaxpr)
-        assert "random_bits" in trained
-        assert "random_bits" not in evaluated
-    assert "dropout" in fields
+    rates = {option: 0.5 for option in ("dropout", "drop_path") if option in fields}
+    assert "dropout" in rates
+    model = build(name, **rates)
+    images, variables = lay_out(model)
+    assert "random_bits" not in primitives(jax.make_jaxpr(model.apply)(variables, images).jaxpr)
+    for option, rate in rates.items():
+        trained = jax.make_jaxpr(training(build(name, **{option: rate})))(variables, images, jax.random.key(0))
+        assert "random_bits" in primitives(trained.jaxpr), option
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, id=key) for key, name in NAMES.items()])
+@pytest.mark.parametrize("name", TRAINED)
 def test_computing_twice_changes_no_parameter_and_no_result(name):
     if "remat" not in models.complete_fields(name):
         with pytest.raises(UserError, match="has no remat"):

@@ -55,7 +55,7 @@ def test_weights_of_another_variant_are_refused_in_one_line(theirs, asked, inste
         f"{opened.location} holds weights of {plain[0]}, not of {plain[1]}: give {plain[0]} as the name of the model, "
         f'or "auto", or weights of {plain[1]}, such as {instead}.'
     )
-    assert caught.value.arguments == ["model"]
+    assert caught.value.arguments == ("model",)
 
 
 def test_weights_of_another_family_are_refused_in_one_line(tmp_path):

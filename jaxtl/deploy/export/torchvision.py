@@ -7,6 +7,7 @@ from typing import Any
 from jaxtl.deploy.export import Format
 from jaxtl.deploy.export.torch_names import evaluated_leaves, families_of, in_first_complete, module_of, refusal
 from jaxtl.errors import UserError
+from jaxtl.models.base import image_channels
 from jaxtl.models.builders import find_builder
 from jaxtl.preprocessing import Pixels
 from jaxtl.trees import flatten
@@ -20,11 +21,14 @@ def save_torchvision(
     pixels: Pixels,
     classes: Sequence[str] | None = None,
     epsilon: float | None = None,
-) -> None:
+) -> str:
     """Writes a state dict that `load_state_dict` of torchvision's network takes as it is.
 
-    The network is made with the number of classes, a GoogLeNet and an Inception v3 with aux_logits=False: auxiliary
-    heads are left out. The arguments are those of `save_huggingface`; such a file has no room for pixels and classes.
+    Auxiliary heads are left out. The arguments are those of `save_huggingface`; such a file has no room for pixels and
+    classes.
+
+    Returns:
+      the call that makes the network, such as "torchvision.models.resnet18(num_classes=5)".
 
     Raises:
       UserError: torchvision has no such network, or PyTorch is not installed.
@@ -42,10 +46,15 @@ def save_torchvision(
         implied = refine(shapes).fields if refine else key_mappings[0].fields
         variants = {name: {**family.VARIANTS[variant], **implied} for variant, name in builders.items()}
         same = family.as_torchvision(module) if hasattr(family, "as_torchvision") else module
-        find_builder("torchvision", same, variants)
+        builder = find_builder("torchvision", same, variants)
+        channels = image_channels(module, leaves)
+        if channels != 3:
+            raise UserError(f"torchvision's networks take images of 3 channels, {model!r} was trained on {channels}.")
         arrays = in_first_complete(evaluated_leaves(module, leaves), key_mappings)
         _write(Path(path), arrays)
-        return
+        others = ", aux_logits=False" if hasattr(module, "aux") else ""
+        others += f", image_size={pixels.size}" if hasattr(module, "patch") and pixels.size != family.IMAGE_SIZE else ""
+        return f"torchvision.models.{builder}(num_classes={module.num_classes}{others})"
     raise refusal("torchvision", model, "torchvision")
 
 

@@ -16,6 +16,7 @@ from jaxtl.deploy.export.hf import save_huggingface
 from jaxtl.deploy.export.timm import save_timm
 from jaxtl.deploy.export.torchvision import save_torchvision
 from jaxtl.errors import UserError
+from jaxtl.models import vit
 from jaxtl.preprocessing import Pixels
 from jaxtl.pretrained.load import abstract_variables
 from jaxtl.trees import flatten, nest
@@ -85,12 +86,24 @@ def test_torchvision_opens_the_export_to_the_same_logits(name, tmp_path):
     builder, size = TORCHVISION[name]
     model, variables = random_variables(name, size)
     path = tmp_path / "weights.pth"
-    save_torchvision(path, variables, model=name, pixels=pixels(size), classes=CLASSES)
+    made = save_torchvision(path, variables, model=name, pixels=pixels(size), classes=CLASSES)
+    assert made.startswith(f"torchvision.models.{builder}(num_classes=5")
+    assert made.endswith("aux_logits=False)") == (builder in ("googlenet", "inception_v3"))
     plain = {"aux_logits": False, "init_weights": False} if builder in ("googlenet", "inception_v3") else {}
     module = getattr(torchvision().models, builder)(num_classes=len(CLASSES), **plain)
     module.load_state_dict(torch.load(path, weights_only=True), strict=True)
     compare(model, variables, module, size)
     comes_back(path, model, variables, size)
+
+
+def test_torchvision_opens_a_vision_transformer(tmp_path, monkeypatch):
+    monkeypatch.setitem(vit.VARIANTS, "vit_b16", vit.sizes(8, 32, 2, 2, image_size=32))
+    model, variables = random_variables("vit_b16", 32)
+    made = save_torchvision(tmp_path / "weights.pth", variables, model="vit_b16", pixels=pixels(32))
+    assert made == "torchvision.models.vit_b_16(num_classes=5, image_size=32)"
+    module = torchvision().models.VisionTransformer(32, 8, 2, 2, 32, 128, num_classes=len(CLASSES))
+    module.load_state_dict(torch.load(tmp_path / "weights.pth", weights_only=True), strict=True)
+    compare(model, variables, module, 32)
 
 
 TIMM = {
@@ -141,6 +154,12 @@ def test_transformers_opens_the_export_to_the_same_logits(name, tmp_path):
     assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     compare(model, variables, module, size)
     comes_back(tmp_path, model, variables, size)
+
+
+def test_torchvision_takes_images_of_three_channels(tmp_path):
+    _, variables = random_variables("resnet18", 64, channels=1)
+    with pytest.raises(UserError, match="images of 3 channels, 'resnet18' was trained on 1"):
+        save_torchvision(tmp_path / "weights.pth", variables, model="resnet18", pixels=pixels(64))
 
 
 @pytest.mark.parametrize(
