@@ -7,6 +7,8 @@ from typing import Any
 
 from jaxtl import models, preprocessing
 from jaxtl.data import READERS
+from jaxtl.data.augment import options as augment
+from jaxtl.data.augment import presets
 from jaxtl.errors import UserError, nearest
 from jaxtl.feature_cache import features
 from jaxtl.finetune import param_groups
@@ -40,6 +42,7 @@ def problems(values: Mapping[str, Any]) -> list[str]:
     return [
         *_model_problems(values),
         *_data_problems(values),
+        *_augment_problems(values),
         *_optimizer_problems(values),
         *_finetune_problems(values),
         *_train_problems(values),
@@ -124,14 +127,16 @@ def _data_problems(values: Mapping[str, Any]) -> list[str]:
         "one of: tfds:NAME, folder:DIR, csv:FILE, npz:FILE",
     )
     found.choice("data.reader", READERS)
-    found.not_negative("data.workers", "data.cache_gib", "augment.resize", "augment.pad")
-    found.not_negative("augment.mixup", "augment.cutmix", "eval.batch_size")
-    found.choice("augment.crop", ("random_resized", "resize_crop", "pad_crop", "none"))
-    for key in ("augment.scale", "augment.ratio"):
-        found.check(key, lambda value: len(value) == 2 and 0 < value[0] <= value[1], "(low, high), both positive")
-    found.check("augment.flip", lambda value: 0 <= value <= 1, "a probability")
-    found.check("augment.color_jitter", lambda value: 0 <= value <= 1, "between 0 and 1")
+    found.not_negative("data.workers", "data.cache_gib", "eval.batch_size")
     return found
+
+
+def _augment_problems(values: Mapping[str, Any]) -> list[str]:
+    found = _Checks(values)
+    found.not_negative("augment.mixup", "augment.cutmix")
+    own = {name: values[f"augment.{name}"] for name in presets.DEFAULTS}
+    lines = [*presets.preset_problems(values["augment.preset"]), *augment.problems(own)]
+    return found + [f"augment.{line}" for line in lines]
 
 
 def _optimizer_problems(values: Mapping[str, Any], prefix: str = "optimizer.") -> list[str]:

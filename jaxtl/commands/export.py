@@ -64,13 +64,10 @@ def run(workdir: Path | str, output: Path | str, format: str = "jaxtl") -> None:
         classes=model.classes,
         epsilon=model.epsilon,
     )
-    size, maker = _write_whole(save, output)
+    size, note = _write_whole(save, output)
     print(f"{output}: {model.name} with {len(model.classes)} classes, step {step}, {size:,} bytes")
-    if maker:
-        print(f"it is for {maker}")
-    if not chosen.holds_pixels:
-        facts = ", ".join(f"{key} {value}" for key, value in model.pixels.to_json().items())
-        print(f"it does not name the classes, nor say how images are prepared: {facts}")
+    if note:
+        print(note)
 
 
 def _write_whole(save: Callable[..., str | None], output: Path) -> tuple[int, str | None]:

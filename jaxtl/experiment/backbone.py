@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ def make_backbone(experiment: Experiment, stop: str) -> Backbone:
 
     side = model.pixels.size
     # What follows the pooling leaves no trace in features.
-    prefix = with_fields(model.name, head_hidden=(), single_logit=False)
+    custom = model.module.custom_head
+    prefix = with_fields(model.name, head_hidden=(), single_logit=False) if custom else model.name
     out = jax.eval_shape(forward, variables, jax.ShapeDtypeStruct((batch_size, side, side, 3), np.uint8))
     return Backbone(
         forward=lambda images: compiled()(images),
@@ -122,7 +123,7 @@ def stored_features(
 
         fill(write)
         return array
-    drawn = {"augment": config.augment.to_dict(), "seed": config.train.seed} if views > 1 else {}
+    drawn = {"augment": asdict(augmentation), "seed": config.train.seed} if views > 1 else {}
     # Each number of hosts has files of its own, for none to find parts of another's beside its own.
     facts = {**backbone.facts, "hosts": options.shard()[1], "views": views, "min_side": min_side, **drawn}
     own = functools.partial(_own, backbone.batch_size)

@@ -120,12 +120,12 @@ class Model(Protocol):
 class Family(Protocol):
     """A file of `jaxtl.models`: what is known about the models of one kind.
 
-    Optional are `PUBLISHED` (where weights lie that others published, by the name of the variant), `IMPLIED` (fields
-    that a name implies and no array shows, by a regex of the names in `ARCHITECTURES`), `BUILDERS` (by "torchvision" or
+    Optional are `PUBLISHED` (where weights lie that others published, by the name of the variant), `NAMED_FIELDS`
+    (fields that a name alone tells, by regexes that are searched in it), `BUILDERS` (by "torchvision" or
     "timm": the names of their functions that make the variants, by variant), and the functions `from_config`
     and `to_config` (config.json of transformers), `from_timm` and `to_timm` (the arguments of timm's create_model),
-    `as_torchvision` (a model of other fields that computes the same there) and `extras` (arrays that transformers wants
-    besides).
+    `as_torchvision` (a model of other fields that computes the same there), and `extras` and `torchvision_extras`
+    (arrays that transformers and torchvision want besides).
 
     Attributes:
       MODEL: the module.
@@ -286,7 +286,7 @@ class GroupedModel(nn.Module, kw_only=True):
           path: of the leaf, such as "params/conv1/kernel".
           before: the shape of the array.
           after: the shape of the leaf.
-          positions: how position embeddings are resized: "bicubic" or "antialiased" (see `KeyMapping`).
+          positions: how position embeddings are resized (see `jaxtl.models.resize.resize_positions`).
         """
         del positions
         if path == self.first_layer and len(before) == 4 and (before[:2], before[3:]) == (after[:2], after[3:]):

@@ -217,6 +217,22 @@ def _torchvision() -> Rows:
     return (*rows, ("classifier.0", "norm", "norm"), ("classifier.2", "head", "dense"))
 
 
+_KERAS_BLOCK = "stage_{s}_block_{i}_"
+_KERAS = (
+    ("stem_conv", "stem_conv", "conv"),
+    ("stem_layernorm", "stem_norm", "norm"),
+    ("downsampling_layernorm_{s}", "stage{s+2}.0/downsample_norm", "norm"),
+    ("downsampling_conv_{s}", "stage{s+2}.0/downsample_conv", "conv"),
+    (_KERAS_BLOCK + "depthwise_conv", "stage{s+1}.{i}/conv", "conv"),
+    (_KERAS_BLOCK + "layernorm", "stage{s+1}.{i}/norm", "norm"),
+    (_KERAS_BLOCK + "pointwise_conv_{k}", "stage{s+1}.{i}/mlp/fc{k}", "dense"),
+    (_KERAS_BLOCK + "layer_scale", "stage{s+1}.{i}/layer_scale", "variable"),
+    ("head_layernorm", "norm", "norm"),
+    # Without its head it has no name, and is computed before the pooling, if one follows.
+    ("layer_normalization", "norm", "norm"),
+    ("head_dense", "head", "dense"),
+)
+
 _PIXELS = PixelDefaults(IMAGENET, "bilinear", 224 / 256)
 
 KEY_MAPPINGS = (
@@ -228,6 +244,14 @@ KEY_MAPPINGS = (
         _HUGGINGFACE,
         prefixes=("convnext.", ""),
         fields={"head_epsilon": 1e-12},
+        pixels=PixelDefaults(IMAGENET, "bicubic", 224 / 256),
+    ),
+    KeyMapping(
+        "keras",
+        "keras",
+        _KERAS,
+        prefixes=tuple(f"convnext_{size}_" for size in ("tiny", "small", "base", "large", "xlarge")),
+        pooled=("layer_normalization",),
         pixels=PixelDefaults(IMAGENET, "bicubic", 224 / 256),
     ),
 )

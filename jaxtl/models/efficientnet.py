@@ -96,7 +96,7 @@ IMAGE_SIZE = 224
 ARCHITECTURES = (r"(tf_)?efficientnet_b[0-7]",)
 
 # What timm took over from TensorFlow.
-IMPLIED = {r"tf_efficientnet_b[0-7]": {"tf_padding": True, "epsilon": 1e-3}}
+NAMED_FIELDS = {r"^tf_efficientnet_b[0-7](?=[-_.]|$)": {"tf_padding": True, "epsilon": 1e-3}}
 
 _LAYERS = ("expand", "depthwise", "squeeze", "project")
 
@@ -142,6 +142,25 @@ _TIMM = (
     ("bn2", "last_bn", "batchnorm"),
     ("classifier", "head", "dense"),
 )
+
+
+def _keras() -> Rows:
+    """Returns Keras' rows, where the blocks of a stage have letters."""
+    rows: list[tuple[str, str, str]] = [("stem_conv", "stem_conv", "conv"), ("stem_bn", "stem_bn", "batchnorm")]
+    for i, letter in enumerate("abcdefghijklm"):
+        source, path = f"block{{s}}{letter}_", f"stage{{s}}.{i}/"
+        rows += [
+            (source + "expand_conv", path + "expand", "conv"),
+            (source + "expand_bn", path + "expand_bn", "batchnorm"),
+            (source + "dwconv", path + "depthwise", "depthwise"),
+            (source + "bn", path + "depthwise_bn", "batchnorm"),
+            (source + "se_reduce", path + "squeeze/reduce", "pixel"),
+            (source + "se_expand", path + "squeeze/expand", "pixel"),
+            (source + "project_conv", path + "project", "conv"),
+            (source + "project_bn", path + "project_bn", "batchnorm"),
+        ]
+    last = (("top_conv", "last_conv", "conv"), ("top_bn", "last_bn", "batchnorm"), ("predictions", "head", "dense"))
+    return (*rows, *last)
 
 
 def _huggingface(depths: tuple[int, ...]) -> Rows:
@@ -206,6 +225,15 @@ KEY_MAPPINGS = (
             unused=COUNTERS,
         )
         for depths in dict.fromkeys(fields["depths"] for fields in VARIANTS.values())
+    ),
+    KeyMapping(
+        "keras",
+        "keras",
+        _keras(),
+        fields={"tf_padding": True, "epsilon": 1e-3, "momentum": 0.99, "unbiased": False},
+        pixels=PixelDefaults(IMAGENET, "bilinear", 0.875),
+        # What it normalises pixels with is read as their mean and standard deviation.
+        unused=(r"normalization/(mean|variance|count)",),
     ),
 )
 

@@ -84,7 +84,7 @@ IMAGE_SIZE = 384
 ARCHITECTURES = (r"efficientnet_v2_[sml]", r"(tf_)?efficientnetv2_[sml]")
 
 # What timm took over from TensorFlow.
-IMPLIED = {r"tf_efficientnetv2_[sml]": {"tf_padding": True, "epsilon": 1e-3}}
+NAMED_FIELDS = {r"^tf_efficientnetv2_[sml](?=[-_.]|$)": {"tf_padding": True, "epsilon": 1e-3}}
 
 
 def _torchvision(stages: int) -> Rows:

@@ -264,6 +264,16 @@ def _rows() -> Rows:
 
 _AUXILIARY = (*rows(("AuxLogits.conv0", "AuxLogits.conv1"), ("aux/conv0", "aux/conv1")),)
 
+
+def _keras() -> Rows:
+    """Returns Keras' rows, where the layers have no names but numbers, in the order in which they are made."""
+    targets = [target.removesuffix("/conv") for _, target, kind in _rows() if kind == "conv"]
+    pairs = [(f"_{number}" if number else "", target) for number, target in enumerate(targets)]
+    convs = [(f"conv2d{number}", f"{target}/conv", "conv") for number, target in pairs]
+    norms = [(f"batch_normalization{number}", f"{target}/bn", "unscaled") for number, target in pairs]
+    return (*convs, *norms, ("predictions", "head", "dense"))
+
+
 KEY_MAPPINGS = (
     KeyMapping(
         "torchvision",
@@ -280,6 +290,13 @@ KEY_MAPPINGS = (
         fields={"aux": False},
         pixels=PixelDefaults(HALF, "bicubic", 0.875),
         unused=COUNTERS,
+    ),
+    KeyMapping(
+        "keras",
+        "keras",
+        _keras(),
+        fields={"aux": False, "counts_padding": False, "momentum": 0.99, "unbiased": False},
+        pixels=PixelDefaults(HALF, "bilinear", 0.875),
     ),
 )
 

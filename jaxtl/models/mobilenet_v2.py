@@ -88,6 +88,18 @@ _TIMM = (
 )
 
 
+def _keras() -> Rows:
+    """Returns Keras' rows, where all blocks but the first are numbered through."""
+    rows: list[tuple[str, str, str]] = [("Conv1", "stem_conv", "conv"), ("bn_Conv1", "stem_bn", "batchnorm")]
+    for number, (stage, i) in enumerate(_PLACES):
+        source, path = f"block_{number}_" if number else "expanded_conv_", f"stage{stage}.{i}/"
+        for name in ("expand", "depthwise", "project")[number == 0 :]:
+            rows.append((source + name, path + name, "depthwise" if name == "depthwise" else "conv"))
+            rows.append((f"{source}{name}_BN", f"{path}{name}_bn", "batchnorm"))
+    last = (("Conv_1", "last_conv", "conv"), ("Conv_1_bn", "last_bn", "batchnorm"), ("predictions", "head", "dense"))
+    return (*rows, *last)
+
+
 def _hf_layer(source: str, path: str) -> Rows:
     return ((f"{source}.convolution", path, "conv"), (f"{source}.normalization", f"{path}_bn", "batchnorm"))
 
@@ -126,6 +138,14 @@ KEY_MAPPINGS = (
         fields={"epsilon": 1e-3, "momentum": 0.997, "tf_padding": True},
         pixels=PixelDefaults(HALF, "bilinear", 224 / 256),
         unused=COUNTERS,
+    ),
+    KeyMapping(
+        "keras",
+        "keras",
+        _keras(),
+        # Its padding before a window at stride 2 is TensorFlow's for images of the size that the model was built for.
+        fields={"tf_padding": True, "epsilon": 1e-3, "momentum": 0.999, "unbiased": False},
+        pixels=PixelDefaults(HALF, "bilinear", 0.875),
     ),
 )
 

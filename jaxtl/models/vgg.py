@@ -173,8 +173,9 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     return {
         "convs": tuple(blocks.count(block) for block in sorted(set(blocks))),
         "width": shapes["params/block1/conv1/kernel"][-1],
-        "hidden": shapes["params/fc2/kernel"][-1],
         "batch_norm": "params/block1/bn1/scale" in shapes,
+        # Without the dense layers a head reads the mean over the last maps.
+        **({"hidden": shapes[last][-1]} if (last := "params/fc2/kernel") in shapes else {"head_pool": "avg"}),
     }
 
 

@@ -42,11 +42,12 @@ _CHANGED_SMALL = frozenset(["evos", "gn", "hnf", "minimal", "mlp", "ols", "prune
 _SMALL = re.compile(r"(?:tf_)?(?:convnext|efficientnet|mobilenet)")
 
 _TELLTALES = (
-    (r"(?:.*\.)?layers\.\d+\.blocks\..*relative_position_bias_table", "Swin Transformer"),
-    (r".*relative_position_bias_table", "BEiT"),
-    (r"(?:.*\.)?(?:pre_layrnorm|norm_pre|ln_pre)\..*", "CLIP"),
+    (r".*\.(?:logit_scale|cpb_mlp\..*|continuous_position_bias_mlp\..*)", "Swin Transformer V2"),
+    (r"(?:blocks\.\d+\.attn|rel_pos_bias)\.relative_position_bias_table", "BEiT"),
+    (r"(?:.*\.)?encoder\.layer\.\d+\.attention\..*relative_position_bias_table", "BEiT"),
+    (r"(?:visual\.)?ln_pre\..*", "CLIP in the names of its authors"),
     (r"attn_pool\..*", "SigLIP"),
-    (r".*\.rel_pos\..*", "ViT with relative positions"),
+    (r"blocks\.\d+\.attn\.rel_pos\..*", "ViT with relative positions"),
     (r"layer\d+\..*\.se\.conv\..*", "ECA-ResNet"),
     (r"layer\d+\..*\.se_module\..*", "SE-ResNet of the kind that timm calls legacy"),
 )
@@ -78,18 +79,6 @@ def is_known(architecture: str) -> bool:
     return architecture in names() or any(re.fullmatch(pattern, architecture) for pattern in _patterns())
 
 
-def fields_of_name(family: Family, text: str) -> dict[str, Any]:
-    """Gives the fields that the name of an architecture, or of a file that begins with it, implies in a family.
-
-    Arrays do not show them: timm's "tf_efficientnet_b0" pads and normalises otherwise than its "efficientnet_b0".
-    """
-    found: dict[str, Any] = {}
-    for pattern, fields in getattr(family, "IMPLIED", {}).items():
-        if re.match(rf"(?:{pattern})(?=[-_.]|$)", text.lower()):
-            found |= fields
-    return found
-
-
 def unknown_name(text: str) -> str:
     """Gives a name that a file or a model bears if it says that the architecture is none that is known, else "".
 
@@ -113,6 +102,14 @@ def unknown_name(text: str) -> str:
 
 def _patterns() -> list[str]:
     return [pattern for family in families() for pattern in getattr(family, "ARCHITECTURES", ())]
+
+
+def fields_of_name(family: Family, text: str) -> dict[str, Any]:
+    """Gives the fields that the name of an architecture, or of a file, says and that its arrays do not show."""
+    named: dict[str, Any] = {}
+    for pattern, fields in getattr(family, "NAMED_FIELDS", {}).items():
+        named |= fields if re.search(pattern, text) else {}
+    return named
 
 
 def keras_name(metadata: Mapping[str, str]) -> str:

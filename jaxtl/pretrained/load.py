@@ -149,8 +149,11 @@ def _examine(
     shapes = {path: list(leaf.shape) for path, leaf in leaves.items()}
     load_report.contradicted = _contradictions(weights, model)
     load_report.notes = [*weights.notes, *resolution_notes(weights, weights.asked), *_left_out_notes(weights, left_out)]
+    load_report.ones = {path: shapes[path] for path in fits if sources[path][0].transform is rename.ONES}
     load_report.loaded = {
-        path: {"from": [part.source for part in sources[path]], "shape": shapes[path]} for path in fits
+        path: {"from": [part.source for part in sources[path]], "shape": shapes[path]}
+        for path in fits
+        if path not in load_report.ones
     }
     load_report.resized = {
         path: f"{list(weights.shapes[path])} -> {shapes[path]}"
@@ -214,10 +217,10 @@ def _decide_head(weights: Weights, model: GroupedModel, head: str, classes: tupl
         return False, "new: as asked"
     if not weights.num_classes:
         obstacle = "the weights have none"
-    elif weights.head_fields != {key: getattr(model, key) for key in HEAD_FIELDS}:
-        obstacle = "the weights have a head of another form"
     elif weights.num_classes != wanted:
         obstacle = f"the weights have {weights.num_classes} classes, {wanted} are wanted"
+    elif weights.head_fields != {key: getattr(model, key) for key in HEAD_FIELDS}:
+        obstacle = "the weights have a head of another form"
     elif weights.classes and classes and (conflict := class_conflict(weights.classes, classes)):
         obstacle = f"the class names differ ({conflict})"
     else:

@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 
 from jaxtl.errors import UserError
-from jaxtl.models import complete_fields, families, find_family, native_size, spec
+from jaxtl.models import complete_fields, families, find_family, spec
 from jaxtl.models.base import Family
 from jaxtl.models.head import HEAD_FIELDS
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults, Pixels
-from jaxtl.pretrained import rename
+from jaxtl.pretrained import keras_model, rename
 from jaxtl.pretrained.architecture import UnknownArchitecture, fields_of_name, keras_name, telltale, unknown_name
 from jaxtl.pretrained.formats.arrays import Arrays, Loader
 from jaxtl.pretrained.formats.read import read
 from jaxtl.pretrained.hub_config import Facts, facts_from_config
+from jaxtl.pretrained.keras_head import find_head
 from jaxtl.pretrained.locate import Found, locate
 from jaxtl.trees import flatten
 
@@ -147,23 +148,38 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     if strange or recognised is None:
         if strange or facts.unknown:
             raise _unsupported(location, facts.unknown or f"a {strange}")
+        if arrays.format == "hdf5":
+            raise keras_model.refusal(location, arrays, families())
         listed = ", ".join(list(arrays)[:4])
         raise UserError(f"{location}: these arrays belong to no model family that is known here: {listed}, ...")
     family, key_mapping = recognised
+    is_keras = key_mapping.layout == "keras"
+    key_mapping, inside = keras_model.prepare(arrays, key_mapping) if is_keras else (key_mapping, "")
     plan = rename.plan(arrays, key_mapping)
     shapes = plan.shapes(arrays.shapes)
     if key_mapping.refine is not None:
         key_mapping = key_mapping.refine(shapes)
-    named = {} if facts.architecture else fields_of_name(family, _name(found, arrays))
-    implied = {**key_mapping.fields, **named, **facts.fields}
+    size = keras_model.input_size(arrays) if is_keras else 0
+    named = {} if facts.architecture else fields_of_name(family, found.path.stem)
+    implied = {**key_mapping.fields, **named, **facts.fields, **({"image_size": size} if size else {})}
     inferred = facts.model or _infer(family, shapes, implied)
-    pixels, pixels_from = _pixels(
-        found.path, facts, key_mapping, native_size(inferred) if inferred else family.IMAGE_SIZE
-    )
+    size = size or (complete_fields(inferred).get("image_size", 0) if inferred else 0) or family.IMAGE_SIZE
+    pixels, pixels_from = _pixels(found.path, facts, key_mapping, size)
     unknown = facts.unknown or ("" if facts.architecture else unknown_name(_name(found, arrays)))
     if unknown and not model:
         fits = inferred and not plan.unknown
         raise UnknownArchitecture(unknown, inferred) if fits else _unsupported(location, unknown)
+    notes = [f"{unknown} is not supported: loaded as {model}, as asked"] if unknown else []
+    if is_keras:
+        if not inferred or keras_model.is_strange(arrays, plan):
+            raise keras_model.refusal(location, arrays, families())
+        if plan.unknown and family.MODEL.head_path not in plan.parts:
+            head = find_head(arrays, key_mapping, plan, inferred)
+            unused = (*plan.unused, *(() if head.parts else plan.unknown))
+            plan = rename.Plan({**plan.parts, **head.parts}, unused, ())
+            shapes, notes = plan.shapes(arrays.shapes), [*notes, head.note]
+            implied |= head.fields
+            inferred = spec(family.MODEL, {**complete_fields(inferred), **head.fields})
     return Weights(
         location=location,
         files=_files(found.path),
@@ -171,12 +187,12 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
         family=family,
         key_mapping=key_mapping,
         model=inferred or model,
-        unseen={key: implied[key] for key in family.MODEL.unseen if key in implied},
-        notes=(f"{unknown} is not supported: loaded as {model}, as asked",) if unknown else (),
-        num_classes=(shapes.get(family.MODEL.head_path) or (0,))[-1],
+        unseen={key: implied[key] for key in (*family.MODEL.unseen, *HEAD_FIELDS) if key in implied},
+        notes=tuple(notes),
+        num_classes=2 if implied.get("single_logit") else (shapes.get(family.MODEL.head_path) or (0,))[-1],
         classes=facts.classes,
         pixels=pixels,
-        pixels_from=pixels_from,
+        pixels_from=inside or pixels_from,
         revision=found.revision,
         license=found.license,
         plan=plan,

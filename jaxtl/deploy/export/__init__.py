@@ -15,9 +15,8 @@ class Format:
       name: as the user gives it.
       text: what it is, in a few words.
       save: (path, variables, model=name, pixels=, classes=, epsilon=), as `hf.save_huggingface` takes them; returns
-        what makes the network for it, or None.
+        what its user must know besides, or None.
       suffix: that the name of its file must have; "" where it is a new folder.
-      holds_pixels: whether it says how images are prepared and what the classes are called.
       any_head: whether it holds a head with hidden layers, with another pooling than its family's, or with one logit.
     """
 
@@ -26,7 +25,6 @@ class Format:
     save: Callable[..., str | None]
     suffix: str = ""
     any_head: bool = True
-    holds_pixels: bool = True
 
 
 @cache

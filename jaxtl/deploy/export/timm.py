@@ -47,7 +47,10 @@ def save_timm(
         ]
         builders = getattr(family, "BUILDERS", {}).get("timm")
         if hasattr(family, "to_timm"):
-            architecture, arguments = family.to_timm(module)
+            made = family.to_timm(module)
+            if made is None:
+                continue
+            architecture, arguments = made
         elif builders:
             variants = {name: family.VARIANTS[variant] for variant, name in builders.items()}
             architecture, arguments = find_builder("timm", module, variants), {}

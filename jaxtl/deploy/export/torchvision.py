@@ -9,6 +9,7 @@ from jaxtl.deploy.export.torch_names import evaluated_leaves, families_of, in_fi
 from jaxtl.errors import UserError
 from jaxtl.models.base import image_channels
 from jaxtl.models.builders import find_builder
+from jaxtl.models.transformer import ViT
 from jaxtl.preprocessing import Pixels
 from jaxtl.trees import flatten
 
@@ -28,7 +29,7 @@ def save_torchvision(
     classes.
 
     Returns:
-      the call that makes the network, such as "torchvision.models.resnet18(num_classes=5)".
+      what the file does not say: the call that makes the network, and how images are prepared.
 
     Raises:
       UserError: torchvision has no such network, or PyTorch is not installed.
@@ -51,10 +52,17 @@ def save_torchvision(
         if channels != 3:
             raise UserError(f"torchvision's networks take images of 3 channels, {model!r} was trained on {channels}.")
         arrays = in_first_complete(evaluated_leaves(module, leaves), key_mappings)
+        arrays |= family.torchvision_extras(module) if hasattr(family, "torchvision_extras") else {}
         _write(Path(path), arrays)
         others = ", aux_logits=False" if hasattr(module, "aux") else ""
-        others += f", image_size={pixels.size}" if hasattr(module, "patch") and pixels.size != family.IMAGE_SIZE else ""
-        return f"torchvision.models.{builder}(num_classes={module.num_classes}{others})"
+        # Its vision transformers alone are made for a size: the positions are theirs.
+        if isinstance(module, ViT) and pixels.size != family.IMAGE_SIZE:
+            others += f", image_size={pixels.size}"
+        facts = ", ".join(f"{key} {value}" for key, value in pixels.to_json().items())
+        return (
+            f"for torchvision.models.{builder}(num_classes={module.num_classes}{others}); the file names no classes "
+            f"and does not say how images are prepared: {facts}"
+        )
     raise refusal("torchvision", model, "torchvision")
 
 
@@ -66,11 +74,4 @@ def _write(path: Path, arrays: Mapping[str, Any]) -> None:
     torch.save({name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, path)
 
 
-FORMAT = Format(
-    "torchvision",
-    "a .pth file in torchvision's names",
-    save_torchvision,
-    suffix=".pth",
-    any_head=False,
-    holds_pixels=False,
-)
+FORMAT = Format("torchvision", "a .pth file in torchvision's names", save_torchvision, suffix=".pth", any_head=False)

@@ -16,7 +16,7 @@ from jaxtl.deploy.export.hf import save_huggingface
 from jaxtl.deploy.export.timm import save_timm
 from jaxtl.deploy.export.torchvision import save_torchvision
 from jaxtl.errors import UserError
-from jaxtl.models import vit
+from jaxtl.models import swin, vit
 from jaxtl.preprocessing import Pixels
 from jaxtl.pretrained.load import abstract_variables
 from jaxtl.trees import flatten, nest
@@ -87,8 +87,9 @@ def test_torchvision_opens_the_export_to_the_same_logits(name, tmp_path):
     model, variables = random_variables(name, size)
     path = tmp_path / "weights.pth"
     made = save_torchvision(path, variables, model=name, pixels=pixels(size), classes=CLASSES)
-    assert made.startswith(f"torchvision.models.{builder}(num_classes=5")
-    assert made.endswith("aux_logits=False)") == (builder in ("googlenet", "inception_v3"))
+    aux = ", aux_logits=False" if builder in ("googlenet", "inception_v3") else ""
+    assert made.startswith(f"for torchvision.models.{builder}(num_classes=5{aux}); the file names no classes")
+    assert f"size {size}, resize {size + 8}, mean [0.4, 0.5, 0.6]" in made
     plain = {"aux_logits": False, "init_weights": False} if builder in ("googlenet", "inception_v3") else {}
     module = getattr(torchvision().models, builder)(num_classes=len(CLASSES), **plain)
     module.load_state_dict(torch.load(path, weights_only=True), strict=True)
@@ -100,8 +101,19 @@ def test_torchvision_opens_a_vision_transformer(tmp_path, monkeypatch):
     monkeypatch.setitem(vit.VARIANTS, "vit_b16", vit.sizes(8, 32, 2, 2, image_size=32))
     model, variables = random_variables("vit_b16", 32)
     made = save_torchvision(tmp_path / "weights.pth", variables, model="vit_b16", pixels=pixels(32))
-    assert made == "torchvision.models.vit_b_16(num_classes=5, image_size=32)"
+    assert made.startswith("for torchvision.models.vit_b_16(num_classes=5, image_size=32);")
     module = torchvision().models.VisionTransformer(32, 8, 2, 2, 32, 128, num_classes=len(CLASSES))
+    module.load_state_dict(torch.load(tmp_path / "weights.pth", weights_only=True), strict=True)
+    compare(model, variables, module, 32)
+
+
+def test_torchvision_opens_a_swin_transformer(tmp_path, monkeypatch):
+    small = {"blocks": (1, 2), "heads": (2, 4), "width": 16, "window": 4, "image_size": 32}
+    monkeypatch.setitem(swin.VARIANTS, "swin_t", small)
+    model, variables = random_variables("swin_t:shift_first=true", 32)
+    made = save_torchvision(tmp_path / "weights.pth", variables, model="swin_t:shift_first=true", pixels=pixels(32))
+    assert made.startswith("for torchvision.models.swin_t(num_classes=5);")
+    module = torchvision().models.SwinTransformer([4, 4], 16, [1, 2], [2, 4], [4, 4], num_classes=len(CLASSES))
     module.load_state_dict(torch.load(tmp_path / "weights.pth", weights_only=True), strict=True)
     compare(model, variables, module, 32)
 
