@@ -121,8 +121,9 @@ def test_architecture_and_classes_come_from_the_config():
 
 
 def test_an_architecture_that_is_not_known_is_named():
-    swin = {"model_type": "swin", "architectures": ["SwinForImageClassification"]}
-    assert facts_from_config(swin, {}).unknown == "the model type 'swin' of transformers (SwinForImageClassification)"
+    focal = {"model_type": "focalnet", "architectures": ["FocalNetForImageClassification"]}
+    unknown = "the model type 'focalnet' of transformers (FocalNetForImageClassification)"
+    assert facts_from_config(focal, {}).unknown == unknown
     assert facts_from_config({"architecture": "resnetblur50.bt_in1k"}, {}).unknown == "resnetblur50"
     assert facts_from_config({"architecture": "resnet50.a1_in1k"}, {}).unknown == ""
 
@@ -148,7 +149,7 @@ def test_placeholder_labels_are_no_class_names():
             "resnet18",
         ),
         ({"model_type": "resnet"}, "resnet50"),
-        ({"model_type": "bit"}, "bit_r50x1"),
+        ({"model_type": "bit"}, "bit_r50x1:kernel_epsilon=1e-08"),
         (
             {
                 "model_type": "dinov2",
