@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from jaxtl import config_checks, config_help, recipes
 from jaxtl.config_checks import is_number
+from jaxtl.data.augment import presets
 from jaxtl.errors import UserError
 from jaxtl.recipes import choose_variant as choose_variant  # Config files take it from here.
 
@@ -20,11 +21,13 @@ ARGUMENTS = {
     "cache_features": "finetune.cache_features",
     "clip_norm": "optimizer.clip_norm",
     "data_dir": "data.data_dir",
+    "image_size": "model.image_size",
     "learning_rate": "optimizer.learning_rate",
     "mean": "model.mean",
     "model": "model.name",
     "reader": "data.reader",
     "resize": "augment.resize",
+    "single_logit": "model.single_logit",
     "skip_broken": "data.skip_broken",
     "source": "data.source",
     "split": "eval.split",
@@ -52,6 +55,15 @@ def default() -> ConfigDict:
     # | a path | run:WORKDIR
     c.model.weights = ""
     c.model.head = "auto"  # That of the weights. "auto": kept where the classes are the same, else new | "keep" | "new"
+    # What the head reads of the maps or patch tokens before the model's own pooling: "flatten" (all places), "avg",
+    # "max", "avg+max"; dense layers of its own after that are left out. "own": its own pooling, and they. "": as the
+    # weights have it, else "own".
+    c.model.pool = ""
+    # Widths of dense layers with ReLU before the last one, "256" or "512,256", each with model.dropout before it; "0":
+    # none; "": as the weights have it, else none.
+    c.model.head_hidden = ""
+    # Two classes from one logit with a sigmoid, for the second class; all else sees two logits, 0 and that one.
+    c.model.single_logit = False
     c.model.image_size = 0  # Side of the square the model sees, in pixels; 0: what the weights were trained at.
 
     # Pixel facts belong to the weights and come with them; these four replace single ones.
@@ -88,14 +100,50 @@ def default() -> ConfigDict:
     c.data.reader = "auto"
     c.data.cache_gib = 2.0  # Decoded images are kept in memory up to this size, so that later epochs decode nothing.
 
-    c.augment = ConfigDict(type_safe=False)  # What the views of training images differ in.
+    c.augment = ConfigDict(type_safe=False)  # What the views of training images differ in, in the order it is done.
+    # "none" | "light" | "medium" | "strong": values for the keys below, but mixup and cutmix, that are at their
+    # default; the others stay. Given as a flag, it replaces those of the config file too, and flags beside it stay. ""
+    # is all as written; "medium except rotate,erase" leaves some as written.
+    c.augment.preset = ""
     c.augment.crop = "random_resized"  # "random_resized" | "resize_crop" | "pad_crop" | "none": as in evaluation
     c.augment.scale = (0.08, 1.0)  # Area of a random resized crop, as a share of the image.
     c.augment.ratio = (3 / 4, 4 / 3)  # Width by height of a random resized crop.
     c.augment.resize = 0  # Shorter side before the random crop of "resize_crop", in pixels; 0: 8/7 of the crop.
-    c.augment.pad = 4  # Pixels of black on each side, before the crop of "pad_crop".
+    c.augment.pad = 4  # Pixels on each side, filled, before the crop of "pad_crop".
     c.augment.flip = 0.5  # Probability of a mirrored image.
+    c.augment.vertical_flip = 0.0  # Probability of an image upside down.
+    # Degrees to either side, as in torchvision's RandomRotation; Keras' RandomRotation(0.1) is a share of the circle,
+    # 36 here.
+    c.augment.rotate = 0.0
+    # Degrees of horizontal shear to either side, as in torchvision's RandomAffine and Keras' ImageDataGenerator.
+    c.augment.shear = 0.0
+    # 0.2: the content is scaled by 0.8 to 1.2, as with torchvision's RandomAffine(scale=(0.8, 1.2)) and Keras'
+    # ImageDataGenerator(zoom_range=0.2).
+    c.augment.zoom = 0.0
+    # Share of the view's side by which the content moves, in either direction and along both axes, as in Keras and
+    # torchvision.
+    c.augment.translate = 0.0
+    # What lies beyond the image: "constant" (fill_color) | "reflect" (mirrored at its edge) | "nearest" (its last
+    # pixels) | "wrap" (the image again): the names of Keras.
+    c.augment.fill = "constant"
+    # Three numbers for images in [0, 1], of the fill and of erase; (): the mean of the pixels' normalisation, but black
+    # for the fill of "pad_crop".
+    c.augment.fill_color = ()
+    # Operations drawn for each image: "randaugment" | "trivialaugment" (wide) | "autoaugment" (for ImageNet) | "".
+    c.augment.policy = ""
+    c.augment.num_ops = 2  # Operations that "randaugment" draws, one after the other.
+    c.augment.magnitude = 9  # Strength of the operations of "randaugment", from 0 to 30.
     c.augment.color_jitter = 0.0  # Brightness, contrast and saturation change by a factor in 1 +- this.
+    c.augment.brightness = 0.0  # That of brightness alone; 0: color_jitter.
+    c.augment.contrast = 0.0  # That of contrast alone; 0: color_jitter.
+    c.augment.saturation = 0.0  # That of saturation alone; 0: color_jitter.
+    c.augment.hue = 0.0  # Share of the colour circle by which hues turn to either side, up to 0.5, as in torchvision.
+    c.augment.grayscale = 0.0  # Probability of an image without colours.
+    c.augment.blur = 0.0  # Probability of a Gaussian blur.
+    c.augment.blur_sigma = (0.1, 2.0)  # Its standard deviation, in pixels of the view.
+    c.augment.noise = 0.0  # Standard deviation of Gaussian noise, for images in [0, 1].
+    c.augment.erase = 0.0  # Probability that a box is overwritten with fill_color (random erasing).
+    c.augment.erase_area = (0.02, 0.33)  # Area of that box, as a share of the view.
     c.augment.mixup = 0.0  # Alpha of the Beta distribution of shares; 0: no blending. With cutmix: one of them a row.
     c.augment.cutmix = 0.0  # Alpha of the Beta distribution of areas that are taken from another image; 0: none.
 
@@ -234,6 +282,7 @@ def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
             unread = True
     if not unread:  # Else what depends on those values would be called wrong, too.
         _settle_length(config, overrides)
+        _settle_preset(config, overrides)
         problems += validate(config)
     if problems:
         raise UserError("\n".join(problems))
@@ -248,6 +297,24 @@ def _settle_length(config: ConfigDict, overrides: Mapping[str, str]) -> None:
         if is_number(length) and is_number(old) and length > 0 and old > 0:
             print(f"note: train.{given} {length:g} is given, so train.{other} {old:g} of the config does not count")
             config.train[other] = type(old)(0)
+
+
+def _settle_preset(config: ConfigDict, overrides: Mapping[str, str]) -> None:
+    """Lets a preset given as a flag replace values of the file, and a flag beside it stay even at its default."""
+    augment, preset = config.augment, config.augment.get("preset")
+    if not isinstance(preset, str) or presets.preset_problems(preset):
+        return  # Reported later.
+    given = {key.partition(".")[2] for key in overrides if key.startswith("augment.")}
+    if preset and "preset" in given:
+        for name, default in presets.DEFAULTS.items():
+            if name in augment and name not in given and not presets.is_default(name, augment[name]):
+                print(
+                    f"note: augment.preset {preset!r} is given, so augment.{name} {augment[name]!r} of the config does "
+                    "not count"
+                )
+                augment[name] = default
+    defaults = [name for name in given & presets.DEFAULTS.keys() if presets.is_default(name, augment[name])]
+    augment.preset = presets.except_for(preset, defaults)
 
 
 def check(config: ConfigDict) -> None:
@@ -337,7 +404,7 @@ def _wrong_types(config: ConfigDict) -> list[str]:
 
 
 def _fits(value: Any, expected: Any, key: str) -> bool:
-    if key == "finetune.unfreeze" and isinstance(value, int):
+    if key in ("finetune.unfreeze", "model.head_hidden") and isinstance(value, int) and not isinstance(value, bool):
         return True
     if isinstance(expected, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(expected, bool)

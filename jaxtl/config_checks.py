@@ -7,9 +7,12 @@ from typing import Any
 
 from jaxtl import models, preprocessing
 from jaxtl.data import READERS
+from jaxtl.data.augment import options as augment
+from jaxtl.data.augment import presets
 from jaxtl.errors import UserError, nearest
 from jaxtl.feature_cache import features
 from jaxtl.finetune import param_groups
+from jaxtl.models.head import POOLINGS
 from jaxtl.models.layers.attention import FORMS
 from jaxtl.parallel import mesh as mesh_lib
 from jaxtl.parallel import partitioner
@@ -39,6 +42,7 @@ def problems(values: Mapping[str, Any]) -> list[str]:
     return [
         *_model_problems(values),
         *_data_problems(values),
+        *_augment_problems(values),
         *_optimizer_problems(values),
         *_finetune_problems(values),
         *_train_problems(values),
@@ -96,11 +100,15 @@ def _model_problems(values: Mapping[str, Any]) -> list[str]:
     for key, given in (("model.name", 0), ("model.image_size", size)):
         try:
             if name != "auto":
-                models.build(name, num_classes=1, image_size=given)
+                models.build(name, num_classes=2, image_size=given)
         except UserError as error:
             found.append(f"{key}: {error}")
             break  # Of a model that is not known, the size cannot be wrong.
     found.choice("model.head", ("auto", "keep", "new"))
+    found.choice("model.pool", ("", "own", *POOLINGS))
+    found.check("model.head_hidden", _are_widths, "widths with commas, such as '512,256', '0' for none, or ''")
+    if values["model.single_logit"] and values["train.loss"] == "binary":
+        found.append('model.single_logit has the binary cross entropy of its logit already: give train.loss "softmax".')
     found.choice("model.attention", ("auto", *FORMS))
     found.choice("model.interpolation", ("", *preprocessing.INTERPOLATIONS))
     for key in ("model.mean", "model.std"):
@@ -119,14 +127,16 @@ def _data_problems(values: Mapping[str, Any]) -> list[str]:
         "one of: tfds:NAME, folder:DIR, csv:FILE, npz:FILE",
     )
     found.choice("data.reader", READERS)
-    found.not_negative("data.workers", "data.cache_gib", "augment.resize", "augment.pad")
-    found.not_negative("augment.mixup", "augment.cutmix", "eval.batch_size")
-    found.choice("augment.crop", ("random_resized", "resize_crop", "pad_crop", "none"))
-    for key in ("augment.scale", "augment.ratio"):
-        found.check(key, lambda value: len(value) == 2 and 0 < value[0] <= value[1], "(low, high), both positive")
-    found.check("augment.flip", lambda value: 0 <= value <= 1, "a probability")
-    found.check("augment.color_jitter", lambda value: 0 <= value <= 1, "between 0 and 1")
+    found.not_negative("data.workers", "data.cache_gib", "eval.batch_size")
     return found
+
+
+def _augment_problems(values: Mapping[str, Any]) -> list[str]:
+    found = _Checks(values)
+    found.not_negative("augment.mixup", "augment.cutmix")
+    own = {name: values[f"augment.{name}"] for name in presets.DEFAULTS}
+    lines = [*presets.preset_problems(values["augment.preset"]), *augment.problems(own)]
+    return found + [f"augment.{line}" for line in lines]
 
 
 def _optimizer_problems(values: Mapping[str, Any], prefix: str = "optimizer.") -> list[str]:
@@ -227,9 +237,9 @@ def _stage_problems(values: Mapping[str, Any]) -> list[str]:
 def _rule_problems(values: Mapping[str, Any]) -> list[str]:
     """Finds the rules that fit no group and no parameter of the model, as far as its name tells which it is."""
     try:
-        module = models.build(values["model.name"], num_classes=1)
-    except UserError:
-        return []  # Reported as model.name, or "auto".
+        module = models.build(models.with_fields(values["model.name"], **head_fields(values)), num_classes=2)
+    except (UserError, ValueError):
+        return []  # Reported as model.name or model.head_hidden, or "auto".
     unfreeze = {"finetune.unfreeze": values["finetune.unfreeze"]}
     for number, stage in enumerate(values["finetune.stages"], start=1):
         if isinstance(stage.get("unfreeze"), (str, int)):
@@ -242,6 +252,26 @@ def _rule_problems(values: Mapping[str, Any]) -> list[str]:
         return []
     params = nest(abstract_variables(module, models.native_size(values["model.name"])))["params"]
     return param_groups.unmatched_rules(param_groups.assign(params, table), unfreeze, rules)
+
+
+def head_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of the model that the keys of its head set; those that leave it to the weights are missing.
+
+    Args:
+      values: of every key of model, "model.pool" -> "flatten".
+    """
+    fields: dict[str, Any] = {}
+    if values["model.pool"]:
+        fields["head_pool"] = "" if values["model.pool"] == "own" else values["model.pool"]
+    if text := str(values["model.head_hidden"]):
+        fields["head_hidden"] = tuple(int(width) for width in text.split(",")) if text != "0" else ()
+    if values["model.single_logit"]:
+        fields["single_logit"] = True
+    return fields
+
+
+def _are_widths(text: Any) -> bool:
+    return str(text) in ("", "0") or re.fullmatch(r" *[1-9]\d* *(, *[1-9]\d* *)*", str(text)) is not None
 
 
 def _train_problems(values: Mapping[str, Any]) -> list[str]:

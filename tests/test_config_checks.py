@@ -7,6 +7,7 @@ import pytest
 from jaxtl import config as lib
 from jaxtl import config_checks
 from jaxtl.errors import UserError
+from jaxtl.experiment import options
 
 ROOT = Path(__file__).parents[1]
 FILE = """
@@ -62,11 +63,11 @@ def test_a_file_may_give_whole_numbers_for_k_and_for_rates(load):
         ("c.optimizer.lr = 3", "did you mean config.optimizer.learning_rate?"),
         ("c.train.learning_rate = 3", "did you mean config.optimizer.learning_rate?"),
         (
-            "c.augment.brightness = 3",
-            "unknown key config.augment.brightness; there is config.augment.color_jitter (Brightness, contrast and",
+            "c.augment.erasing = 3",
+            "unknown key config.augment.erasing; there is config.augment.erase (Probability that a box is overwritten",
         ),
         ("c.eval.folds = 3", "unknown key config.eval.folds; the keys of eval are: split, batch_size."),
-        ("c.model.name = 'mobilenet_v2'", "unknown model 'mobilenet_v2'. The models are "),
+        ("c.model.name = 'mobilenet_v9'", "unknown model 'mobilenet_v9'; did you mean 'mobilenet_v"),
         ("c.model.image_size = 230", "no multiple of patch 16; the nearest that fit are 224 and 240."),
         ("c.train.batch_size = 'a'", "train.batch_size is 'a', but it must be a whole number, such as 32."),
         ("c.train.batch_size = 1.5", "a whole number"),
@@ -76,6 +77,10 @@ def test_a_file_may_give_whole_numbers_for_k_and_for_rates(load):
         ("c.finetune.lr_multipliers = {3: 0.5}", "{regex: factor} with factors of 0 or more"),
         ("c.model.std = (0.5, 0.0, 0.5)", "model.std is (0.5, 0.0, 0.5), but it must be positive"),
         ("c.model.attention = 'flash'", "'flash', but it must be one of: 'auto', 'cudnn', 'xla', 'plain'"),
+        ("c.model.pool = 'mean'", "'mean', but it must be one of: '', 'own', 'flatten', 'avg', 'max', 'avg+max'"),
+        ("c.model.head_hidden = '256,'", "'256,', but it must be widths with commas, such as '512,256', '0' for none"),
+        ("c.model.head_hidden = True", "model.head_hidden is True, but it must be text"),
+        ("c.model.single_logit, c.train.loss = True, 'binary'", "has the binary cross entropy of its logit already"),
         ("c.data.reader = 'thread'", "'thread', but it must be one of: 'auto', 'threads', 'processes'"),
         ("del c.train.seed", "train.seed is missing"),
     ],
@@ -102,6 +107,55 @@ def test_a_length_given_as_a_flag_replaces_that_of_the_file(load, capsys, line, 
     config = load(line, **overrides)
     assert (config.train.steps, config.train.epochs) == kept
     assert note in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "overrides", "preset", "values"),
+    [
+        # Of a file, what it writes beside its preset stays.
+        ("c.augment.preset = 'medium'; c.augment.scale = (0.9, 1.0)", {}, "medium", ((0.9, 1.0), 10.0, 0.1)),
+        ("c.augment.preset = 'medium'", {"rotate": "25"}, "medium", ((0.3, 1.0), 25.0, 0.1)),
+        # A preset as a flag replaces what the file says, and other flags stay, even at their default.
+        ("c.augment.scale = (0.9, 1.0)", {"preset": "medium"}, "medium", ((0.3, 1.0), 10.0, 0.1)),
+        ("pass", {"preset": "medium", "erase": "0"}, "medium except erase", ((0.3, 1.0), 10.0, 0.0)),
+        ("c.augment.preset = 'strong'", {"erase": "0", "rotate": "0"}, "strong except erase", ((0.2, 1.0), 0.0, 0.0)),
+        ("c.augment.preset = 'strong'; c.augment.erase = 0.7", {"preset": ""}, "", ((0.08, 1.0), 0.0, 0.7)),
+    ],
+)
+def test_a_preset_and_what_is_given_beside_it(load, line, overrides, preset, values):
+    config = load(line, **{f"augment__{key}": value for key, value in overrides.items()})
+    found = options.augmentation(config)
+    assert (config.augment.preset, (found.scale, found.rotate, found.erase)) == (preset, values)
+    # What is kept of a run gives the same again.
+    again = lib.override(lib.from_dict(lib.to_dict(config)), {})
+    assert options.augmentation(again) == found
+
+
+def test_what_a_preset_replaces_is_told(load, capsys):
+    load("c.augment.scale = (0.9, 1.0); c.augment.mixup = 0.2", augment__preset="light")
+    assert capsys.readouterr().out == (
+        "note: augment.preset 'light' is given, so augment.scale (0.9, 1.0) of the config does not count\n"
+    )
+
+
+def test_all_that_is_wrong_with_the_augmentation_comes_at_once(load):
+    with pytest.raises(UserError) as error:
+        load(
+            "c.augment.fill = 'mirror'; c.augment.erase_area = (0.5, 2.0); c.augment.zoom = 1.5",
+            augment__preset="meduim",
+            augment__policy="randaug",
+            augment__erase="1.2",
+            augment__rotate="-5",
+        )
+    lines = str(error.value).splitlines()
+    assert {line.split(" ")[0] for line in lines} == {
+        f"augment.{name}" for name in ("preset", "fill", "policy", "erase", "erase_area", "rotate", "zoom")
+    }
+    assert len(lines) == 7
+    assert lines[0] == (
+        "augment.preset is 'meduim', but it must be one of: '', 'none', 'light', 'medium', 'strong'; "
+        "did you mean 'medium'?"
+    )
 
 
 def test_a_config_made_in_python_is_checked_as_flags_are():
@@ -144,6 +198,31 @@ def test_rules_that_fit_nothing_come_with_the_other_problems(load):
     ]
     assert lines[1] == "finetune.unfreeze: 'blok1' fits no group and no parameter"
     assert lines[4].startswith("The groups are: embed block0 ")
+
+
+def test_rules_see_the_head_that_is_asked_for(load):
+    head = 'c.model.name, c.model.pool, c.model.head_hidden = "vgg11", "flatten", 256; '
+    load(head + 'c.finetune.l2 = {"head/hidden1/kernel": 0.1}')
+    with pytest.raises(UserError, match="'head/hidden2/kernel' fits no group and no parameter"):
+        load(head + 'c.finetune.l2 = {"head/hidden2/kernel": 0.1}')
+    with pytest.raises(
+        UserError, match=r"'fc1' fits no group and no parameter\nThe groups are: block1 .* block5 head\."
+    ):
+        load(head + 'c.finetune.unfreeze = "fc1"')
+
+
+@pytest.mark.parametrize(
+    ("pool", "hidden", "single", "fields"),
+    [
+        ("", "", False, {}),
+        ("own", "0", False, {"head_pool": "", "head_hidden": ()}),
+        ("avg+max", "512, 256", True, {"head_pool": "avg+max", "head_hidden": (512, 256), "single_logit": True}),
+        ("flatten", 256, False, {"head_pool": "flatten", "head_hidden": (256,)}),
+    ],
+)
+def test_the_keys_of_a_head_are_fields_of_the_model(pool, hidden, single, fields):
+    values = {"model.pool": pool, "model.head_hidden": hidden, "model.single_logit": single}
+    assert config_checks.head_fields(values) == fields
 
 
 def test_rules_of_a_model_that_only_the_weights_tell_are_left_to_later(load):

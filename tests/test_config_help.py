@@ -56,9 +56,9 @@ def test_the_table_wraps_and_shows_what_a_config_changes(monkeypatch):
         ("train.epoch", "did you mean config.train.epochs?"),
         ("optim.wd", "did you mean config.optimizer.weight_decay?"),
         ("train.learning_rate", "did you mean config.optimizer.learning_rate?"),
-        ("augment.contrast", "there is config.augment.color_jitter (Brightness, contrast and"),
-        ("augment.blur", "the keys of augment are: crop, scale, ratio, "),
-        ("network.blur", "the sections are: model, data, augment, finetune, optimizer, train, eval. `jaxtl config`"),
+        ("augment.erasing", "there is config.augment.erase (Probability that a box is"),
+        ("augment.perspective", "the keys of augment are: preset, crop, scale, ratio, "),
+        ("network.fog", "the sections are: model, data, augment, finetune, optimizer, train, eval. `jaxtl config`"),
     ],
 )
 def test_an_unknown_key_says_what_there_is(key, said):

@@ -104,16 +104,25 @@ def eval_view(image: Image.Image, pixels: Pixels) -> np.ndarray:
       uint8 [S, S, 3] with S = `pixels.size`.
     """
     image = resize_shorter(image, pixels.resize, RESAMPLING[pixels.interpolation])
-    left = round((image.width - pixels.size) / 2)
-    top = round((image.height - pixels.size) / 2)
+    left, top = central_square(image.size, pixels.size)
     return np.asarray(image.crop((left, top, left + pixels.size, top + pixels.size)))
 
 
 def resize_shorter(image: Image.Image, shorter: int, resampling: Image.Resampling) -> Image.Image:
     """Resizes so that the shorter side has `shorter` pixels; the longer one is rounded down, as torchvision does."""
-    short = min(image.size)
-    new = (int(shorter * image.width / short), int(shorter * image.height / short))
+    new = size_with_shorter(image.size, shorter)
     return image if new == image.size else image.resize(new, resampling)
+
+
+def size_with_shorter(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Returns the width and height in pixels that `resize_shorter` gives an image of `size`."""
+    short = min(size)
+    return int(shorter * size[0] / short), int(shorter * size[1] / short)
+
+
+def central_square(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Returns the left and top pixel of the square that evaluation takes of an image of `size`, (width, height)."""
+    return round((size[0] - side) / 2), round((size[1] - side) / 2)
 
 
 def _read(encoded: bytes, name: str, use: Callable[[Image.Image], T]) -> T:

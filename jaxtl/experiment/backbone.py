@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxtl.experiment import options
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.steps import dummy_batch
 from jaxtl.feature_cache import features, store
+from jaxtl.models import with_fields
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,22 @@ def make_backbone(experiment: Experiment, stop: str) -> Backbone:
         return functools.partial(partitioner.compile(forward, on_devices, images), on_devices)
 
     side = model.pixels.size
+    # What follows the pooling leaves no trace in features.
+    custom = model.module.custom_head
+    prefix = with_fields(model.name, head_hidden=(), single_logit=False) if custom else model.name
     out = jax.eval_shape(forward, variables, jax.ShapeDtypeStruct((batch_size, side, side, 3), np.uint8))
     return Backbone(
         forward=lambda images: compiled()(images),
         shard_batch=partitioner.shard_batch,
         variables=variables,
-        facts={**model.facts(), "classes": None, "num_classes": 0, "stop": stop, "dtype": str(out.dtype)},
+        facts={
+            **model.facts(),
+            "model": prefix,
+            "classes": None,
+            "num_classes": 0,
+            "stop": stop,
+            "dtype": str(out.dtype),
+        },
         batch_size=batch_size,
         shape=out.shape[1:],
         dtype=out.dtype,
@@ -112,7 +123,7 @@ def stored_features(
 
         fill(write)
         return array
-    drawn = {"augment": config.augment.to_dict(), "seed": config.train.seed} if views > 1 else {}
+    drawn = {"augment": asdict(augmentation), "seed": config.train.seed} if views > 1 else {}
     # Each number of hosts has files of its own, for none to find parts of another's beside its own.
     facts = {**backbone.facts, "hosts": options.shard()[1], "views": views, "min_side": min_side, **drawn}
     own = functools.partial(_own, backbone.batch_size)

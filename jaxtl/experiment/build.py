@@ -31,6 +31,7 @@ from jaxtl.experiment.model import (
 from jaxtl.experiment.sizes import fit_to_size, note_few, with_fitted
 from jaxtl.experiment.splits import open_splits, usable, with_shared_images
 from jaxtl.experiment.training_plan import NO_PLAN, Plan, make_plan
+from jaxtl.models import check_size
 from jaxtl.parallel.partitioner import Partitioner, make_partitioner
 from jaxtl.pretrained.load import abstract_variables
 from jaxtl.train.losses import Loss, softmax_cross_entropy
@@ -159,6 +160,7 @@ def _training(
     elif not earlier:
         config, notes = fit_to_size(given, len(splits.train), partitioner.devices)
     model = make_model(config, opened, source.classes)
+    check_size(model.name, model.module, training=True)
     _check_monitor(config, len(model.classes), earlier)
     variables, report = make_variables(config, opened, model, head=config.model.head)
     steps_per_epoch = len(splits.train) / config.train.batch_size
@@ -186,6 +188,7 @@ def _abstract(config: ConfigDict, weights_optional: bool) -> Experiment:
     opened = _weights_at_hand(config, weights_optional)
     classes, origin = _find_classes(config, opened)
     model = make_model(config, opened, classes)
+    check_size(model.name, model.module, training=True)
     report = None if opened is None else examine_weights(config, opened, model)
     shapes = nest(abstract_variables(model.module, model.pixels.size))
     # In epochs of any length.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxtl import data, models, preprocessing, pretrained
+from jaxtl.config_checks import head_fields
 from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
@@ -113,6 +114,7 @@ def make_model(config: ConfigDict, opened: pretrained.Weights | None, classes: t
         name = pretrained.resolve_model(opened, name)
     elif name == "auto":
         raise UserError('model.name is "auto", but there are no weights to say what it is: give the name.')
+    name = _with_head(config, name, len(classes))
     known = None if opened is None else opened.pixels
     size = config.model.image_size or (known.size if known else models.native_size(name))
     pixels = preprocessing.resolve_pixels(
@@ -138,6 +140,14 @@ def make_model(config: ConfigDict, opened: pretrained.Weights | None, classes: t
         ),
     )
     return Model(name, module, classes, pixels, getattr(module, "epsilon", None))
+
+
+def _with_head(config: ConfigDict, name: str, num_classes: int) -> str:
+    """Writes the head that the config asks for into a model name that may have one from its weights."""
+    fields = head_fields({f"model.{key}": value for key, value in config.model.items()})
+    if not config.model.single_logit and num_classes not in (0, 2):
+        fields["single_logit"] = False  # Weights for two classes start a model for more.
+    return models.with_fields(name, **fields)
 
 
 def load_model(facts: Mapping[str, Any], *, dtype: Any = jnp.float32) -> Model:

@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxtl.data import Augmentation, Dataset, Reading, eval_batches, eval_view
+from jaxtl.data.augment import presets
 from jaxtl.data.loader import Batch
 from jaxtl.parallel.partitioner import Partitioner, make_partitioner
 from jaxtl.preprocessing import Pixels
@@ -18,9 +19,19 @@ from jaxtl.train.step import StepOptions
 
 def augmentation(config: ConfigDict) -> Augmentation:
     """Returns what the views of training images differ in."""
-    augment = config.augment
-    values = {field.name: augment[field.name] for field in fields(Augmentation)}
-    return Augmentation(**{**values, "scale": tuple(augment.scale), "ratio": tuple(augment.ratio)})
+    values = presets.with_preset(config.augment.preset, _augment_values(config))
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Augmentation(**plain)
+
+
+def preset_in_words(config: ConfigDict) -> str:
+    """Returns what augment.preset sets, in one line; "" without one."""
+    preset = config.augment.preset
+    return presets.in_words(preset, _augment_values(config)) if preset else ""
+
+
+def _augment_values(config: ConfigDict) -> dict[str, Any]:
+    return {name: config.augment[name] for name in presets.DEFAULTS}
 
 
 def reading(config: ConfigDict) -> Reading:

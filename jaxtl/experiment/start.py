@@ -52,8 +52,9 @@ def _check_shapes(experiment: Experiment) -> None:
     """Raises a UserError for sizes that would fail in a thread, or in the compiler, later on."""
     config, partitioner, size = experiment.config, experiment.partitioner, experiment.model.pixels.size
     check_devices(options.eval_batch_size(config), partitioner, "eval.batch_size")
-    resize, parts = config.augment.resize, config.train.accumulate * partitioner.devices
-    if config.augment.crop == "resize_crop" and 0 < resize < size:
+    augment, parts = options.augmentation(config), config.train.accumulate * partitioner.devices
+    resize = augment.resize
+    if augment.crop == "resize_crop" and 0 < resize < size:
         raise UserError(f"augment.resize is {resize}, but the crop is {size} pixels: give more, or 0.")
     if partitioner.axis_name and config.train.batch_size % parts:
         raise UserError(

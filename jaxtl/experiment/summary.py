@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxtl.data import Splits
 from jaxtl.data.remarks import count_classes
+from jaxtl.experiment import options
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.training_plan import Plan
 from jaxtl.finetune.param_groups import FROZEN
@@ -27,6 +28,8 @@ def opening_lines(experiment: Experiment) -> list[str]:
     if report is None:
         lines.append(_row("weights", f"none: {experiment.model.name} starts from random numbers"))
     lines.append(_row("images", f"{pixels.size} x {pixels.size} pixels, normalised {origin}"))
+    if preset := options.preset_in_words(experiment.config):
+        lines.append(_row("augment", preset))
     lines.append(_row("data", f"{experiment.config.data.source}: {split_sizes(experiment.splits)}"))
     lines += [_row("note", note) for note in (*experiment.splits.notes, *plan.notes)]
     counts = plan.counts

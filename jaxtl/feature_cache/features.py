@@ -38,6 +38,12 @@ class Suffix:
         """Returns what `module.apply` does from the group `start` on; the options are those of `module.apply`."""
         return self.module.apply(variables, features, start=self.start, **options)
 
+    @property
+    def auxiliary_weight(self) -> float:
+        """What the loss of each auxiliary head counts (see `jaxtl.models.base.Model`)."""
+        weight: float = getattr(self.module, "auxiliary_weight", 0.3)
+        return weight
+
     def groups(self) -> Table:
         """Gives the groups of the whole model."""
         return self.module.groups()

@@ -18,6 +18,7 @@ import flax.linen as nn
 
 from jaxtl.errors import UserError, nearest
 from jaxtl.models.base import Family, GroupedModel, ModelOptions
+from jaxtl.models.head import check_fields
 
 DEFAULT_OPTIONS = ModelOptions()
 
@@ -56,7 +57,8 @@ def build(
       epsilon: of the normalisations; None for the one that the name says.
 
     Raises:
-      UserError: the name, or a field in it, is unknown, the fields do not go together, or the model lacks an option.
+      UserError: the name, or a field in it, is unknown, the fields do not go together, the model lacks an option, or
+        the images are too small for it.
     """
     family = find_family(name)
     fields = fields_of(name)
@@ -72,9 +74,46 @@ def build(
             fields[option.name] = value
     try:
         model: GroupedModel = family.MODEL(num_classes=num_classes, **fields)
-        return model
     except ValueError as error:
         raise UserError(f"model {name!r}: {error}.") from None
+    check_fields(model.head_hidden, model.head_pool, model.single_logit, num_classes)
+    check_size(name, model)
+    return model
+
+
+def check_size(name: str, model: GroupedModel, *, training: bool = False) -> None:
+    """Sees that images of the model's size leave a map before the pooling, and before auxiliary heads in training.
+
+    Raises:
+      UserError: they are smaller; it names the least size.
+    """
+    size: int = getattr(model, "image_size", 0) or find_family(name).IMAGE_SIZE
+    least = model.min_training_size if training else model.min_size
+    if size >= least:
+        return
+    base = name.partition(":")[0]
+    problem = f"image_size {size} is below the least that {base} takes{' in training' if training else ''}, {least}"
+    if training and size >= model.min_size:
+        problem += f"; without its auxiliary heads, {base}:aux=false, it takes {model.min_size}"
+    raise UserError(f"{problem}.", arguments=["image_size"])
+
+
+def with_fields(name: str, **changed: Any) -> str:
+    """Writes fields into a model name; those that the variant has already are left out.
+
+    >>> with_fields("vgg16:width=32", head_pool="flatten", head_hidden=(256, 64))
+    'vgg16:width=32,head_pool=flatten,head_hidden=256-64'
+    >>> with_fields("vgg16:head_pool=flatten", head_pool="")
+    'vgg16'
+    """
+    base, _, text = name.partition(":")
+    written = dict(item.split("=", 1) for item in filter(None, text.split(",")))
+    alone = complete_fields(base)
+    for key, value in changed.items():
+        written.pop(key, None)
+        if alone[key] != value:
+            written[key] = format_value(value)
+    return base + (":" if written else "") + ",".join(f"{key}={value}" for key, value in written.items())
 
 
 def published_weights(name: str) -> str:
@@ -121,7 +160,9 @@ def spec(model: type[nn.Module], fields: Mapping[str, Any]) -> str:
     for family in families():
         for name, variant in family.VARIANTS.items() if family.MODEL is model else ():
             own = {**defaults, **variant}
-            candidates.append((name, {key: value for key, value in wanted.items() if own[key] != value}))
+            # A size that nothing says is the variant's own.
+            said = {key: value for key, value in wanted.items() if key != "image_size" or key in fields}
+            candidates.append((name, {key: value for key, value in said.items() if own[key] != value}))
     name, others = min(candidates, key=lambda candidate: len(candidate[1]))
     return name + (":" + ",".join(f"{key}={format_value(value)}" for key, value in others.items()) if others else "")
 
@@ -157,6 +198,14 @@ def fields_of(name: str) -> dict[str, Any]:
     family = find_family(name)
     base, _, replaced = name.partition(":")
     return {**family.VARIANTS[base], **_parse_fields(name, replaced, family.MODEL)}
+
+
+def count_classes(name: str, leaves: Mapping[str, Any]) -> int:
+    """Gives the number of classes of a model's leaves, by path; 0 where there is no head."""
+    head = leaves.get(find_family(name).MODEL.head_path)
+    if head is None:
+        return 0
+    return 2 if complete_fields(name)["single_logit"] else int(head.shape[-1])
 
 
 def complete_fields(name: str) -> dict[str, Any]:

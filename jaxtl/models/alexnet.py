@@ -43,8 +43,14 @@ class AlexNet(GroupedModel):
 
     def groups(self) -> Groups:
         """Gives the groups from input to head: each convolution, the two dense layers, the head."""
-        names = (*(f"conv{i}" for i in range(1, 6)), "fc1", "fc2", "head")
+        dense = () if self.head_pool else ("fc1", "fc2")
+        names = (*(f"conv{i}" for i in range(1, 6)), *dense, "head")
         return tuple((name, name) for name in names)
+
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        return 63
 
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group; convolutions return maps [B, h, w, c], dense layers features [B, hidden]."""
@@ -65,12 +71,15 @@ class AlexNet(GroupedModel):
             name=name,
         )(x)
         x = nn.relu(x)
-        return max_pool(x, ((0, 0), (0, 0)), train) if pooled else x
+        x = max_pool(x, ((0, 0), (0, 0)), train) if pooled else x
+        return self.pooled(x) if self.head_pool and name == "conv5" else x
 
 
 VARIANTS: dict[str, dict[str, Any]] = {"alexnet": {}}
 
 PUBLISHED = {"alexnet": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"}
+
+BUILDERS = {"torchvision": {"alexnet": "alexnet"}}
 
 MODEL = AlexNet
 IMAGE_SIZE = 224

@@ -16,14 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.models.head import Head, pool
+from jaxtl.models.head import classify as classify  # Families take it from here.
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.resize import remap_channels
 
 Groups = tuple[tuple[str, str], ...]
 """Pairs (name, pattern); the path "a/b/c" is in a group if `re.match(rf"(?:{pattern})(?:/|$)", path)`."""
 
-Outputs = jax.Array | tuple[jax.Array, tuple[jax.Array, ...]]
-"""What a model returns: logits [B, C], or with `train=True` also the logits of its auxiliary heads, in their order."""
+Outputs = jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]
+"""What a model returns: logits [B, C], or with `train=True` also those of its auxiliary heads, by their groups."""
 
 Shape = tuple[int, ...]
 
@@ -31,7 +33,8 @@ Fit = Callable[[np.ndarray], np.ndarray]
 """Brings a loaded array into the shape of its leaf."""
 
 
-_AUXILIARY = re.compile(r"aux\d*")
+AUXILIARY = re.compile(r"aux\d*")
+"""The names of the groups that are auxiliary heads."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +68,29 @@ class Model(Protocol):
       head_path: where the kernel of the classifier lies among the variables.
       unseen: the fields that leave no trace in the shapes of the parameters, or in which only conventions differ:
         weights settle them, unless a name writes them.
+      auxiliary_weight: what the loss of each auxiliary head counts in training, beside 1 for the head.
+      auxiliary_classifiers: a regex of the layers that give auxiliary logits; with a new head they are new, too.
     """
 
     num_classes: int
     image_size: int
     head_path: ClassVar[str]
     unseen: ClassVar[tuple[str, ...]]
+    auxiliary_weight: ClassVar[float]
+    auxiliary_classifiers: ClassVar[str]
 
     def groups(self) -> Groups:
         """Gives the groups from input to head; the last one is called "head"."""
+        ...
+
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        ...
+
+    @property
+    def min_training_size(self) -> int:
+        """The least side in training, where auxiliary heads may want more."""
         ...
 
     def __call__(
@@ -81,7 +98,7 @@ class Model(Protocol):
     ) -> Outputs:
         """Maps normalised images [B, H, W, C] to logits [B, num_classes], or runs the groups from start to stop.
 
-        With `train=True` a model that has auxiliary heads returns (logits, (auxiliary logits, ...)); in evaluation,
+        With `train=True` a model that has auxiliary heads returns (logits, {group: auxiliary logits}); in evaluation,
         and where `stop` is a group before the head, it returns one array.
         """
         ...
@@ -103,9 +120,12 @@ class Model(Protocol):
 class Family(Protocol):
     """A file of `jaxtl.models`: what is known about the models of one kind.
 
-    Optional are `PUBLISHED` (where weights lie that others published, by the name of the variant), and the functions
-    `from_config` and `to_config` (config.json of transformers), `from_timm` and `to_timm` (the arguments of timm's
-    create_model) and `extras` (arrays that transformers wants besides).
+    Optional are `PUBLISHED` (where weights lie that others published, by the name of the variant), `NAMED_FIELDS`
+    (fields that a name alone tells, by regexes that are searched in it), `BUILDERS` (by "torchvision" or
+    "timm": the names of their functions that make the variants, by variant), and the functions `from_config`
+    and `to_config` (config.json of transformers), `from_timm` and `to_timm` (the arguments of timm's create_model),
+    `as_torchvision` (a model of other fields that computes the same there), and `extras` and `torchvision_extras`
+    (arrays that transformers and torchvision want besides).
 
     Attributes:
       MODEL: the module.
@@ -131,15 +151,30 @@ class Family(Protocol):
         ...
 
 
-class GroupedModel(nn.Module):
+class GroupedModel(nn.Module, kw_only=True):
     """A model that runs its groups one after another; a family writes `groups` and `run_group`.
 
     Groups called "aux1", "aux2" and so on are auxiliary heads: they read what the group before them returned, in
-    training alone, and hand it on. A family that has some writes `run_auxiliary`.
+    training alone, and hand it on. A family that has some writes `run_auxiliary` and `auxiliary_classifiers`.
+
+    The head may be another than the family's own (see `jaxtl.models.head`); then it is run here, and its arrays lie
+    below "head". A family does two things for it: the last group before its dense layers hands its maps or tokens to
+    `pooled`, and where `head_pool` is set `groups` leaves the dense layers after that out.
+
+    Attributes:
+      head_hidden: the widths of dense layers with ReLU between the pooling and the logits.
+      head_pool: one of `head.POOLINGS`, in place of the family's own pooling and the dense layers after it.
+      single_logit: whether one logit z tells two classes apart; (0, z) is returned.
     """
 
     head_path: ClassVar[str] = "params/head/kernel"
     unseen: ClassVar[tuple[str, ...]] = ("epsilon",)
+    auxiliary_weight: ClassVar[float] = 0.3
+    auxiliary_classifiers: ClassVar[str] = ""
+
+    head_hidden: tuple[int, ...] = ()
+    head_pool: str = ""
+    single_logit: bool = False
 
     def groups(self) -> Groups:
         """Gives the groups from input to head; the last one is called "head"."""
@@ -169,15 +204,48 @@ class GroupedModel(nn.Module):
           ValueError: `start` or `stop` is no group of the model, or they come in the wrong order.
         """
         x, names = images, span(self.groups(), start, stop)
-        auxiliary = []
+        auxiliary = {}
         for run in self.runs(names):
-            if _AUXILIARY.fullmatch(run[0]):
+            if AUXILIARY.fullmatch(run[0]):
                 if self.num_classes and (train or self.is_initializing()):
-                    auxiliary.append(self.run_auxiliary(x, run[0], train))
+                    auxiliary[run[0]] = self.run_auxiliary(x, run[0], train)
+            elif run == ("head",) and self.custom_head:
+                x = self._run_custom_head(x, train)
             else:
                 x = self.run_group(x, run[0], train) if len(run) == 1 else self.run_alike(x, run, train)
         x = self.finish(x, names[-1])
-        return (x, tuple(auxiliary)) if auxiliary and train and names[-1] == "head" else x
+        return (x, auxiliary) if auxiliary and train and names[-1] == "head" else x
+
+    @property
+    def custom_head(self) -> bool:
+        """Whether the head is another than the family's own."""
+        return bool(self.head_hidden or self.head_pool or self.single_logit)
+
+    def pooled(self, x: jax.Array) -> jax.Array:
+        """Pools maps [B, h, w, D] or tokens [B, N, D] as `head_pool` says; the mean is what most families have."""
+        return pool(x, self.head_pool)
+
+    def _run_custom_head(self, x: jax.Array, train: bool) -> jax.Array:
+        if not self.num_classes:
+            return x.astype(jnp.float32)
+        dropout, dtype = getattr(self, "dropout", 0.0), getattr(self, "dtype", jnp.float32)
+        return Head(self.num_classes, self.head_hidden, self.single_logit, dropout, dtype, name="head")(x, train)
+
+    def left_out(self) -> dict[str, str]:
+        """Gives the groups, and their patterns, of which weights have arrays and this model does without."""
+        whole: Any = {"head_pool": "", **({"aux": True} if hasattr(self, "aux") else {})}
+        own = dict(self.groups())
+        return {name: pattern for name, pattern in self.clone(**whole).groups() if name not in own}
+
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        return 1
+
+    @property
+    def min_training_size(self) -> int:
+        """The least side in training, where auxiliary heads may want more."""
+        return self.min_size
 
     def run_auxiliary(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Gives the logits [B, num_classes] of an auxiliary head."""
@@ -218,25 +286,12 @@ class GroupedModel(nn.Module):
           path: of the leaf, such as "params/conv1/kernel".
           before: the shape of the array.
           after: the shape of the leaf.
-          positions: how position embeddings are resized: "bicubic" or "antialiased" (see `KeyMapping`).
+          positions: how position embeddings are resized (see `jaxtl.models.resize.resize_positions`).
         """
         del positions
         if path == self.first_layer and len(before) == 4 and (before[:2], before[3:]) == (after[:2], after[3:]):
             return partial(remap_channels, channels=after[2])
         return None
-
-
-def classify(x: jax.Array, num_classes: int, *, train: bool, dropout: float = 0.0, name: str = "head") -> jax.Array:
-    """Maps features [..., D] to float32 logits [..., num_classes]; with 0 classes it gives the features in float32.
-
-    The kernel starts at zero: the first prediction is uniform, and the first steps do not shake what was learnt before.
-    It is called within a compact method, whose module gets the layer of that name.
-    """
-    x = x.astype(jnp.float32)
-    if not num_classes:
-        return x
-    x = nn.Dropout(dropout)(x, deterministic=not train)
-    return nn.Dense(num_classes, kernel_init=nn.initializers.zeros, name=name)(x)
 
 
 def image_channels(model: Model, leaves: Mapping[str, Any]) -> int:

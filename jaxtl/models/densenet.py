@@ -79,6 +79,11 @@ class DenseNet(GroupedModel):
         """The path of the kernel [H, W, C, D] that sees the pixels."""
         return "params/stem_conv/kernel"
 
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        return 4 * (2 ** (len(self.layers) - 1) - 1) + 1
+
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group; all but the last two return maps [B, h, w, c], the last norm pooled features [B, D]."""
         norm = norm_fields(self)
@@ -90,7 +95,7 @@ class DenseNet(GroupedModel):
             return max_pool(x, ((1, 1), (1, 1)), train)
         if name == "norm":
             x = BatchNorm(**norm, relu=True, name="norm")(x, use_running_average=not train)
-            return x.mean(axis=(1, 2))
+            return self.pooled(x)
         if name.startswith("transition"):
             x = BatchNorm(**norm, relu=True, name=f"{name}_bn")(x, use_running_average=not train)
             x = conv(x.shape[-1] // 2, 1, dtype=self.dtype, name=f"{name}_conv")(x)
@@ -109,11 +114,14 @@ class DenseNet(GroupedModel):
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "densenet121": {"layers": (6, 12, 24, 16)},
+    "densenet161": {"layers": (6, 12, 36, 24), "width": 96, "growth": 48, "bottleneck": 192},
     "densenet169": {"layers": (6, 12, 32, 32)},
     "densenet201": {"layers": (6, 12, 48, 32)},
 }
 
 PUBLISHED = {name: f"hf:timm/{name}.tv_in1k" for name in VARIANTS} | {"densenet121": "hf:timm/densenet121.ra_in1k"}
+
+BUILDERS = {package: {name: name for name in VARIANTS} for package in ("torchvision", "timm")}
 
 MODEL = DenseNet
 IMAGE_SIZE = 224

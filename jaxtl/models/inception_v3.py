@@ -150,9 +150,12 @@ class InceptionV3(GroupedModel):
     Attributes:
       aux: whether it has its auxiliary head.
       counts_padding: average pooling counts the padding at the edges, as in PyTorch; Keras does not.
+      remat: whether training computes each block a second time instead of keeping what lies within it.
     """
 
     unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased", "counts_padding", "aux")
+    auxiliary_weight: ClassVar[float] = 0.4
+    auxiliary_classifiers: ClassVar[str] = "aux/fc"
 
     num_classes: int
     image_size: int = 299
@@ -163,6 +166,7 @@ class InceptionV3(GroupedModel):
     unbiased: bool = True
     dropout: float = 0.0
     axis_name: str | None = None
+    remat: bool = False
     dtype: Any = jnp.float32
 
     def groups(self) -> Groups:
@@ -179,6 +183,16 @@ class InceptionV3(GroupedModel):
         """The path of the kernel [H, W, C, D] that sees the pixels."""
         return "params/conv_1a_3x3/conv/kernel"
 
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        return 75
+
+    @property
+    def min_training_size(self) -> int:
+        """The least side in training: the auxiliary head has a window of 5 x 5 over what its pooling leaves."""
+        return 299 if self.aux else self.min_size
+
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group; blocks return maps [B, h, w, c], the last one pooled features [B, D]."""
         if name == "head":
@@ -191,8 +205,9 @@ class InceptionV3(GroupedModel):
                 x = max_pool_3x3(x, train) if pooled else x
             return x
         branches, pooling, width = _MIXED[name.removeprefix("mixed")]
-        x = Mixed(branches, pooling, width, self.counts_padding, norm, self.dtype, name=name)(x, train)
-        return x.mean(axis=(1, 2)) if name == "mixed7c" else x
+        block = nn.remat(Mixed, static_argnums=2) if self.remat else Mixed
+        x = block(branches, pooling, width, self.counts_padding, norm, self.dtype, name=name)(x, train)
+        return self.pooled(x) if name == "mixed7c" else x
 
     def run_auxiliary(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Gives the logits of the auxiliary head."""
@@ -209,6 +224,9 @@ class Auxiliary(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [B, H, W, C] to logits [B, num_classes]."""
+        if self.is_initializing():
+            # Evaluation, which does without, takes smaller images than this window.
+            x = jnp.zeros((1, 17, 17, x.shape[-1]), x.dtype)
         x = nn.avg_pool(x, window_shape=(5, 5), strides=(3, 3))
         x = ConvNorm(128, (1, 1), 1, (0, 0), self.norm, self.dtype, name="conv0")(x, train)
         x = ConvNorm(768, (5, 5), 1, (0, 0), self.norm, self.dtype, name="conv1")(x, train)
@@ -218,6 +236,8 @@ class Auxiliary(nn.Module):
 VARIANTS: dict[str, dict[str, Any]] = {"inception_v3": {}}
 
 PUBLISHED = {"inception_v3": "hf:timm/inception_v3.tv_in1k"}
+
+BUILDERS = {package: {"inception_v3": "inception_v3"} for package in ("torchvision", "timm")}
 
 MODEL = InceptionV3
 IMAGE_SIZE = 299
@@ -244,6 +264,16 @@ def _rows() -> Rows:
 
 _AUXILIARY = (*rows(("AuxLogits.conv0", "AuxLogits.conv1"), ("aux/conv0", "aux/conv1")),)
 
+
+def _keras() -> Rows:
+    """Returns Keras' rows, where the layers have no names but numbers, in the order in which they are made."""
+    targets = [target.removesuffix("/conv") for _, target, kind in _rows() if kind == "conv"]
+    pairs = [(f"_{number}" if number else "", target) for number, target in enumerate(targets)]
+    convs = [(f"conv2d{number}", f"{target}/conv", "conv") for number, target in pairs]
+    norms = [(f"batch_normalization{number}", f"{target}/bn", "unscaled") for number, target in pairs]
+    return (*convs, *norms, ("predictions", "head", "dense"))
+
+
 KEY_MAPPINGS = (
     KeyMapping(
         "torchvision",
@@ -260,6 +290,13 @@ KEY_MAPPINGS = (
         fields={"aux": False},
         pixels=PixelDefaults(HALF, "bicubic", 0.875),
         unused=COUNTERS,
+    ),
+    KeyMapping(
+        "keras",
+        "keras",
+        _keras(),
+        fields={"aux": False, "counts_padding": False, "momentum": 0.99, "unbiased": False},
+        pixels=PixelDefaults(HALF, "bilinear", 0.875),
     ),
 )
 

@@ -1,6 +1,6 @@
 """How other programs name and lay out the arrays of a model: tables that are read in both directions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,9 @@ class KeyMapping:
       fields: fields of the model that these files imply, such as its epsilon.
       pixels: how these files expect their pixels; None if they leave it open.
       unused: patterns of arrays that are no part of the classifier and are left out, each listed in the load report.
-      positions: how this convention's own code resizes position embeddings: "bicubic" or "antialiased".
+      pooled: layers of the source that read pooled features here, where others may put them before the pooling.
+      positions: how this convention's own code resizes position embeddings (see `resize_positions`).
+      refine: where files of some sizes imply more, gives their convention from the shapes of our leaves.
     """
 
     name: str
@@ -42,6 +44,8 @@ class KeyMapping:
     pixels: PixelDefaults | None = None
     unused: tuple[str, ...] = ()
     positions: str = "antialiased"
+    refine: Callable[[Mapping[str, tuple[int, ...]]], "KeyMapping"] | None = None
+    pooled: tuple[str, ...] = ()
 
 
 # What changes no function: sizes of both ends, what is dropped in training, how it is initialised, the usual pooling.

@@ -30,7 +30,13 @@ class LeNet(GroupedModel):
 
     def groups(self) -> Groups:
         """Gives the groups from input to head: two convolutions, two dense layers, the head."""
-        return tuple((name, name) for name in ("conv1", "conv2", "fc1", "fc2", "head"))
+        dense = () if self.head_pool else ("fc1", "fc2")
+        return tuple((name, name) for name in ("conv1", "conv2", *dense, "head"))
+
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        return 16
 
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group; convolutions return maps [B, h, w, c], dense layers features [B, D]."""
@@ -43,9 +49,8 @@ class LeNet(GroupedModel):
             return activate(nn.Dense(84, dtype=self.dtype, name=name)(x))
         features = {"conv1": 6, "conv2": 16}[name]
         x = activate(nn.Conv(features, (5, 5), padding="VALID", dtype=self.dtype, name=name)(x))
-        if self.original:
-            return nn.avg_pool(x, window_shape=(2, 2), strides=(2, 2))
-        return max_pool_2x2(x)
+        x = nn.avg_pool(x, window_shape=(2, 2), strides=(2, 2)) if self.original else max_pool_2x2(x)
+        return self.pooled(x) if self.head_pool and name == "conv2" else x
 
 
 VARIANTS: dict[str, dict[str, Any]] = {"lenet5": {}}

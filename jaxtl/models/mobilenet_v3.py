@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jaxtl.errors import UserError
+from jaxtl.models.builders import from_timm_efficientnet, to_timm_efficientnet
 from jaxtl.models.key_mapping import COUNTERS, KeyMapping, Rows
 from jaxtl.models.layers.inverted_residual import BlockSpec, InvertedResidualNet
 from jaxtl.models.layers.squeeze_excite import divisible
-from jaxtl.preprocessing import IMAGENET, PixelDefaults
+from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults
 
 # Of each block: window, channels between, channels, squeeze-excite, hard swish instead of ReLU, stride.
 _LARGE = (
@@ -73,10 +75,16 @@ PUBLISHED = {
     "mobilenet_v3_small": "hf:timm/mobilenetv3_small_100.lamb_in1k",
 }
 
+BUILDERS = {"torchvision": {name: name for name in VARIANTS}}
+
 MODEL = MobileNetV3
 IMAGE_SIZE = 224
 
-ARCHITECTURES = (r"mobilenet_?v3_?(large|small)(_100)?",)
+# timm's other widths, its "rw" and its "minimal" have other blocks or activations.
+ARCHITECTURES = (r"mobilenet_?v3_?(large|small)(_100)?", r"tf_mobilenetv3_(large|small)_100")
+
+# What timm took over from TensorFlow.
+NAMED_FIELDS = {r"^tf_mobilenetv3_(large|small)_100(?=[-_.]|$)": {"tf_padding": True, "epsilon": 1e-3}}
 
 _EXPANDED = ("expand", "depthwise", "squeeze", "project")
 
@@ -129,6 +137,37 @@ def _timm(stages: int) -> Rows:
     )
 
 
+def _keras(stages: Any, norm: str, squeeze: str, joint: str) -> Rows:
+    """Returns Keras' rows, where all blocks but the first are numbered through; its names were others before Keras 3.
+
+    Args:
+      stages: the blocks.
+      norm: what follows the name of a convolution in that of its normalisation.
+      squeeze: the same before the two layers of squeeze-excite.
+      joint: between the name of a block and that of its layer.
+    """
+    old = joint == "/"
+    conv, logits = ("Conv", "Logits") if old else ("conv", "logits")
+    rows: list[tuple[str, str, str]] = [(conv, "stem_conv", "conv"), (conv + norm, "stem_bn", "batchnorm")]
+    places = [(stage, i) for stage, blocks in enumerate(stages, start=1) for i in range(len(blocks))]
+    for number, (stage, i) in enumerate(places):
+        source, path = (f"expanded_conv_{number}" if number else "expanded_conv") + joint, f"stage{stage}.{i}/"
+        for name in ("expand", "depthwise", "project")[number == 0 :]:
+            rows.append((source + name, path + name, "depthwise" if name == "depthwise" else "conv"))
+            rows.append((source + name + norm, f"{path}{name}_bn", "batchnorm"))
+        rows.append((source + squeeze, path + "squeeze/reduce", "pixel"))
+        rows.append((f"{source}{squeeze}_1", path + "squeeze/expand", "pixel"))
+    return (
+        *rows,
+        (f"{conv}_1", "last_conv", "conv"),
+        (f"{conv}_1{norm}", "last_bn", "batchnorm"),
+        (f"{conv}_2", "fc", "pixel"),
+        (logits, "head", "pixel"),
+    )
+
+
+_KERAS_NAMES = (("_bn", "squeeze_excite_conv", "_"), ("/BatchNorm", "squeeze_excite/Conv", "/"))
+
 KEY_MAPPINGS = tuple(
     key_mapping
     for stages in (_LARGE, _SMALL)
@@ -148,15 +187,49 @@ KEY_MAPPINGS = tuple(
             pixels=PixelDefaults(IMAGENET, "bicubic", 0.875),
             unused=COUNTERS,
         ),
+        *(
+            KeyMapping(
+                "keras",
+                "keras",
+                _keras(stages, *names),
+                fields={"tf_padding": True, "momentum": 0.999, "unbiased": False},
+                pixels=PixelDefaults(HALF, "bilinear", 0.875),
+            )
+            for names in _KERAS_NAMES
+        ),
     )
 )
 
 
 def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Reads the fields of the module off the shapes of its leaves, as far as shapes tell them."""
+    """Reads the fields of the module off the shapes of its leaves, as far as shapes tell them.
+
+    Raises:
+      UserError: there is no squeeze-excite, as in the minimalistic ones, which use other windows and activations too.
+    """
+    if not any("/squeeze/" in path for path in shapes):
+        raise UserError(
+            "a minimalistic MobileNet V3 (without squeeze-excite) is not supported; give one of the others."
+        )
     return {
         "small": "params/stage6.0/project/kernel" not in shapes,
         "stem_width": shapes["params/stem_conv/kernel"][-1],
         "last_width": shapes["params/last_conv/kernel"][-1],
-        "hidden": shapes["params/fc/kernel"][-1],
+        # Without its dense layer a head reads the mean over the last maps.
+        **({"hidden": shapes[last][-1]} if (last := "params/fc/kernel") in shapes else {"head_pool": "avg"}),
     }
+
+
+def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the fields out of the arguments of timm's create_model; see `from_timm_efficientnet`."""
+    return from_timm_efficientnet(arguments)
+
+
+def to_timm(model: MobileNetV3) -> tuple[str, dict[str, Any]]:
+    """Writes the architecture and the arguments by which timm's create_model makes the model.
+
+    Raises:
+      UserError: timm has no such network.
+    """
+    variants = {f"{name.replace('_v3', 'v3')}_100": fields for name, fields in VARIANTS.items()}
+    return to_timm_efficientnet(model, variants)

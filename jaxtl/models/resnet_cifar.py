@@ -80,7 +80,7 @@ class ResNetCifar(GroupedModel):
         depth = (stage - 1) * self.blocks + index
         drop_path = self.drop_path * depth / max(3 * self.blocks - 1, 1)
         x = kind(self.width * 2 ** (stage - 1), stride, **norm, drop_path=drop_path, name=name)(x, train)
-        return x.mean(axis=(1, 2)) if (stage, index) == (3, self.blocks - 1) else x
+        return self.pooled(x) if (stage, index) == (3, self.blocks - 1) else x
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -52,12 +52,18 @@ class VGG(GroupedModel):
     def groups(self) -> Groups:
         """Gives the groups from input to head: one for each block, the two dense layers, the head."""
         blocks = tuple((f"block{i}", f"block{i}") for i in range(1, len(self.convs) + 1))
-        return (*blocks, ("fc1", "fc1"), ("fc2", "fc2"), ("head", "head"))
+        dense = () if self.head_pool else (("fc1", "fc1"), ("fc2", "fc2"))
+        return (*blocks, *dense, ("head", "head"))
 
     @property
     def first_layer(self) -> str:
         """The path of the kernel [H, W, C, D] that sees the pixels."""
         return "params/block1/conv1/kernel"
+
+    @property
+    def min_size(self) -> int:
+        """The least side of images, in pixels, of which a map remains before the pooling."""
+        return 2 ** len(self.convs)
 
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group; blocks return maps [B, h, w, c], the last dense layer pooled features [B, hidden]."""
@@ -70,13 +76,14 @@ class VGG(GroupedModel):
             x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name="fc2")(x))
             return x if x.ndim == 2 else x.mean(axis=(1, 2))
         number = int(name.removeprefix("block"))
-        return (nn.remat(Block, static_argnums=2) if self.remat else Block)(
+        x = (nn.remat(Block, static_argnums=2) if self.remat else Block)(
             features=self.width * min(2 ** (number - 1), 8),
             convs=self.convs[number - 1],
             norm=norm_fields(self) if self.batch_norm else None,
             dtype=self.dtype,
             name=name,
         )(x, train)
+        return self.pooled(x) if self.head_pool and number == len(self.convs) else x
 
 
 class Block(nn.Module):
@@ -107,6 +114,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 PUBLISHED = {name: f"hf:timm/{name}.tv_in1k" for name in VARIANTS}
+
+BUILDERS = {"torchvision": {name: name for name in VARIANTS}}
 
 MODEL = VGG
 IMAGE_SIZE = 224
@@ -164,8 +173,9 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     return {
         "convs": tuple(blocks.count(block) for block in sorted(set(blocks))),
         "width": shapes["params/block1/conv1/kernel"][-1],
-        "hidden": shapes["params/fc2/kernel"][-1],
         "batch_norm": "params/block1/bn1/scale" in shapes,
+        # Without the dense layers a head reads the mean over the last maps.
+        **({"hidden": shapes[last][-1]} if (last := "params/fc2/kernel") in shapes else {"head_pool": "avg"}),
     }
 
 
@@ -177,6 +187,11 @@ def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     refuse_timm_changes(arguments)
     return {}
+
+
+def as_torchvision(model: VGG) -> VGG:
+    """Gives the model that computes the same as torchvision does: at the usual size there is nothing to average."""
+    return model.clone(average_first=True) if model.image_size == IMAGE_SIZE else model
 
 
 def to_timm(model: VGG) -> tuple[str, dict[str, Any]]:

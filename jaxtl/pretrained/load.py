@@ -1,6 +1,8 @@
 """Fills a model with opened weights, leaf by leaf, and accounts for every array on both sides."""
 
+import dataclasses
 import re
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.errors import UserError
+from jaxtl.models import spec
 from jaxtl.models.base import Fit, GroupedModel
+from jaxtl.models.head import HEAD_FIELDS
 from jaxtl.pretrained import rename
 from jaxtl.pretrained.open import Weights
 from jaxtl.pretrained.report import LoadReport
@@ -115,7 +119,12 @@ def _examine(
     """Finds for each leaf what fills it; gives the leaves, what fits each array to its leaf, and the account."""
     leaves = abstract_variables(model, image_size, channels)
     keep_head, reason = _decide_head(weights, model, head, classes)
-    sources = {path: parts for path, parts in weights.plan.parts.items() if keep_head or not _in_head(path, model)}
+    left_out = model.left_out()
+    sources = {
+        path: parts
+        for path, parts in weights.plan.parts.items()
+        if (keep_head or not _in_head(path, model)) and not _in_groups(path, left_out.values())
+    }
     found = {path: _fit(weights, path, leaves[path].shape, model) for path in sources if path in leaves}
     fits = {path: fit for path, fit in found.items() if fit is not None}
     fresh = [path for path in leaves if path not in sources]
@@ -132,14 +141,19 @@ def _examine(
     ]
     problems += [f"{path}: the weights have nothing for it" for path in fresh if keep_head or not _in_head(path, model)]
     if problems:
-        raise UserError(_mismatch(weights, problems), arguments=["model"] if weights.model else [])
+        raise UserError(
+            _other_variant(weights, model) or _mismatch(weights, problems), arguments=["model"] * bool(weights.model)
+        )
 
     load_report = LoadReport.begin(weights, head=reason)
     shapes = {path: list(leaf.shape) for path, leaf in leaves.items()}
     load_report.contradicted = _contradictions(weights, model)
-    load_report.notes = [*weights.notes, *resolution_notes(weights, weights.asked)]
+    load_report.notes = [*weights.notes, *resolution_notes(weights, weights.asked), *_left_out_notes(weights, left_out)]
+    load_report.ones = {path: shapes[path] for path in fits if sources[path][0].transform is rename.ONES}
     load_report.loaded = {
-        path: {"from": [part.source for part in sources[path]], "shape": shapes[path]} for path in fits
+        path: {"from": [part.source for part in sources[path]], "shape": shapes[path]}
+        for path in fits
+        if path not in load_report.ones
     }
     load_report.resized = {
         path: f"{list(weights.shapes[path])} -> {shapes[path]}"
@@ -170,13 +184,26 @@ def _contradictions(weights: Weights, model: GroupedModel) -> dict[str, str]:
     return {
         key: f"the weights imply {value}, the model has {getattr(model, key)}"
         for key, value in weights.unseen.items()
-        if hasattr(model, key) and getattr(model, key) != value
+        if hasattr(model, key) and getattr(model, key) != value and key not in HEAD_FIELDS  # Told as the head.
     }
 
 
 def _in_head(path: str, model: GroupedModel) -> bool:
-    pattern = dict(model.groups())["head"]
-    return re.match(rf"(?:{pattern})(?:/|$)", path.partition("/")[2]) is not None
+    """Tells whether a leaf is of the head, or gives auxiliary logits: such layers are kept or new together."""
+    patterns = [dict(model.groups())["head"], *filter(None, [model.auxiliary_classifiers])]
+    return _in_groups(path, patterns)
+
+
+def _in_groups(path: str, patterns: Iterable[str]) -> bool:
+    return any(re.match(rf"(?:{pattern})(?:/|$)", path.partition("/")[2]) for pattern in patterns)
+
+
+def _left_out_notes(weights: Weights, left_out: Mapping[str, str]) -> list[str]:
+    """Says which groups of the weights the model does without, as its fields say."""
+    held = [
+        name for name, pattern in left_out.items() if any(_in_groups(path, [pattern]) for path in weights.plan.parts)
+    ]
+    return [f"{', '.join(held)}: left out of the model, as asked"] if held else []
 
 
 def _decide_head(weights: Weights, model: GroupedModel, head: str, classes: tuple[str, ...] | None) -> tuple[bool, str]:
@@ -192,13 +219,27 @@ def _decide_head(weights: Weights, model: GroupedModel, head: str, classes: tupl
         obstacle = "the weights have none"
     elif weights.num_classes != wanted:
         obstacle = f"the weights have {weights.num_classes} classes, {wanted} are wanted"
+    elif weights.head_fields != {key: getattr(model, key) for key in HEAD_FIELDS}:
+        obstacle = "the weights have a head of another form"
     elif weights.classes and classes and (conflict := class_conflict(weights.classes, classes)):
         obstacle = f"the class names differ ({conflict})"
     else:
+        _check_flattened(weights, model)
         return True, f"kept: {wanted} classes"
     if head == "keep":
         raise UserError(f"{weights.location}: its head cannot be kept, {obstacle}; ask for head=new or auto.")
     return False, f"new: {obstacle}"
+
+
+def _check_flattened(weights: Weights, model: GroupedModel) -> None:
+    """Sees that a kept head which flattens maps gets maps of the size it was trained on."""
+    size = weights.pixels.size if weights.pixels else model.image_size
+    if model.head_pool == "flatten" and model.image_size != size:
+        raise UserError(
+            f"{weights.location}: its head reads flattened maps of images of {size} pixels, and the model sees "
+            f"{model.image_size}: give image_size {size}, or ask for head=new.",
+            arguments=["image_size"],
+        )
 
 
 def class_conflict(source_classes: tuple[str, ...], classes: tuple[str, ...]) -> str:
@@ -221,6 +262,22 @@ def class_conflict(source_classes: tuple[str, ...], classes: tuple[str, ...]) ->
 
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", " ", name.partition(",")[0]).strip().casefold()
+
+
+def _other_variant(weights: Weights, model: GroupedModel) -> str:
+    """Says in a line which model the weights are of, if that is another variant and they are nothing but that."""
+    if weights.family.MODEL is not type(model):
+        return ""
+    names = {field.name for field in dataclasses.fields(model)} - {"num_classes", "parent", "name"}
+    fields = {name: getattr(model, name) for name in names}
+    theirs, ours = (name.partition(":")[0] for name in (weights.model, spec(type(model), fields)))
+    if not theirs or theirs == ours or weights.plan.unknown:
+        return ""
+    published = getattr(weights.family, "PUBLISHED", {}).get(ours)
+    return (
+        f"{weights.location} holds weights of {theirs}, not of {ours}: give {theirs} as the name of the model, or "
+        f'"auto", or weights of {ours}' + (f", such as {published}." if published else ".")
+    )
 
 
 def _mismatch(weights: Weights, problems: list[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxtl.models import find_family
+from jaxtl.models import count_classes
 from jaxtl.preprocessing import Pixels
 from jaxtl.trees import flatten
 
@@ -47,8 +47,7 @@ def save_native(
       epsilon: of its normalisations, if it is not the family's own.
     """
     leaves = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(variables).items()}
-    head = leaves.get(find_family(model).MODEL.head_path)
-    num_classes = 0 if head is None else head.shape[-1]
+    num_classes = count_classes(model, leaves)
     facts = native_facts(model, num_classes=num_classes, epsilon=epsilon, pixels=pixels, classes=classes)
     write_safetensors(Path(path), leaves, {"jaxtl": json.dumps(facts)})
 

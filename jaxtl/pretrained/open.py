@@ -15,13 +15,15 @@ import numpy as np
 from jaxtl.errors import UserError
 from jaxtl.models import complete_fields, families, find_family, spec
 from jaxtl.models.base import Family
+from jaxtl.models.head import HEAD_FIELDS
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults, Pixels
-from jaxtl.pretrained import rename
-from jaxtl.pretrained.architecture import UnknownArchitecture, keras_name, telltale, unknown_name
+from jaxtl.pretrained import keras_model, rename
+from jaxtl.pretrained.architecture import UnknownArchitecture, fields_of_name, keras_name, telltale, unknown_name
 from jaxtl.pretrained.formats.arrays import Arrays, Loader
 from jaxtl.pretrained.formats.read import read
 from jaxtl.pretrained.hub_config import Facts, facts_from_config
+from jaxtl.pretrained.keras_head import find_head
 from jaxtl.pretrained.locate import Found, locate
 from jaxtl.trees import flatten
 
@@ -31,6 +33,8 @@ NATIVE = KeyMapping("jaxtl", "native", ())
 _KNOWN_FILES = (
     (re.compile(r"deit3?_.*"), PixelDefaults(IMAGENET, "bicubic", 224 / 256)),
     (re.compile(r"vit_.*(augreg|in21k).*"), PixelDefaults(HALF, "bicubic", 0.9)),
+    (re.compile(r"tf_(efficientnetv2_[sml]|efficientnet_b[0-9]_ap).*"), PixelDefaults(HALF, "bicubic", 0.9)),
+    (re.compile(r"tf_mobilenetv3_.*"), PixelDefaults(HALF, "bilinear", 0.875)),
 )
 """Pixel facts of well-known files that do not carry them, by file name."""
 
@@ -47,7 +51,8 @@ class Weights:
       key_mapping: the convention of the names.
       model: the full name of the model these weights are of; empty if the source does not say.
       asked: the model name that the user gave; empty if the source decides.
-      unseen: fields of the module that leave no trace in the shapes, as the source or its convention implies them.
+      unseen: fields of the module that leave no trace in the shapes, as the source or its convention implies them; of
+        native weights also those that say which head they have.
       notes: what else the load report says about them.
       num_classes: the width of the head; 0 for weights without one.
       classes: the class names; None if unknown.
@@ -78,6 +83,13 @@ class Weights:
     def epsilon(self) -> float | None:
         """The epsilon of the normalisations; None for the family's own."""
         return self.unseen.get("epsilon")
+
+    @property
+    def head_fields(self) -> dict[str, Any]:
+        """The fields that say which head they have: its family's own, unless native weights say otherwise."""
+        return {"head_hidden": (), "head_pool": "", "single_logit": False} | {
+            key: value for key, value in self.unseen.items() if key in HEAD_FIELDS
+        }
 
     @property
     def format(self) -> str:
@@ -136,18 +148,38 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     if strange or recognised is None:
         if strange or facts.unknown:
             raise _unsupported(location, facts.unknown or f"a {strange}")
+        if arrays.format == "hdf5":
+            raise keras_model.refusal(location, arrays, families())
         listed = ", ".join(list(arrays)[:4])
         raise UserError(f"{location}: these arrays belong to no model family that is known here: {listed}, ...")
     family, key_mapping = recognised
+    is_keras = key_mapping.layout == "keras"
+    key_mapping, inside = keras_model.prepare(arrays, key_mapping) if is_keras else (key_mapping, "")
     plan = rename.plan(arrays, key_mapping)
     shapes = plan.shapes(arrays.shapes)
-    pixels, pixels_from = _pixels(found.path, facts, key_mapping, family)
-    implied = {**key_mapping.fields, **facts.fields}
+    if key_mapping.refine is not None:
+        key_mapping = key_mapping.refine(shapes)
+    size = keras_model.input_size(arrays) if is_keras else 0
+    named = {} if facts.architecture else fields_of_name(family, found.path.stem)
+    implied = {**key_mapping.fields, **named, **facts.fields, **({"image_size": size} if size else {})}
     inferred = facts.model or _infer(family, shapes, implied)
+    size = size or (complete_fields(inferred).get("image_size", 0) if inferred else 0) or family.IMAGE_SIZE
+    pixels, pixels_from = _pixels(found.path, facts, key_mapping, size)
     unknown = facts.unknown or ("" if facts.architecture else unknown_name(_name(found, arrays)))
     if unknown and not model:
         fits = inferred and not plan.unknown
         raise UnknownArchitecture(unknown, inferred) if fits else _unsupported(location, unknown)
+    notes = [f"{unknown} is not supported: loaded as {model}, as asked"] if unknown else []
+    if is_keras:
+        if not inferred or keras_model.is_strange(arrays, plan):
+            raise keras_model.refusal(location, arrays, families())
+        if plan.unknown and family.MODEL.head_path not in plan.parts:
+            head = find_head(arrays, key_mapping, plan, inferred)
+            unused = (*plan.unused, *(() if head.parts else plan.unknown))
+            plan = rename.Plan({**plan.parts, **head.parts}, unused, ())
+            shapes, notes = plan.shapes(arrays.shapes), [*notes, head.note]
+            implied |= head.fields
+            inferred = spec(family.MODEL, {**complete_fields(inferred), **head.fields})
     return Weights(
         location=location,
         files=_files(found.path),
@@ -155,12 +187,12 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
         family=family,
         key_mapping=key_mapping,
         model=inferred or model,
-        unseen={key: implied[key] for key in family.MODEL.unseen if key in implied},
-        notes=(f"{unknown} is not supported: loaded as {model}, as asked",) if unknown else (),
-        num_classes=(shapes.get(family.MODEL.head_path) or (0,))[-1],
+        unseen={key: implied[key] for key in (*family.MODEL.unseen, *HEAD_FIELDS) if key in implied},
+        notes=tuple(notes),
+        num_classes=2 if implied.get("single_logit") else (shapes.get(family.MODEL.head_path) or (0,))[-1],
         classes=facts.classes,
         pixels=pixels,
-        pixels_from=pixels_from,
+        pixels_from=inside or pixels_from,
         revision=found.revision,
         license=found.license,
         plan=plan,
@@ -196,7 +228,7 @@ def _files(path: Path) -> tuple[Path, ...]:
     return tuple(path.parent / name for name in shards)
 
 
-def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, family: Family) -> tuple[Pixels | None, str]:
+def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, size: int) -> tuple[Pixels | None, str]:
     """Takes the first that speaks: what lies beside the file, the table of known files, the convention itself."""
     if facts.pixels is not None:
         return facts.pixels, facts.pixels_from
@@ -205,7 +237,6 @@ def _pixels(path: Path, facts: Facts, key_mapping: KeyMapping, family: Family) -
     known = known or key_mapping.pixels
     if known is None:
         return None, ""
-    size: int = family.IMAGE_SIZE
     return Pixels(size, round(size / known.crop), *known.statistics, known.interpolation), origin
 
 
@@ -244,7 +275,7 @@ def from_native(
 
 def _native_unseen(facts: Mapping[str, Any]) -> dict[str, Any]:
     fields = complete_fields(facts["model"])
-    unseen = {key: fields[key] for key in find_family(facts["model"]).MODEL.unseen}
+    unseen = {key: fields[key] for key in (*find_family(facts["model"]).MODEL.unseen, *HEAD_FIELDS)}
     return unseen if facts.get("epsilon") is None else {**unseen, "epsilon": facts["epsilon"]}
 
 

@@ -1,5 +1,6 @@
 """The rename engine: reads the tables of the model files from source keys to target keys, and back."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -40,7 +41,20 @@ _FLAT = _one_way(lambda x: x.reshape(-1))
 _HEADS_FIRST = _one_way(lambda x: x.reshape(-1, x.shape[-1]))
 _BGR = _one_way(lambda x: x[:, :, ::-1])
 _CHANNELS = Transform(lambda x: x.reshape(-1), lambda x: x[:, None, None])
+_TOKEN = Transform(lambda x: x[None, None], lambda x: x[0, 0])
+_BATCHED = Transform(lambda x: x[None], lambda x: x[0])
+# A table [heads, 2h - 1, 2w - 1] of biases by the offset from the place that asks; ours is by that to it, and flat.
+_OFFSETS = Transform(
+    lambda x: np.moveaxis(x[..., ::-1, ::-1], 0, -1).reshape(-1, len(x)),
+    lambda x: np.moveaxis(x.reshape(math.isqrt(len(x)), -1, x.shape[-1]), -1, 0)[:, ::-1, ::-1],
+)
 _PIXEL = Transform(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
+# Written as a dense layer; timm's small ConvNeXts have the same as a convolution of one pixel.
+_EITHER = Transform(lambda x: x.reshape(x.shape[:2]).T, _DENSE.backward)
+_KERAS_PIXEL = Transform(lambda x: x[0, 0], lambda x: x[None, None])
+_DEPTHWISE = _one_way(lambda x: x.reshape(*x.shape[:2], 1, -1))
+ONES = _one_way(np.ones_like)
+"""What a layer multiplies with where its source has no array for it; the load report tells such leaves from others."""
 
 
 def _torch_grid(side: int) -> Transform:
@@ -84,7 +98,11 @@ LEAVES: dict[str, dict[str, Leaves]] = {
         "packed": _layer("_weight", "_bias", _DENSE),
         "conv": _layer(".weight", ".bias", _CONV),
         "pixel": _layer(".weight", ".bias", _PIXEL),
+        "either": _layer(".weight", ".bias", _EITHER),
         "channels": (("", "params/{}", _CHANNELS),),
+        "offsets": (("", "params/{}", _OFFSETS),),
+        "token": (("", "params/{}", _TOKEN),),
+        "batched": (("", "params/{}", _BATCHED),),
         **{f"grid{side}": _layer(".weight", ".bias", _torch_grid(side)) for side in (4, 5, 6, 7)},
         "norm": _TORCH_BATCHNORM[:2],
         "batchnorm": _TORCH_BATCHNORM,
@@ -103,11 +121,18 @@ LEAVES: dict[str, dict[str, Leaves]] = {
         "dense": _layer("/kernel", "/bias", SAME),
         "conv": _layer("/kernel", "/bias", SAME),
         "bgr": _layer("/kernel", "/bias", _BGR),
+        "depthwise": _layer("/kernel", "/bias", _DEPTHWISE),
+        "pixel": _layer("/kernel", "/bias", _KERAS_PIXEL),
         "grid7": _layer("/kernel", "/bias", _keras_grid(7)),
+        "norm": _KERAS_BATCHNORM[:2],
         "batchnorm": _KERAS_BATCHNORM,
+        "unscaled": (("/beta", "params/{}/scale", ONES), *_KERAS_BATCHNORM[1:]),
+        "variable": (("/variable", "params/{}", SAME),),
     },
 }
-"""What a layer of each kind consists of: their suffix, our path around the layer's own, and the change of layout."""
+"""What a layer of each kind consists of: a suffix, our path around the layer's own, and the change of layout.
+
+One suffix may fill several leaves. "unscaled" is a BatchNorm that only shifts, "variable" a layer of one array."""
 
 _PARTS = {"query": 0, "key": 1, "value": 2}
 
@@ -142,7 +167,11 @@ class Plan:
 
 
 def _joined_shape(parts: tuple[Part, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    single = [part.transform.forward(np.broadcast_to(np.False_, shapes[part.source])).shape for part in parts]
+    try:
+        single = [part.transform.forward(np.broadcast_to(np.False_, shapes[part.source])).shape for part in parts]
+    except (ValueError, IndexError):
+        # Such as a dense layer over a grid of another side.
+        return ()
     if len(parts) != parts[0].count:
         # An incomplete set of queries, keys and values has no shape that could fit.
         return ()
@@ -184,19 +213,38 @@ def _write(template: str, numbers: Mapping[str, int]) -> str:
     return _PLACEHOLDER.sub(lambda match: str(numbers[match[1]] + int(match[2] or 0)), template)
 
 
+Rule = tuple[str, tuple[tuple[str, Transform, int, int], ...]]
+"""A source, and the leaves that it fills: (target, transform, part, parts)."""
+
+
 @cache
-def _rules(key_mapping: KeyMapping) -> tuple[tuple[str, str, Transform, int, int], ...]:
-    """Writes out each row of a table as rules for its leaves: (source, target, transform, part, parts)."""
+def _rules(key_mapping: KeyMapping) -> tuple[Rule, ...]:
+    """Writes out each row of a table as rules for its arrays."""
     rules = []
     for source, target, kind in key_mapping.rows:
         kind, _, part = kind.partition(" ")
-        for suffix, path, transform in LEAVES[key_mapping.layout][kind]:
-            rules.append((source + suffix, path.format(target), transform, _PARTS.get(part, 0), 3 if part else 1))
+        leaves = LEAVES[key_mapping.layout][kind]
+        for suffix in dict.fromkeys(suffix for suffix, _, _ in leaves):
+            filled = [(path.format(target), transform) for other, path, transform in leaves if other == suffix]
+            numbered = tuple((path, transform, _PARTS.get(part, 0), 3 if part else 1) for path, transform in filled)
+            rules.append((source + suffix, numbered))
     return tuple(rules)
 
 
+_DIGITS = re.compile(r"\d+")
+
+
+@cache
+def _index(key_mapping: KeyMapping) -> dict[str, list[Rule]]:
+    """Sorts the rules by their source with its numbers left open, so that few are tried for each array."""
+    index: dict[str, list[Rule]] = {}
+    for rule in _rules(key_mapping):
+        index.setdefault(_DIGITS.sub("#", _PLACEHOLDER.sub("0", rule[0])), []).append(rule)
+    return index
+
+
 def plan(names: Iterable[str], key_mapping: KeyMapping) -> Plan:
-    """Finds for each source array the leaf that it fills."""
+    """Finds for each source array the leaves that it fills."""
     names = tuple(names)
     prefix = _prefix(names, key_mapping)
     parts: dict[str, list[Part]] = {}
@@ -204,10 +252,11 @@ def plan(names: Iterable[str], key_mapping: KeyMapping) -> Plan:
     unknown: list[str] = []
     for name in names:
         short = name.removeprefix(prefix)
-        for source, target, transform, index, count in _rules(key_mapping):
+        for source, leaves in _index(key_mapping).get(_DIGITS.sub("#", short), ()):
             numbers = _numbers(source, short)
             if numbers is not None:
-                parts.setdefault(_write(target, numbers), []).append(Part(name, transform, index, count))
+                for target, transform, index, count in leaves:
+                    parts.setdefault(_write(target, numbers), []).append(Part(name, transform, index, count))
                 break
         else:
             left_out = any(re.fullmatch(pattern, short) for pattern in key_mapping.unused)
@@ -246,7 +295,8 @@ def to_source_keys(leaves: Mapping[str, np.ndarray], key_mapping: KeyMapping) ->
     for path, leaf in leaves.items():
         found = [
             (source, numbers, transform, index, count)
-            for source, target, transform, index, count in _rules(key_mapping)
+            for source, filled in _rules(key_mapping)
+            for target, transform, index, count in filled
             if (numbers := _numbers(target, path)) is not None
         ]
         if not found:

@@ -25,6 +25,7 @@ class LoadReport:
       pixels_from: where those come from.
       head: what became of its head, and why.
       loaded: leaves of the model that were filled, each with the arrays it comes "from" and its "shape".
+      ones: leaves of the model that are 1 throughout, since that layer of the source has none: it only shifts.
       resized: leaves that were fitted, with the shapes before and after.
       dropped: arrays of the source that were left out, with their shapes.
       initialised: leaves of the model that got a fresh value, with their shapes.
@@ -46,6 +47,7 @@ class LoadReport:
     head: str
     sha256: dict[str, str] = field(default_factory=dict)
     loaded: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ones: dict[str, list[int]] = field(default_factory=dict)
     resized: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, list[int]] = field(default_factory=dict)
     initialised: dict[str, list[int]] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class LoadReport:
         lines = {
             "weights": f"{self.location}: {used} of {used + len(self.dropped)} arrays loaded",
             "head": self.head,
+            "ones": _some(self.ones),
             "resized": "; ".join(f"{path} {how}" for path, how in self.resized.items()),
             "dropped": _some(self.dropped),
             "new": _some(self.initialised),
@@ -109,6 +112,7 @@ class LoadReport:
             "classes": f"{self.num_classes}{names}" if self.num_classes else "none",
             "head": self.head,
             "loaded": f"{len(self.loaded)} leaves, {renamed} of them renamed" if self.loaded else "",
+            "ones": _some(self.ones),
             "resized": "; ".join(f"{path} {how}" for path, how in self.resized.items()),
             "dropped": _some(self.dropped),
             "initialised": _some(self.initialised),

@@ -4,6 +4,7 @@ from typing import Any
 
 from jaxtl.errors import UserError
 from jaxtl.models import complete_fields, find_family, format_value
+from jaxtl.models.head import HEAD_FIELDS
 from jaxtl.pretrained.open import Weights
 
 
@@ -59,5 +60,5 @@ def _settled(weights: Weights, name: str) -> dict[str, Any]:
     return {
         key: value
         for key, value in weights.unseen.items()
-        if key not in written and key in family.MODEL.unseen and alone.get(key) != value
+        if key not in written and key in (*family.MODEL.unseen, *HEAD_FIELDS) and alone.get(key) != value
     }

@@ -1,6 +1,6 @@
 """Gradients of a batch with respect to the trainable leaves alone: in parts, over devices, scaled, with penalties."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -31,7 +31,7 @@ class Objective:
       loss_fn: as in `train_step`.
       penalty: leaves -> scalar, added to the mean loss of the batch.
       axis_name: the pmap axis to sum over, or None.
-      auxiliary_weight: weight of the loss of each auxiliary output.
+      auxiliary_weight: weight of the loss of each auxiliary output; None for what the model states.
     """
 
     model: nn.Module
@@ -39,7 +39,18 @@ class Objective:
     loss_fn: Loss
     penalty: Penalty | None = None
     axis_name: str | None = None
-    auxiliary_weight: float = 0.3
+    auxiliary_weight: float | None = None
+
+    def auxiliary_weights(self, auxiliary: Iterable[str]) -> dict[str, float]:
+        """Returns the weights of the auxiliary outputs that count, by name: those of heads that train.
+
+        A frozen head holds the others to what it says, which is nothing sensible where it is new; and where all before
+        it is frozen too, there is nothing that its loss could move.
+        """
+        weight = self.auxiliary_weight
+        stated: float = getattr(self.model, "auxiliary_weight", 0.3) if weight is None else weight
+        training = set(self.groups.values())
+        return {name: stated for name in auxiliary if name in training}
 
 
 def gradients(
@@ -84,11 +95,11 @@ def gradients(
                 mutable=list(model_state),
                 rngs={"dropout": part_key},
             )
-        logits, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, ())
+        logits, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, {})
         loss = mean(objective.loss_fn(logits, part["label"]), part)
         total = loss
-        for extra in auxiliary:
-            total += objective.auxiliary_weight * mean(objective.loss_fn(extra, part["label"]), part)
+        for name, weight in objective.auxiliary_weights(auxiliary).items():
+            total += weight * mean(objective.loss_fn(auxiliary[name], part["label"]), part)
         scalars = {"loss": loss, "accuracy": mean(_hits(logits, part["label"]), part)}
         return total if scale is None else total * scale, (model_state, scalars)
 

@@ -31,7 +31,8 @@ class StepOptions:
         with loss scaling it always does.
       ema_decay: of the moving average in state.ema.
       ema_since: path -> the step at which a parameter began to train; 0 where absent.
-      auxiliary_weight: weight of the loss of each auxiliary output, where the model has some.
+      auxiliary_weight: weight of the loss of each auxiliary output, where the model has some; None for what the model
+        states, or 0.3 where it states nothing.
     """
 
     clip_norm: float = 0.0
@@ -40,7 +41,7 @@ class StepOptions:
     skip_nonfinite: bool = False
     ema_decay: float = 0.0
     ema_since: Mapping[str, int] | None = None
-    auxiliary_weight: float = 0.3
+    auxiliary_weight: float | None = None
 
 
 def train_step(
@@ -65,7 +66,8 @@ def train_step(
       state: the state; safe to donate. Its `ema` and `scaling` are kept up where they are not empty.
       batch: "image" [B, H, W, C], "label" [B] or [B, C], and optionally "mask" [B] with 0 for rows that do not count.
       model: a Linen module called as model.apply(variables, images, train=True); it returns logits, or (logits,
-        (auxiliary logits, ...)), whose losses then count `options.auxiliary_weight` each in what is differentiated.
+        {group: auxiliary logits}). The losses of those whose group trains then count `options.auxiliary_weight` each in
+        what is differentiated.
       optimizer: from `make_optimizer`, or any optax transformation over the whole tree of parameters.
       groups: path of each parameter -> its group, or "frozen".
       loss_fn: (logits [B, C], labels) -> loss of each example [B].

@@ -9,7 +9,7 @@ Part a, correctness. Logits on the GPU against the CPU's, float32 within 1e-4 an
 with random parameters; and the losses of 20 steps with each form of attention, and with every operation in its plain
 form, within 2e-2 of the first.
 
-Part b, steps. jaxtl (bfloat16) against timm's models (torch.compile, autocast to bfloat16, channels_last for ResNets,
+Part b, steps. jaxtl (bfloat16) against timm's models (torch.compile, autocast to bfloat16, channels_last for CNNs,
 fused AdamW, cuDNN's own choice of algorithms), on the same batch of noise that lies ready on the GPU. A row is
 MODEL:UNFREEZE or MODEL:UNFREEZE:BATCH. Each contestant is a process of its own; both compile at once, then they take
 turns. The ratio of a round is timm's time by jaxtl's, above 1 where jaxtl is faster; the median counts.

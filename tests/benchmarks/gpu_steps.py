@@ -9,8 +9,11 @@ from typing import Any
 from gpu_common import Deadline, Failed, OutOfTime, Report, Row, Worker, last_line
 
 # The most telling first, in case time runs out.
-ROWS = ("vit_b16:all", "resnet50:all", "vit_s16:all", "vit_b16:2", "vit_b16:head", "vit_l16:all")
-TINY_ROWS = ("vit_petals:1", "resnet18:head")
+ROWS = (
+    *("vit_b16:all", "resnet50:all", "vit_s16:all", "vit_b16:2", "vit_b16:head", "vit_l16:all"),
+    *("mobilenet_v3_large:all", "efficientnet_b0:all", "convnext_t:all", "vgg16:all"),
+)
+TINY_ROWS = ("vit_petals:1", "resnet18:head", "mobilenet_v3_large:all")
 BATCH, SMALLER_BATCH = 128, {"vit_l16": 64}
 SIDES = {"vit_petals": 64}
 CONTESTANTS = {"jaxtl": "gpu_jax.contestant", "timm": "gpu_torch.contestant"}

@@ -35,6 +35,10 @@ NAMES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit_petals": ("vit_tiny_patch16_224", PETALS),
     "resnet18": ("resnet18", {}),
     "resnet50": ("resnet50", {}),
+    "vgg16": ("vgg16", {}),
+    "mobilenet_v3_large": ("mobilenetv3_large_100", {}),
+    "efficientnet_b0": ("efficientnet_b0", {}),
+    "convnext_t": ("convnext_tiny", {}),
 }
 
 
@@ -53,7 +57,7 @@ def freeze(model: nn.Module, unfreeze: str) -> list[nn.Parameter]:
     model.train()
     last = 0 if unfreeze in ("all", "head") else int(unfreeze)
     blocks = [path for path, _ in model.named_modules() if re.fullmatch(r"blocks\.\d+|layer\d\.\d+", path)]
-    kept = ("head", "fc", *((*blocks[-last:], "norm", "fc_norm") if last else ()))
+    kept = ("head", "fc", "classifier", *((*blocks[-last:], "norm", "fc_norm") if last else ()))
     for path, module in model.named_modules():
         trains = unfreeze == "all" or any(path == name or path.startswith(f"{name}.") for name in kept)
         for parameter in module.parameters(recurse=False):
@@ -80,7 +84,7 @@ def contestant(pipe: Connection, row: Row) -> None:
     images, labels = noise(row)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(row.device)
     targets = torch.from_numpy(labels).long().to(row.device)
-    if row.model.startswith("resnet"):
+    if not row.model.startswith("vit"):
         model, pixels = model.to(memory_format=torch.channels_last), pixels.to(memory_format=torch.channels_last)
     trained = freeze(model, row.unfreeze)
     forward = compiled(model, row.device)

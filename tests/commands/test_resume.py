@@ -21,6 +21,7 @@ FLAGS = (
     "--config.train.steps=30",
     "--config.train.eval_every=5",
     "--config.model.dropout=0.1",  # The keys must continue too.
+    "--config.augment.preset=strong",
     "--config.augment.color_jitter=0.2",
 )
 
@@ -77,8 +78,7 @@ def same_run(ours, theirs):
 # The head on cached features; with every checkpoint written, and with those that wait in memory lost.
 HEAD = (
     "--config.finetune.unfreeze=head",
-    "--config.augment.crop=none",
-    "--config.augment.flip=0",
+    "--config.augment.preset=none",
     "--config.augment.color_jitter=0",
 )
 

@@ -23,6 +23,10 @@ def test_each_key_arrives(config):
     config.augment.update({"crop": "pad_crop", "scale": [0.2, 0.9], "flip": 0.0, "pad": 2, "color_jitter": 0.1})
     config.augment.update({"ratio": [0.5, 2.0], "resize": 40})
     assert options.augmentation(config) == Augmentation("pad_crop", (0.2, 0.9), (0.5, 2.0), 40, 2, 0.0, 0.1)
+    config.augment.update({"rotate": 5.0, "fill_color": [1.0, 0.0, 0.5], "policy": "autoaugment", "preset": "medium"})
+    augmentation = options.augmentation(config)
+    assert (augmentation.rotate, augmentation.fill_color) == (5.0, (1.0, 0.0, 0.5))
+    assert (augmentation.policy, augmentation.erase, augmentation.crop) == ("autoaugment", 0.1, "pad_crop")
     config.data.update({"workers": 3, "reader": "threads"})
     assert options.reading(config) == Reading(3, "threads")
     config.optimizer.update({"clip_norm": 1.0, "sam_rho": 0.05})
@@ -30,6 +34,13 @@ def test_each_key_arrives(config):
     assert options.step(config, {"w": 3}) == StepOptions(1.0, 2, 0.05, True, 0.9, {"w": 3})
     rule = {**config.optimizer, "name": "sgd", "momentum": 0.8}
     assert options.optimizer(rule, 0.1) == OptimizerOptions("sgd", 0.1, momentum=0.8)
+
+
+def test_a_preset_in_words(config):
+    assert options.preset_in_words(config) == ""
+    config.augment.update({"preset": "light", "color_jitter": 0.7})
+    assert options.preset_in_words(config) == "light sets scale 0.5 to 1; as written stay color_jitter 0.7"
+    assert options.augmentation(config) == Augmentation(scale=(0.5, 1.0), color_jitter=0.7)
 
 
 def test_evaluation_batches_are_those_of_training_unless_said(config):

@@ -43,6 +43,8 @@ PUBLISHED = {
     "resnet101": 44_549_160,
     "bit_r101x1": 44_541_480,
     "resnet50v2": 25_568_360,
+    "mobilenet_v1": 4_231_976,
+    "mobilenet_v1_025": 470_072,
     "resnet20_cifar": 269_722 + 990 * 64 + 990,  # 269,722 with 10.
 }
 # One of each family.
@@ -156,7 +158,7 @@ def test_arrays_are_fitted_where_the_family_says_so():
     resnet = models.build(SMALL["resnet_basic"], num_classes=3, image_size=32)
     positions = np.random.default_rng(0).normal(size=(1, 17, 32)).astype(np.float32)
     fit = vit.fit("params/pos_embed", (1, 17, 32), (1, 10, 32), positions="bicubic")
-    np.testing.assert_array_equal(fit(positions), resize_positions(positions, 10, prefix=1, antialias=False))
+    np.testing.assert_array_equal(fit(positions), resize_positions(positions, 10, prefix=1, how="bicubic"))
     assert fit(positions).shape == (1, 10, 32)
     assert vit.fit("params/pos_embed", (1, 18, 32), (1, 10, 32), positions="bicubic") is None
     assert vit.fit("params/pos_embed", (1, 17, 32), (1, 10, 16), positions="bicubic") is None

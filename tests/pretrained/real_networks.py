@@ -93,8 +93,8 @@ def _check_training(module: Any, place: Path, batch: np.ndarray, name: str) -> N
     theirs = _logits(module(nchw(batch)))
     found, statistics = train_once(model, variables, batch)
     # torchvision names the second auxiliary head before the first.
-    logits, auxiliary = found if isinstance(found, tuple) else (found, ())
-    for ours, expected in zip((logits, *reversed(auxiliary)), theirs, strict=True):
+    logits, auxiliary = found if isinstance(found, tuple) else (found, {})
+    for ours, expected in zip((logits, *reversed(auxiliary.values())), theirs, strict=True):
         same(ours, expected)
     plan = pretrained.open_weights(str(place)).plan.parts
     updated = {key.removeprefix("timm."): value for key, value in module.named_buffers()}
@@ -118,4 +118,6 @@ def _as_ours(found: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Brings maps or tokens of PyTorch into our layout."""
     found = found[0] if isinstance(found, tuple) else getattr(found, "last_hidden_state", found)
     theirs = found.detach().numpy()
+    if theirs.ndim == 3 and len(shape) == 4:
+        return theirs.reshape(shape)  # A map as a row of tokens.
     return theirs.transpose(0, 2, 3, 1) if theirs.ndim == 4 and theirs.shape != shape else theirs

@@ -85,5 +85,5 @@ def test_auxiliary_heads_count_in_training_alone(tmp_path):
         lambda v: model.apply(v, batch, train=True, mutable=["batch_stats"]), variables
     )
     assert logits.shape == (2, CLASSES)
-    assert [part.shape for part in auxiliary] == [(2, CLASSES)] * 2
+    assert {name: part.shape for name, part in auxiliary.items()} == {"aux1": (2, CLASSES), "aux2": (2, CLASSES)}
     assert {path.split("/")[1] for path in flatten(variables) if path.startswith("params/aux")} == {"aux1", "aux2"}

@@ -158,7 +158,7 @@ class TwoHeads(nn.Module):
         features = x.mean((1, 2))
         logits = nn.Dense(3, name="head")(features)
         extra = nn.Dense(3, name="extra")(features)
-        return (logits, (extra,)) if train or self.is_initializing() else logits
+        return (logits, {"extra": extra}) if train or self.is_initializing() else logits
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

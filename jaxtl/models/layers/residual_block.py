@@ -198,4 +198,4 @@ class ResNet(GroupedModel):
             drop_path=self.drop_path * before / max(sum(self.stages) - 1, 1),
             name=name,
         )(x, train)
-        return x.mean(axis=(1, 2)) if before == sum(self.stages) - 1 else x
+        return self.pooled(x) if before == sum(self.stages) - 1 else x

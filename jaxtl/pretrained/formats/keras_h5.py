@@ -1,6 +1,8 @@
 """Reads Keras' files: .keras and .weights.h5 of Keras 3, and the classic .h5 with weights by layer name."""
 
 import io
+import json
+import re
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -12,13 +14,16 @@ import numpy as np
 
 from jaxtl.errors import UserError
 from jaxtl.pretrained.formats.arrays import Arrays
-
-# Keras 3 numbers the arrays of a layer; how many there are tells which they are.
-_BY_COUNT = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
+from jaxtl.pretrained.formats.keras_layers import Found, arrange, config_layers, plain_name, variables
 
 
 def read_keras(path: Path) -> Arrays:
     """Opens a Keras file, HDF5 or .keras; its arrays are named "layer/variable", such as "conv1_conv/kernel".
+
+    Layers that Keras numbered by itself ("conv2d_94") are numbered anew in the order in which they were made, from
+    "conv2d" on. Those of models within the model have their own names, as if they stood outside. The metadata
+    "layers" lists the layers, JSON pairs of class and that name; "model_config" is the configuration of the model,
+    where the file has one. No layer is made from it, and nothing in it runs.
 
     Raises:
       UserError: h5py is not installed, or the file is broken or no Keras file.
@@ -30,15 +35,27 @@ def read_keras(path: Path) -> Arrays:
     try:
         content, config = _unpack(path)
         with h5py.File(_stream(path, content), "r") as file:
-            found = dict(_numbered(file, path) if "layers" in file else _classic(file, path))
             config = config or _text(file.attrs.get("model_config", ""))
-    except (OSError, KeyError, zipfile.BadZipFile):
+            root = file.get("model_weights", file)
+            named = config_layers(config)
+            if "layer_names" in root.attrs:
+                found = list(_classic(root, path, {name for _, name in named}))
+            else:
+                found = list(_numbered(file, named))
+    except (OSError, KeyError, RuntimeError, ValueError, AttributeError, EOFError, zipfile.BadZipFile):
         raise UserError(f"{path} is a broken HDF5 file (truncated in the transfer?); get it again.") from None
-    if not found:
+    placed = arrange(found)
+    if not placed:
         raise UserError(f"{path} is an HDF5 file without Keras layers; save it with Keras' save_weights.")
-    shapes = {name: shape for name, (_, shape) in found.items()}
-    loaders = {name: partial(_load, path, content, place) for name, (place, _) in found.items()}
-    return Arrays("hdf5", shapes, dict(loaders), {"model_config": config})
+    names = {each.layer: name.rpartition("/")[0] for name, each in placed.items()}
+    outline = named or list(dict.fromkeys((each.kind, each.layer) for each in found))
+    outline = [(kind, names.get(name, name)) for kind, name in outline]
+    return Arrays(
+        "hdf5",
+        {name: each.shape for name, each in placed.items()},
+        {name: partial(_load, path, content, each.place) for name, each in placed.items()},
+        {"model_config": config, "layers": json.dumps(outline)},
+    )
 
 
 def _unpack(path: Path) -> tuple[bytes, str]:
@@ -57,34 +74,74 @@ def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode()
 
 
-Entry = tuple[str, tuple[str, tuple[int, ...]]]
+# What Keras keeps beside the layers: the states of the optimizer, of metrics and of random numbers.
+_BESIDE = ("optimizer", "metrics", "_metrics", "compile_metrics", "seed_generator")
 
 
-def _numbered(file: Any, path: Path) -> Iterator[Entry]:
+def _numbered(group: Any, named: list[tuple[str, str]]) -> Iterator[Found]:
     """Walks "layers/conv2d_1/vars/0"; the layer's own name is an attribute beside its arrays."""
-    for key, layer in file["layers"].items():
-        arrays = layer.get("vars")
-        if arrays is None or len(arrays) == 0:
-            continue
-        name, variables = arrays.attrs.get("name"), _BY_COUNT.get(len(arrays))
-        if name is None or variables is None:
-            raise UserError(f"{path}: the layer {key!r} does not say what it is; save it again as .h5.")
-        for index, variable in enumerate(variables):
-            array = arrays[str(index)]
-            yield f"{name}/{variable}", (array.name, array.shape)
+    in_order = _names_by_key(named)
+    for key in group:
+        if key == "vars":
+            arrays, place = group[key], group.name.rpartition("/")
+            kind = plain_name(place[2])
+            # The first files of Keras 3 have no such attribute, but keys by class in the order of the configuration.
+            layer = _text(arrays.attrs.get("name", "")) or in_order.get(place[2], place[2])
+            names = variables(kind, [arrays[str(index)].shape for index in range(len(arrays))])
+            if not names and "layers" not in group:
+                yield Found(place[0], kind, layer)
+            for index, name in enumerate(names):
+                array = arrays[str(index)]
+                yield Found(place[0], kind, layer, name, array.name, array.shape)
+        elif key not in _BESIDE and hasattr(group[key], "keys"):
+            yield from _numbered(group[key], named)
 
 
-def _classic(file: Any, path: Path) -> Iterator[Entry]:
+def _names_by_key(named: list[tuple[str, str]]) -> dict[str, str]:
+    """Gives the names of layers by the keys "conv2d", "conv2d_1" that Keras makes of their classes."""
+    names: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    for kind, name in named:
+        number = counts[kind] = counts.get(kind, -1) + 1
+        names[f"{kind}_{number}" if number else kind] = name
+    return names
+
+
+def _classic(root: Any, path: Path, known: set[str]) -> Iterator[Found]:
     """Walks the layers that the attributes of the file or of its "model_weights" list."""
-    root = file.get("model_weights", file)
-    for layer in root.attrs.get("layer_names", ()):
-        layer = layer if isinstance(layer, str) else layer.decode()
-        for name in root[layer].attrs["weight_names"]:
-            name = name if isinstance(name, str) else name.decode()
-            if name not in root[layer]:
-                raise UserError(f"{path} names an array that it does not hold: {layer}/{name}.")
-            array = root[layer][name]
-            yield f"{layer}/{name.rpartition('/')[2].partition(':')[0]}", (array.name, array.shape)
+    listed = [_text(name) for name in root.attrs["layer_names"]]
+    for outer in [*listed, *({"top_level_model_weights"} & set(root))]:
+        names = [_text(name) for name in root[outer].attrs["weight_names"]]
+        if not names:
+            yield Found("", plain_name(outer), outer)
+        for name in names:
+            if name not in root[outer]:
+                raise UserError(f"{path} names an array that it does not hold: {outer}/{name}.")
+            if "seed_generator" in name:
+                continue
+            array, (scope, _, variable) = root[outer][name], name.rpartition(":")[0].rpartition("/")
+            if ":" not in name:
+                scope, _, variable = name.rpartition("/")
+            layer = _innermost(scope, outer, known)
+            inside = outer if layer != outer else ""
+            yield Found(inside, plain_name(layer), layer, _variable(variable, layer), array.name, array.shape)
+
+
+def _innermost(scope: str, outer: str, known: set[str]) -> str:
+    """Gives the name of the layer that a weight is of: the outer one, or one within it that is a model itself."""
+    if not scope or scope == outer or scope.endswith(f"/{outer}"):
+        return outer
+    parts = scope.split("/")
+    endings = ["/".join(parts[start:]) for start in range(len(parts))]
+    # Names may hold a slash, as in the first MobileNet V3: the longest one that the configuration has counts.
+    return next((ending for ending in endings if ending in known), parts[-1])
+
+
+def _variable(name: str, layer: str) -> str:
+    """Writes the variables of earlier Keras as those of today: "conv1_W_1" is a kernel."""
+    old = {"W": "kernel", "b": "bias", "W_1": "kernel", "b_1": "bias"}
+    # Arrays without a name are numbered through the whole model.
+    return old.get(name.removeprefix(f"{layer}_"), re.sub(r"^variable_\d+$", "variable", name.lower()))
 
 
 def _load(path: Path, content: bytes, place: str) -> np.ndarray:

@@ -1,0 +1,133 @@
+"""The head that somebody put onto a network of Keras: a pooling and dense layers, read off the layers of the model."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxtl import models
+from jaxtl.models.key_mapping import KeyMapping
+from jaxtl.pretrained import rename
+from jaxtl.pretrained.formats.arrays import Arrays
+from jaxtl.pretrained.formats.keras_layers import walk
+
+_POOLINGS = {"flatten": "flatten", "global_average_pooling2d": "avg", "global_max_pooling2d": "max"}
+# What changes nothing outside of training, and what ends a network or a head without changing which logit is the
+# largest of a class; the activations of dense layers are looked at one by one.
+_HARMLESS = ("dropout", "spatial_dropout2d", "gaussian_dropout", "gaussian_noise", "input_layer")
+_NETWORK = ("re_lu", "activation", "add")
+_LAST = ("linear", "softmax", "sigmoid")
+
+
+@dataclass(frozen=True)
+class Head:
+    """What follows a network.
+
+    Attributes:
+      parts: the arrays that fill leaves of our head.
+      fields: the fields of the model that say which head it is.
+      note: what the load report says about it.
+    """
+
+    parts: dict[str, tuple[rename.Part, ...]] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+class _Other(Exception):
+    """What follows the network is no head that is known here; the message says why."""
+
+
+def find_head(arrays: Arrays, key_mapping: KeyMapping, plan: rename.Plan, model: str) -> Head:
+    """Takes the layers that follow a network without its top for a head, if they are a pooling and dense layers.
+
+    Args:
+      arrays: of the file.
+      key_mapping: its convention.
+      plan: what its arrays fill; the head is among those that no rule names.
+      model: the name of the network.
+    """
+    names = list(dict.fromkeys(name.rpartition("/")[0] for name in plan.unknown))
+    try:
+        if arrays.metadata.get("model_config"):
+            dense, how = _by_layers(arrays, plan, names)
+        else:
+            dense, how = _by_shapes(arrays, key_mapping, names), ""
+        head = _fill(arrays, key_mapping, dense, how, model)
+    except _Other as error:
+        return Head(note=f"what follows the network is not loaded ({', '.join(names)}): {error}")
+    return head
+
+
+def _by_layers(arrays: Arrays, plan: rename.Plan, names: list[str]) -> tuple[list[str], str]:
+    """Reads the head off the configuration; gives its dense layers in their order, and the pooling."""
+    listed = json.loads(arrays.metadata["layers"])
+    known = {part.source.rpartition("/")[0] for parts in plan.parts.values() for part in parts}
+    last = max(place for place, (_, name) in enumerate(listed) if name in known)
+    layers = list(zip(listed, walk(arrays.metadata["model_config"]), strict=True))
+    dense: list[str] = []
+    activations: list[str] = []
+    how = ""
+    for (kind, name), layer in layers[last + 1 :]:
+        if kind in _POOLINGS and not dense:
+            # A second one sees one place only.
+            how = how or _POOLINGS[kind]
+        elif kind == "dense":
+            dense.append(name)
+            activations.append(str(layer["config"].get("activation") or "linear"))
+        elif kind not in _HARMLESS and not (kind in _NETWORK and not dense and not how) and kind != "activation":
+            raise _Other(f"it has a layer of the class {kind}")
+        elif kind == "activation" and dense:
+            activations[-1] = str(layer["config"]["activation"])
+    others = [name for name in names if name not in dense]
+    if others or not dense:
+        raise _Other(f"{', '.join(others)} come before the network, or beside it")
+    if any(activation != "relu" for activation in activations[:-1]) or activations[-1] not in _LAST:
+        raise _Other(f"the activations are {', '.join(activations)}; known are relu, and at the end {', '.join(_LAST)}")
+    return dense, how
+
+
+def _by_shapes(arrays: Arrays, key_mapping: KeyMapping, names: list[str]) -> list[str]:
+    """Reads a head of one layer where only the classes of layers are known, not their order and activations."""
+    kinds = [kind for kind, _ in json.loads(arrays.metadata["layers"])]
+    if len(names) != 1:
+        raise _Other("it is more than one layer, and such a file does not tell their activations: save it as .keras")
+    if "global_max_pooling2d" in kinds:
+        raise _Other("such a file does not tell what is pooled by its maximum: save it as .keras")
+    if any(f"{layer}/gamma" in arrays for layer in key_mapping.pooled):
+        raise _Other("such a file does not tell the order of pooling and normalisation: save it as .keras")
+    return names
+
+
+def _fill(arrays: Arrays, key_mapping: KeyMapping, dense: list[str], how: str, model: str) -> Head:
+    shapes = [arrays.shapes.get(f"{name}/kernel", ()) for name in dense]
+    if any(len(shape) != 2 or f"{name}/bias" not in arrays for name, shape in zip(dense, shapes, strict=True)):
+        raise _Other("it has layers without a bias, or other than dense ones")
+    fields: dict[str, Any] = {}
+    if shapes[:-1]:
+        fields["head_hidden"] = tuple(shape[1] for shape in shapes[:-1])
+    if shapes[-1][1] == 1:
+        fields["single_logit"] = True
+    # The mean is what the network has anyway, but for one that would normalise after it.
+    early = how and any(f"{layer}/gamma" in arrays for layer in key_mapping.pooled)
+    if how and (how != "avg" or early):
+        fields["head_pool"] = how
+    width = _features(f"{model}{',' if ':' in model else ':'}head_pool={how}" if "head_pool" in fields else model)
+    if shapes[0][0] != width:
+        raise _Other(f"it reads {shapes[0][0]:,} features, not the {width:,} that the network gives")
+    leaves = [*(f"head/hidden{number}" for number in range(1, len(dense))), "head"]
+    parts: dict[str, tuple[rename.Part, ...]] = {
+        f"params/{leaf}/{variable}": (rename.Part(f"{name}/{variable}", rename.SAME),)
+        for leaf, name in zip(leaves, dense, strict=True)
+        for variable in ("kernel", "bias")
+    }
+    return Head(parts, fields, f"the head is {', '.join(dense)}")
+
+
+def _features(model: str) -> int:
+    module = models.build(model, num_classes=0)
+    images = jax.ShapeDtypeStruct((1, module.image_size, module.image_size, 3), jnp.float32)
+    found, _ = jax.eval_shape(lambda images: module.init_with_output(jax.random.key(0), images), images)
+    return int(found.shape[-1])
