@@ -15,6 +15,7 @@ COMMANDS = {
     "eval": "measure weights or a run on a data set",
     "predict": "classify image files with a run",
     "describe": "show groups, shapes, what trains and each group's rate, without data",
+    "show": "draw what a config trains and evaluates on: contact sheets of views, as PNG",
     "bench": "time the steps of a config, on noise or on its data: images/s, memory, FLOPs, waiting for data",
     "probe": "measure how far frozen features carry, by k-NN and a linear classifier, at every depth if asked",
     "lr_find": "sweep the learning rate over the first batches and recommend one",

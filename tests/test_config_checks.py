@@ -77,6 +77,10 @@ def test_a_file_may_give_whole_numbers_for_k_and_for_rates(load):
         ("c.finetune.lr_multipliers = {3: 0.5}", "{regex: factor} with factors of 0 or more"),
         ("c.model.std = (0.5, 0.0, 0.5)", "model.std is (0.5, 0.0, 0.5), but it must be positive"),
         ("c.model.attention = 'flash'", "'flash', but it must be one of: 'auto', 'cudnn', 'xla', 'plain'"),
+        ("c.model.pool = 'mean'", "'mean', but it must be one of: '', 'own', 'flatten', 'avg', 'max', 'avg+max'"),
+        ("c.model.head_hidden = '256,'", "'256,', but it must be widths with commas, such as '512,256', '0' for none"),
+        ("c.model.head_hidden = True", "model.head_hidden is True, but it must be text"),
+        ("c.model.single_logit, c.train.loss = True, 'binary'", "has the binary cross entropy of its logit already"),
         ("c.data.reader = 'thread'", "'thread', but it must be one of: 'auto', 'threads', 'processes'"),
         ("del c.train.seed", "train.seed is missing"),
     ],
@@ -194,6 +198,31 @@ def test_rules_that_fit_nothing_come_with_the_other_problems(load):
     ]
     assert lines[1] == "finetune.unfreeze: 'blok1' fits no group and no parameter"
     assert lines[4].startswith("The groups are: embed block0 ")
+
+
+def test_rules_see_the_head_that_is_asked_for(load):
+    head = 'c.model.name, c.model.pool, c.model.head_hidden = "vgg11", "flatten", 256; '
+    load(head + 'c.finetune.l2 = {"head/hidden1/kernel": 0.1}')
+    with pytest.raises(UserError, match="'head/hidden2/kernel' fits no group and no parameter"):
+        load(head + 'c.finetune.l2 = {"head/hidden2/kernel": 0.1}')
+    with pytest.raises(
+        UserError, match=r"'fc1' fits no group and no parameter\nThe groups are: block1 .* block5 head\."
+    ):
+        load(head + 'c.finetune.unfreeze = "fc1"')
+
+
+@pytest.mark.parametrize(
+    ("pool", "hidden", "single", "fields"),
+    [
+        ("", "", False, {}),
+        ("own", "0", False, {"head_pool": "", "head_hidden": ()}),
+        ("avg+max", "512, 256", True, {"head_pool": "avg+max", "head_hidden": (512, 256), "single_logit": True}),
+        ("flatten", 256, False, {"head_pool": "flatten", "head_hidden": (256,)}),
+    ],
+)
+def test_the_keys_of_a_head_are_fields_of_the_model(pool, hidden, single, fields):
+    values = {"model.pool": pool, "model.head_hidden": hidden, "model.single_logit": single}
+    assert config_checks.head_fields(values) == fields
 
 
 def test_rules_of_a_model_that_only_the_weights_tell_are_left_to_later(load):

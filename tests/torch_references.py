@@ -98,42 +98,6 @@ class TimmViT(nn.Module):
         return middle, self.head(x[:, 0])
 
 
-class TorchvisionViT(nn.Module):
-    """torchvision's VisionTransformer, on PyTorch's own MultiheadAttention."""
-
-    def __init__(self, size=32, patch=8, width=192, heads=3, depth=3, classes=5):
-        super().__init__()
-        self.conv_proj = nn.Conv2d(3, width, patch, stride=patch)
-        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.encoder = nn.Module()
-        self.encoder.pos_embedding = nn.Parameter(torch.zeros(1, (size // patch) ** 2 + 1, width))
-        self.encoder.layers = nn.Module()
-        for i in range(depth):
-            layer = nn.Module()
-            layer.ln_1 = nn.LayerNorm(width, eps=1e-6)
-            layer.self_attention = nn.MultiheadAttention(width, heads, batch_first=True)
-            layer.ln_2 = nn.LayerNorm(width, eps=1e-6)
-            layer.mlp = nn.Sequential(
-                nn.Linear(width, 2 * width), nn.GELU(), nn.Identity(), nn.Linear(2 * width, width), nn.Identity()
-            )
-            self.encoder.layers.add_module(f"encoder_layer_{i}", layer)
-        self.encoder.ln = nn.LayerNorm(width, eps=1e-6)
-        self.heads = nn.Sequential()
-        self.heads.add_module("head", nn.Linear(width, classes))
-
-    def forward(self, images):
-        """Gives the tokens after the second block, and the logits."""
-        x = self.conv_proj(images).flatten(2).transpose(1, 2)
-        x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1) + self.encoder.pos_embedding
-        middle = None
-        for i, layer in enumerate(self.encoder.layers.children()):
-            y = layer.ln_1(x)
-            x = x + layer.self_attention(y, y, y, need_weights=False)[0]
-            x = x + layer.mlp(layer.ln_2(x))
-            middle = x if i == 1 else middle
-        return middle, self.heads(self.encoder.ln(x)[:, 0])
-
-
 class ResidualBlock(nn.Module):
     """A block of torchvision's ResNet (v1.5), or of timm's ResNet-D with its pooled shortcut."""
 

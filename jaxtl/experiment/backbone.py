@@ -65,7 +65,8 @@ def make_backbone(experiment: Experiment, stop: str) -> Backbone:
 
     side = model.pixels.size
     # What follows the pooling leaves no trace in features.
-    prefix = with_fields(model.name, head_hidden=(), single_logit=False)
+    custom = model.module.custom_head
+    prefix = with_fields(model.name, head_hidden=(), single_logit=False) if custom else model.name
     out = jax.eval_shape(forward, variables, jax.ShapeDtypeStruct((batch_size, side, side, 3), np.uint8))
     return Backbone(
         forward=lambda images: compiled()(images),

@@ -154,6 +154,15 @@ def _decide(
     return decide(mode, there, room)
 
 
+def is_cached_plain(experiment: Experiment) -> bool:
+    """Tells whether features are kept of each image as evaluation sees it, whatever the augmentation."""
+    f, plan = experiment.config.finetune, experiment.plan
+    if f.cache_features != "on" or f.cache_views > 1:
+        return False
+    labels = [stage.labels for stage in plan.stages]
+    return bool(features.find_cut(experiment.model.module.groups(), plan.assignment, labels)[0])
+
+
 def read_images(experiment: Experiment) -> Inputs:
     """Returns inputs that decode and augment images in every epoch."""
     config, model = experiment.config, experiment.model

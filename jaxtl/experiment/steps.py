@@ -49,11 +49,9 @@ def make_step(
       cached: whether batches hold features, which are neither normalised nor mixed.
     """
     config, model, plan = experiment.config, experiment.model, experiment.plan
-    augment = config.augment
 
     def prepare(batch: Mapping[str, jax.Array], key: jax.Array) -> Mapping[str, jax.Array]:
-        batch = model.normalize(batch)
-        return mix(batch, key, mixup_alpha=augment.mixup, cutmix_alpha=augment.cutmix, num_classes=len(model.classes))
+        return _mixed(experiment, model.normalize(batch), key)
 
     penalty = make_penalty(stage.labels, plan.assignment, l1=config.finetune.l1, l2=config.finetune.l2)
     return functools.partial(
@@ -66,6 +64,17 @@ def make_step(
         penalty=penalty and (lambda leaves: penalty(flatten(unstack_layers(nest(leaves))))),
         options=options.step(config, first_by_scanned(stage.since, plan.scanned)),
     )
+
+
+def mix_images(experiment: Experiment, batch: Mapping[str, jax.Array], *, step: int) -> Mapping[str, jax.Array]:
+    """Returns a global batch, "image" float [B, S, S, C], mixed with the draws of a step under jit."""
+    key = jax.random.fold_in(jax.random.key(experiment.config.train.seed), step)
+    return _mixed(experiment, batch, jax.random.split(key)[0])  # The other one is that of dropout.
+
+
+def _mixed(experiment: Experiment, batch: Mapping[str, jax.Array], key: jax.Array) -> Mapping[str, jax.Array]:
+    augment, classes = experiment.config.augment, len(experiment.model.classes)
+    return mix(batch, key, mixup_alpha=augment.mixup, cutmix_alpha=augment.cutmix, num_classes=classes)
 
 
 def make_state(

@@ -121,7 +121,8 @@ class Family(Protocol):
 
     Optional are `PUBLISHED` (where weights lie that others published, by the name of the variant), and the functions
     `from_config` and `to_config` (config.json of transformers), `from_timm` and `to_timm` (the arguments of timm's
-    create_model) and `extras` (arrays that transformers wants besides).
+    create_model), `extras` (arrays that transformers wants besides) and `NAMED_FIELDS` (fields that a name alone tells,
+    by regexes that are searched in it).
 
     Attributes:
       MODEL: the module.
@@ -282,7 +283,7 @@ class GroupedModel(nn.Module, kw_only=True):
           path: of the leaf, such as "params/conv1/kernel".
           before: the shape of the array.
           after: the shape of the leaf.
-          positions: how position embeddings are resized: "bicubic" or "antialiased" (see `KeyMapping`).
+          positions: how position embeddings are resized (see `jaxtl.models.resize.resize_positions`).
         """
         del positions
         if path == self.first_layer and len(before) == 4 and (before[:2], before[3:]) == (after[:2], after[3:]):

@@ -14,7 +14,9 @@ POOLINGS = ("flatten", "avg", "max", "avg+max")
 HEAD_FIELDS = ("head_hidden", "head_pool", "single_logit")
 
 
-def classify(x: jax.Array, num_classes: int, *, train: bool, dropout: float = 0.0, name: str = "head") -> jax.Array:
+def classify(
+    x: jax.Array, num_classes: int, *, train: bool, dropout: float = 0.0, bias: bool = True, name: str = "head"
+) -> jax.Array:
     """Maps features [..., D] to float32 logits [..., num_classes]; with 0 classes it gives the features in float32.
 
     The kernel starts at zero: the first prediction is uniform, and the first steps do not shake what was learnt before.
@@ -24,7 +26,7 @@ def classify(x: jax.Array, num_classes: int, *, train: bool, dropout: float = 0.
     if not num_classes:
         return x
     x = nn.Dropout(dropout)(x, deterministic=not train)
-    return nn.Dense(num_classes, kernel_init=nn.initializers.zeros, name=name)(x)
+    return nn.Dense(num_classes, use_bias=bias, kernel_init=nn.initializers.zeros, name=name)(x)
 
 
 def pool(x: jax.Array, how: str = "") -> jax.Array:

@@ -32,7 +32,7 @@ class KeyMapping:
       pixels: how these files expect their pixels; None if they leave it open.
       unused: patterns of arrays that are no part of the classifier and are left out, each listed in the load report.
       pooled: layers of the source that read pooled features here, where others may put them before the pooling.
-      positions: how this convention's own code resizes position embeddings: "bicubic" or "antialiased".
+      positions: how this convention's own code resizes position embeddings (see `resize_positions`).
     """
 
     name: str

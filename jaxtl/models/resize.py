@@ -1,18 +1,19 @@
-"""Fits arrays to another input: position embeddings to another grid, a first layer to other channels."""
+"""Fits arrays to another input: position embeddings and biases to another grid, a first layer to other channels."""
 
 import math
 
 import numpy as np
 
 
-def resize_positions(positions: np.ndarray, tokens: int, *, prefix: int, antialias: bool) -> np.ndarray:
+def resize_positions(positions: np.ndarray, tokens: int, *, prefix: int, how: str) -> np.ndarray:
     """Resizes position embeddings by cubic interpolation, as PyTorch does.
 
     Args:
       positions: [1, prefix + n * n, D]; the first `prefix` belong to no place and stay as they are.
       tokens: how many there shall be, prefix + m * m.
       prefix: the number of tokens before the grid.
-      antialias: whether the filter widens where the grid shrinks (timm), or not (transformers).
+      how: "antialiased", where the filter widens as the grid shrinks (timm); "bicubic", where it does not
+        (transformers); or "corners", the same with the corners of one grid on those of the other (torchvision).
 
     Returns:
       position embeddings [1, tokens, D].
@@ -25,20 +26,33 @@ def resize_positions(positions: np.ndarray, tokens: int, *, prefix: int, antiali
         raise ValueError(f"{positions.shape[1]} or {tokens} tokens are no {prefix} and a square grid")
     if before == after:
         return positions
-    weights = _cubic_matrix(before, after, antialias=antialias)
+    weights = _cubic_matrix(before, after, how)
     grid = positions[0, prefix:].reshape(before, before, -1).astype(np.float64)
     grid = np.einsum("yi,xj,ijd->yxd", weights, weights, grid, optimize=True)
     resized = np.concatenate([positions[0, :prefix], grid.reshape(after * after, -1)])
     return resized[None].astype(positions.dtype)
 
 
-def _cubic_matrix(before: int, after: int, *, antialias: bool) -> np.ndarray:
+def resize_offsets(table: np.ndarray, offsets: int) -> np.ndarray:
+    """Resizes biases by offset, [n * n, heads] to [offsets, heads] with m * m offsets, by cubic interpolation.
+
+    Raises:
+      ValueError: either number is no square.
+    """
+    grid = resize_positions(table[None], offsets, prefix=0, how="bicubic")
+    return grid[0]
+
+
+def _cubic_matrix(before: int, after: int, how: str) -> np.ndarray:
     """Gives the matrix [after, before] that interpolates a line of samples."""
+    antialias = how == "antialiased"
     # PyTorch takes Pillow's cubic (-1/2) with antialiasing and its older one (-3/4) without.
     sharpness = -0.5 if antialias else -0.75
     scale = before / after
     stretch = max(scale, 1.0) if antialias else 1.0
     centres = (np.arange(after) + 0.5) * scale - 0.5
+    if how == "corners":
+        centres = np.arange(after) * ((before - 1) / max(after - 1, 1))
     first = np.floor(centres - 2 * stretch).astype(int)
     taps = first[:, None] + np.arange(math.ceil(4 * stretch) + 2)
     weights = _cubic(np.abs(taps - centres[:, None]) / stretch, sharpness)

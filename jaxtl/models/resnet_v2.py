@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxtl.errors import UserError
 from jaxtl.models.base import GroupedModel, Groups, classify
-from jaxtl.models.key_mapping import KeyMapping
+from jaxtl.models.key_mapping import KeyMapping, refuse_timm_changes
 from jaxtl.models.layers.batchnorm import BatchNorm
 from jaxtl.models.layers.conv import max_pool
 from jaxtl.models.layers.residual_block import conv
@@ -26,6 +26,7 @@ class Layers:
     keras: bool
     norm_groups: int
     epsilon: float
+    kernel_epsilon: float
     axis_name: str | None
     dtype: Any
 
@@ -42,7 +43,7 @@ class Layers:
             # Where a normalisation follows at once, Keras has no bias.
             bias = name not in ("conv1", "conv2") or size == 7
             return conv(features, size, stride, bias=bias, dtype=self.dtype, name=name)(x)
-        return StandardizedConv(features, size, stride, size // 2, dtype=self.dtype, name=name)(x)
+        return StandardizedConv(features, size, stride, size // 2, self.kernel_epsilon, dtype=self.dtype, name=name)(x)
 
 
 class Block(nn.Module):
@@ -79,11 +80,12 @@ class ResNetV2(GroupedModel):
       keras: batch normalisation, plain convolutions, and the stride in the last block of a stage, as in Keras;
         otherwise group normalisation, weight standardisation and the stride in the first block, as in BiT.
       norm_groups: the number of groups of the group normalisation.
+      kernel_epsilon: added to the variance of a kernel, where kernels are standardised.
       axis_name: the mapped axis over which batch statistics are taken, under pmap.
       remat: whether training computes each block a second time instead of keeping what lies within it.
     """
 
-    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "norm_groups")
+    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "norm_groups", "kernel_epsilon")
 
     num_classes: int
     stages: tuple[int, ...]
@@ -92,6 +94,7 @@ class ResNetV2(GroupedModel):
     keras: bool = False
     norm_groups: int = 32
     epsilon: float = 1e-5
+    kernel_epsilon: float = 1e-10
     dropout: float = 0.0
     drop_path: float = 0.0
     axis_name: str | None = None
@@ -117,7 +120,7 @@ class ResNetV2(GroupedModel):
         return self._block(x, name, train)
 
     def _layers(self) -> Layers:
-        return Layers(self.keras, self.norm_groups, self.epsilon, self.axis_name, self.dtype)
+        return Layers(self.keras, self.norm_groups, self.epsilon, self.kernel_epsilon, self.axis_name, self.dtype)
 
     def _block(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         stage, index = (int(part) for part in name.removeprefix("layer").split("."))
@@ -153,7 +156,10 @@ PUBLISHED = {"bit_r50x1": "hf:google/bit-50"}
 MODEL = ResNetV2
 IMAGE_SIZE = 224
 
-ARCHITECTURES = (r"resnet(50|101|152)v2",)  # Keras
+ARCHITECTURES = (
+    r"resnet(50|101|152)v2",  # Keras
+    r"resnetv2_(50x[13]|101x[13]|152x[24])_bit",  # timm
+)
 
 _UNIT = "resnet/block{s}/unit{b+1}/"
 _GOOGLE = (
@@ -179,6 +185,16 @@ _HUGGINGFACE = (
     ("classifier.1", "head", "dense"),
 )
 
+_BLOCK = "stages.{s}.blocks.{b}."
+_TIMM = (
+    ("stem.conv", "conv1", "conv"),
+    (_BLOCK + "norm{k}", "layer{s+1}.{b}/norm{k}", "norm"),
+    (_BLOCK + "conv{k}", "layer{s+1}.{b}/conv{k}", "conv"),
+    (_BLOCK + "downsample.conv", "layer{s+1}.{b}/downsample", "conv"),
+    ("norm", "norm", "norm"),
+    ("head.fc", "head", "pixel"),
+)
+
 _KERAS_BLOCK = "conv{s+1}_block{b+1}_"
 _KERAS = (
     ("conv1_conv", "conv1", "conv"),
@@ -193,7 +209,15 @@ _KERAS = (
 KEY_MAPPINGS = (
     KeyMapping("google", "flax", _GOOGLE, pixels=PixelDefaults(HALF, "bilinear", 224 / 256)),
     KeyMapping(
-        "huggingface", "torch", _HUGGINGFACE, prefixes=("bit.", ""), pixels=PixelDefaults(HALF, "bilinear", 224 / 256)
+        "huggingface",
+        "torch",
+        _HUGGINGFACE,
+        prefixes=("bit.", ""),
+        fields={"kernel_epsilon": 1e-8},
+        pixels=PixelDefaults(HALF, "bilinear", 224 / 256),
+    ),
+    KeyMapping(
+        "timm", "torch", _TIMM, fields={"kernel_epsilon": 1e-8}, pixels=PixelDefaults(HALF, "bilinear", 224 / 256)
     ),
     KeyMapping(
         "keras",
@@ -234,11 +258,15 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
         "stages": tuple(config["depths"]),
         "width": config["embedding_size"],
         "norm_groups": config["num_groups"],
+        "kernel_epsilon": 1e-8,
     }
 
 
 def to_config(model: ResNetV2, *, channels: int) -> dict[str, Any] | None:
-    """Writes a config.json for transformers; None if its BiT cannot express the model."""
+    """Writes a config.json for transformers; None if its BiT cannot express the model.
+
+    It adds 1e-8 to the variance of a kernel, whatever the model has; next to that of a trained kernel it is nothing.
+    """
     if model.keras or model.epsilon != 1e-5:
         return None
     return {
@@ -252,3 +280,31 @@ def to_config(model: ResNetV2, *, channels: int) -> dict[str, Any] | None:
         "hidden_act": "relu",
         "num_groups": model.norm_groups,
     }
+
+
+def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the fields out of the arguments of timm's create_model: no one that changes the function is supported.
+
+    Raises:
+      ValueError: there is such an argument; it names it and its value.
+    """
+    refuse_timm_changes(arguments)
+    return {}
+
+
+def to_timm(model: ResNetV2) -> tuple[str, dict[str, Any]] | None:
+    """Writes the architecture and the arguments by which timm's create_model makes the model; None for Keras' kind.
+
+    Of `kernel_epsilon` holds what `to_config` says.
+
+    Raises:
+      UserError: timm has no BiT of these sizes.
+    """
+    if model.keras:
+        return None
+    for name, fields in VARIANTS.items():
+        own = (fields["stages"], fields.get("width", 64), fields.get("keras", False), 32, 1e-5)
+        if own == (model.stages, model.width, model.keras, model.norm_groups, model.epsilon):
+            return f"resnetv2_{name.removeprefix('bit_r')}_bit", {}
+    own_names = ", ".join(name for name in VARIANTS if name.startswith("bit_"))
+    raise UserError(f"timm has no such BiT: its own are {own_names}; export to transformers instead.")

@@ -1,4 +1,4 @@
-"""The Vision Transformer as a module, from the patch embedding to the head; its families are vit, deit and dinov2."""
+"""The Vision Transformer as a module, from the patch embedding to the head; vit, deit, dinov2 and clip name it."""
 
 import itertools
 import math
@@ -13,36 +13,12 @@ from flax.core.scope import Scope
 
 from jaxtl.models.base import Fit, GroupedModel, Groups, Shape, classify
 from jaxtl.models.layers.attention import FORMS, padded_tokens, resolve
+from jaxtl.models.layers.gelu import KINDS
 from jaxtl.models.layers.layernorm import LayerNorm
+from jaxtl.models.layers.patch_embed import PatchEmbed
 from jaxtl.models.layers.transformer_block import Block
 from jaxtl.models.resize import resize_positions
 from jaxtl.parallel.scanned_layers import blocks_of, loop_key, rows
-
-
-class PatchEmbed(nn.Module):
-    """Cuts images into square patches and projects each: a convolution whose stride is its kernel size."""
-
-    patch: int
-    width: int
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
-
-    def setup(self) -> None:
-        """Makes the dropout a part of this module, so that it is off where the embedding is frozen."""
-        self.drop = nn.Dropout(self.dropout)
-
-    @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images [B, H, W, C] to tokens [B, H/P * W/P, D], row by row."""
-        batch, height, width, channels = images.shape
-        p = self.patch
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (p, p, channels, self.width))
-        bias = self.param("bias", nn.initializers.zeros, (self.width,))
-        # A matrix product, since a convolution of this shape is slow on a CPU and its gradient slower.
-        x = images.astype(self.dtype).reshape(batch, height // p, p, width // p, p, channels)
-        x = x.swapaxes(2, 3).reshape(batch, (height // p) * (width // p), p * p * channels)
-        x = x @ kernel.astype(self.dtype).reshape(p * p * channels, self.width)
-        return x + bias.astype(self.dtype)[None, None]
 
 
 class ViT(GroupedModel):
@@ -58,9 +34,11 @@ class ViT(GroupedModel):
       teacher_head: whether that token has a head of its own; the logits are then the mean of both.
       embed_prefix: whether the class token has a position embedding too (not in DeiT III).
       layer_scale: whether each branch is scaled per channel (https://arxiv.org/abs/2103.17239).
+      pre_norm: whether a norm follows the embedding, which then has no bias, as in CLIP.
+      final_norm: whether a norm follows the last block.
       norm_after_pool: whether the final norm follows the pooling; it matters for "mean" only.
       pre_logits: width of a tanh layer before the head; 0 for none.
-      gelu: "exact" or "tanh" (the approximation of Google's own code).
+      gelu: "exact", "tanh" (the approximation of Google's own code) or "quick" (that of CLIP's).
       remat: whether training computes each block a second time instead of keeping what lies within it.
       scan: whether blocks that are alike are compiled once and run as a loop, over their stacked parameters.
       attention: its form: "auto", or one of `jaxtl.models.layers.attention.FORMS`.
@@ -83,6 +61,8 @@ class ViT(GroupedModel):
     embed_prefix: bool = True
     qkv_bias: bool = True
     layer_scale: bool = False
+    pre_norm: bool = False
+    final_norm: bool = True
     norm_after_pool: bool = False
     pre_logits: int = 0
     gelu: str = "exact"
@@ -104,7 +84,7 @@ class ViT(GroupedModel):
             )
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
-        fields = {"pool": ("cls", "mean", "cls+mean"), "gelu": ("exact", "tanh"), "attention": ("auto", *FORMS)}
+        fields = {"pool": ("cls", "mean", "cls+mean"), "gelu": tuple(KINDS), "attention": ("auto", *FORMS)}
         for name, allowed in fields.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(allowed)}")
@@ -116,7 +96,7 @@ class ViT(GroupedModel):
         """Gives the groups from input to head; the final norm goes with the last block."""
         last = self.depth - 1
         blocks = tuple((f"block{i}", f"block{i}" if i < last else f"block{i}|norm|fc_norm") for i in range(self.depth))
-        embed = ("embed", "patch_embed|cls_token|dist_token|reg_token|pos_embed")
+        embed = ("embed", "patch_embed|cls_token|dist_token|reg_token|pos_embed|norm_pre")
         return (embed, *blocks, ("head", "pre_logits|head|head_dist"))
 
     @property
@@ -162,8 +142,7 @@ class ViT(GroupedModel):
         prefix = self.embedded_tokens
         if path == "params/pos_embed" and (before[:1], before[2:]) == (after[:1], after[2:]):
             if all(math.isqrt(count - prefix) ** 2 == count - prefix for count in (before[1], after[1])):
-                antialias = positions == "antialiased"
-                return partial(resize_positions, tokens=after[1], prefix=prefix, antialias=antialias)
+                return partial(resize_positions, tokens=after[1], prefix=prefix, how=positions)
             return None
         return super().fit(path, before, after, positions=positions)
 
@@ -217,9 +196,9 @@ class ViT(GroupedModel):
             )
 
     def _embed(self, x: jax.Array, train: bool) -> jax.Array:
-        embed = PatchEmbed(self.patch, self.width, self.dropout, self.dtype, name="patch_embed")
+        embed = PatchEmbed(self.patch, self.width, self.dropout, self.dtype, not self.pre_norm, name="patch_embed")
         x = embed.drop(self._tokens(embed(x)), deterministic=not train)
-        return x
+        return self._norm("norm_pre")(x) if self.pre_norm else x
 
     def _tokens(self, x: jax.Array) -> jax.Array:
         """Adds the position embeddings to the patch tokens [B, N, D], and puts the prefix tokens before them."""
@@ -291,10 +270,15 @@ class ViT(GroupedModel):
         x = kind(**self._block_fields(self._rate(index)), name=f"block{index}")(x, train, outputs)
         if index < self.depth - 1:
             return x
+        if not self.final_norm:
+            return self._pool(x)
         # timm gives the norm after pooling a name of its own, since weights for one place do not fit the other.
-        name = "fc_norm" if self.norm_after_pool else "norm"
-        norm = LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)
-        return norm(self._pool(x)) if self.norm_after_pool and not self.head_pool else self._pool(norm(x))
+        if self.norm_after_pool and not self.head_pool:
+            return self._norm("fc_norm")(self._pool(x))
+        return self._pool(self._norm("fc_norm" if self.norm_after_pool else "norm")(x))
+
+    def _norm(self, name: str) -> LayerNorm:
+        return LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)
 
     def _pool(self, x: jax.Array) -> jax.Array:
         x = x[:, : self.tokens]

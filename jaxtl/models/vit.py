@@ -50,7 +50,7 @@ ARCHITECTURES = (
     r"vit_(b_16|b_32|l_16|l_32|h_14)",  # torchvision
 )
 
-_TIMM = (
+TIMM = (
     ("patch_embed.proj", "patch_embed", "conv"),
     ("cls_token", "cls_token", "array"),
     ("dist_token", "dist_token", "array"),
@@ -127,7 +127,7 @@ GOOGLE = (
 HUGGINGFACE_UNUSED = (r"pooler\..*", r"embeddings\.mask_token")
 
 KEY_MAPPINGS = (
-    KeyMapping("timm", "torch", _TIMM, fields={"epsilon": 1e-6}),
+    KeyMapping("timm", "torch", TIMM, fields={"epsilon": 1e-6}),
     KeyMapping(
         "huggingface",
         "torch",
@@ -143,6 +143,7 @@ KEY_MAPPINGS = (
         _TORCHVISION,
         fields={"epsilon": 1e-6},
         pixels=PixelDefaults(IMAGENET, "bilinear", 224 / 256),
+        positions="corners",
     ),
     KeyMapping(
         "google",
@@ -183,6 +184,8 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         "embed_prefix": embed_prefix,
         "qkv_bias": "params/block0/attn/qkv/bias" in shapes,
         "layer_scale": "params/block0/ls1" in shapes,
+        "pre_norm": "params/norm_pre/scale" in shapes,
+        "final_norm": "params/fc_norm/scale" in shapes or "params/norm/scale" in shapes,
         "norm_after_pool": "params/fc_norm/scale" in shapes,
         "pre_logits": shapes.get("params/pre_logits/kernel", (0, 0))[1],
     }
@@ -193,7 +196,7 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 _TIMM_POOLS = {"token": "cls", "avg": "mean"}
-_TIMM_ACTIVATIONS = {"gelu": "exact", "gelu_tanh": "tanh"}
+_TIMM_ACTIVATIONS = {"gelu": "exact", "gelu_tanh": "tanh", "quick_gelu": "quick"}
 # Shapes show what these say, or they change nothing that is computed in evaluation.
 _TIMM_SHOWN = (
     *("img_size", "patch_size", "embed_dim", "depth", "mlp_ratio", "qkv_bias", "init_values", "class_token"),
@@ -222,7 +225,7 @@ def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-_ACTIVATIONS = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh"}
+_ACTIVATIONS = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh", "quick_gelu": "quick"}
 
 
 def fields_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,7 +260,7 @@ def config_from_fields(model: ViT, *, channels: int) -> dict[str, Any]:
         "num_hidden_layers": model.depth,
         "num_attention_heads": model.heads,
         "qkv_bias": model.qkv_bias,
-        "hidden_act": "gelu" if model.gelu == "exact" else "gelu_pytorch_tanh",
+        "hidden_act": next(name for name, kind in _ACTIVATIONS.items() if kind == model.gelu),
         "layer_norm_eps": model.epsilon,
     }
 
@@ -288,12 +291,14 @@ def to_config(model: ViT, *, channels: int) -> dict[str, Any] | None:
     }
 
 
-def to_timm(model: ViT) -> tuple[str, dict[str, Any]]:
-    """Writes the architecture and the arguments by which timm's create_model makes the model.
+def to_timm(model: ViT) -> tuple[str, dict[str, Any]] | None:
+    """Writes the architecture and the arguments by which timm's create_model makes the model; None for a CLIP.
 
     Raises:
       UserError: timm's epsilon of 1e-6 is not that of the model, or it has no such pooling.
     """
+    if model.pre_norm or not model.final_norm:
+        return None
     if model.epsilon != 1e-6:
         raise UserError(
             f"timm's ViT has an epsilon of 1e-6, this one {model.epsilon:g}: export to transformers instead."
@@ -309,7 +314,7 @@ def to_timm(model: ViT) -> tuple[str, dict[str, Any]]:
         "mlp_ratio": (model.mlp or 4 * model.width) / model.width,
         "qkv_bias": model.qkv_bias,
         "init_values": 1e-5 if model.layer_scale else None,
-        "act_layer": "gelu" if model.gelu == "exact" else "gelu_tanh",
+        "act_layer": next(name for name, kind in _TIMM_ACTIVATIONS.items() if kind == model.gelu),
     }
     if model.teacher_head:
         return "deit_base_distilled_patch16_224", arguments

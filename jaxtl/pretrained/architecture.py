@@ -8,9 +8,11 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxtl.errors import UserError
 from jaxtl.models import families, names
+from jaxtl.models.base import Family
 
 _RESNET_LIKE = re.compile(r"[a-z0-9]*res(?:net|next|nest)[a-z0-9]*")
 _TIMM_VIT = re.compile(r"[a-z0-9]*(?:vit|deit|beit)[a-z0-9]*_[a-z0-9_]*patch\d+")
@@ -38,11 +40,12 @@ _CHANGED = frozenset(
 )
 
 _TELLTALES = (
-    (r"(?:.*\.)?layers\.\d+\.blocks\..*relative_position_bias_table", "Swin Transformer"),
-    (r".*relative_position_bias_table", "BEiT"),
-    (r"(?:.*\.)?(?:pre_layrnorm|norm_pre|ln_pre)\..*", "CLIP"),
+    (r".*\.(?:logit_scale|cpb_mlp\..*|continuous_position_bias_mlp\..*)", "Swin Transformer V2"),
+    (r"(?:blocks\.\d+\.attn|rel_pos_bias)\.relative_position_bias_table", "BEiT"),
+    (r"(?:.*\.)?encoder\.layer\.\d+\.attention\..*relative_position_bias_table", "BEiT"),
+    (r"(?:visual\.)?ln_pre\..*", "CLIP in the names of its authors"),
     (r"attn_pool\..*", "SigLIP"),
-    (r".*\.rel_pos\..*", "ViT with relative positions"),
+    (r"blocks\.\d+\.attn\.rel_pos\..*", "ViT with relative positions"),
     (r"layer\d+\..*\.se\.conv\..*", "ECA-ResNet"),
     (r"layer\d+\..*\.se_module\..*", "SE-ResNet of the kind that timm calls legacy"),
 )
@@ -95,6 +98,14 @@ def unknown_name(text: str) -> str:
 
 def _patterns() -> list[str]:
     return [pattern for family in families() for pattern in getattr(family, "ARCHITECTURES", ())]
+
+
+def fields_of_name(family: Family, text: str) -> dict[str, Any]:
+    """Gives the fields that the name of an architecture, or of a file, says and that its arrays do not show."""
+    named: dict[str, Any] = {}
+    for pattern, fields in getattr(family, "NAMED_FIELDS", {}).items():
+        named |= fields if re.search(pattern, text) else {}
+    return named
 
 
 def keras_name(metadata: Mapping[str, str]) -> str:

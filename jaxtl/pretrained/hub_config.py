@@ -9,6 +9,7 @@ from jaxtl.errors import UserError
 from jaxtl.models import families, spec
 from jaxtl.models.base import Family
 from jaxtl.preprocessing import INTERPOLATIONS, Pixels
+from jaxtl.pretrained.architecture import fields_of_name
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def _timm_architecture(config: Mapping[str, Any]) -> tuple[str, dict[str, Any], 
         return "", {}, name
     arguments = {key: config[key] for key in ("global_pool",) if key in config} | dict(config.get("model_args") or {})
     try:
-        return "", family.from_timm(arguments) if hasattr(family, "from_timm") else {}, ""
+        fields = family.from_timm(arguments) if hasattr(family, "from_timm") else {}
+        return "", {**fields_of_name(family, name), **fields}, ""
     except ValueError as error:
         return "", {}, f"{name} with {error}"
 

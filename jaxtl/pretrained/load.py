@@ -213,10 +213,10 @@ def _decide_head(weights: Weights, model: GroupedModel, head: str, classes: tupl
         return False, "new: as asked"
     if not weights.num_classes:
         obstacle = "the weights have none"
-    elif weights.head_fields != {key: getattr(model, key) for key in HEAD_FIELDS}:
-        obstacle = "the weights have a head of another form"
     elif weights.num_classes != wanted:
         obstacle = f"the weights have {weights.num_classes} classes, {wanted} are wanted"
+    elif weights.head_fields != {key: getattr(model, key) for key in HEAD_FIELDS}:
+        obstacle = "the weights have a head of another form"
     elif weights.classes and classes and (conflict := class_conflict(weights.classes, classes)):
         obstacle = f"the class names differ ({conflict})"
     else:

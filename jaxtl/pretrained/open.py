@@ -19,7 +19,7 @@ from jaxtl.models.head import HEAD_FIELDS
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults, Pixels
 from jaxtl.pretrained import keras_model, rename
-from jaxtl.pretrained.architecture import UnknownArchitecture, keras_name, telltale, unknown_name
+from jaxtl.pretrained.architecture import UnknownArchitecture, fields_of_name, keras_name, telltale, unknown_name
 from jaxtl.pretrained.formats.arrays import Arrays, Loader
 from jaxtl.pretrained.formats.read import read
 from jaxtl.pretrained.hub_config import Facts, facts_from_config
@@ -157,7 +157,8 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     shapes = plan.shapes(arrays.shapes)
     size = keras_model.input_size(arrays) if is_keras else 0
     pixels, pixels_from = _pixels(found.path, facts, key_mapping, size or family.IMAGE_SIZE)
-    implied = {**key_mapping.fields, **facts.fields, **({"image_size": size} if size else {})}
+    named = {} if facts.architecture else fields_of_name(family, found.path.stem)
+    implied = {**key_mapping.fields, **named, **facts.fields, **({"image_size": size} if size else {})}
     inferred = facts.model or _infer(family, shapes, implied)
     unknown = facts.unknown or ("" if facts.architecture else unknown_name(_name(found, arrays)))
     if unknown and not model:
@@ -172,8 +173,8 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
             unused = (*plan.unused, *(() if head.parts else plan.unknown))
             plan = rename.Plan({**plan.parts, **head.parts}, unused, ())
             shapes, notes = plan.shapes(arrays.shapes), [*notes, head.note]
-            implied |= head.fields
             inferred = spec(family.MODEL, {**complete_fields(inferred), **head.fields})
+    implied |= {key: value for key in HEAD_FIELDS if inferred and (value := complete_fields(inferred)[key])}
     return Weights(
         location=location,
         files=_files(found.path),

@@ -1,5 +1,6 @@
 """The rename engine: reads the tables of the model files from source keys to target keys, and back."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,13 @@ _FLAT = _one_way(lambda x: x.reshape(-1))
 _HEADS_FIRST = _one_way(lambda x: x.reshape(-1, x.shape[-1]))
 _BGR = _one_way(lambda x: x[:, :, ::-1])
 _CHANNELS = Transform(lambda x: x.reshape(-1), lambda x: x[:, None, None])
+_TOKEN = Transform(lambda x: x[None, None], lambda x: x[0, 0])
+_BATCHED = Transform(lambda x: x[None], lambda x: x[0])
+# A table [heads, 2h - 1, 2w - 1] of biases by the offset from the place that asks; ours is by that to it, and flat.
+_OFFSETS = Transform(
+    lambda x: np.moveaxis(x[..., ::-1, ::-1], 0, -1).reshape(-1, len(x)),
+    lambda x: np.moveaxis(x.reshape(math.isqrt(len(x)), -1, x.shape[-1]), -1, 0)[:, ::-1, ::-1],
+)
 _PIXEL = Transform(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
 _KERAS_PIXEL = Transform(lambda x: x[0, 0], lambda x: x[None, None])
 _DEPTHWISE = _one_way(lambda x: x.reshape(*x.shape[:2], 1, -1))
@@ -89,6 +97,9 @@ LEAVES: dict[str, dict[str, Leaves]] = {
         "conv": _layer(".weight", ".bias", _CONV),
         "pixel": _layer(".weight", ".bias", _PIXEL),
         "channels": (("", "params/{}", _CHANNELS),),
+        "offsets": (("", "params/{}", _OFFSETS),),
+        "token": (("", "params/{}", _TOKEN),),
+        "batched": (("", "params/{}", _BATCHED),),
         **{f"grid{side}": _layer(".weight", ".bias", _torch_grid(side)) for side in (4, 5, 6, 7)},
         "norm": _TORCH_BATCHNORM[:2],
         "batchnorm": _TORCH_BATCHNORM,

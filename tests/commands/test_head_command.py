@@ -21,8 +21,14 @@ FROZEN = ("--config.finetune.unfreeze=head", "--config.augment.crop=none", "--co
 
 
 @pytest.fixture
-def two(pictures):
-    """Two classes: blue and green."""
+def two_and_red(pictures, tmp_path):
+    """The three classes."""
+    return shutil.copytree(pictures, tmp_path / "three")
+
+
+@pytest.fixture
+def two(pictures, two_and_red):
+    """Two of them: blue and green."""
     for split in ("train", "test"):
         shutil.rmtree(pictures / split / "red")
     return pictures
@@ -32,7 +38,7 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_with_flatten_a_dense_layer_and_one_logit(train, jaxtl, two, config_file, tmp_path):
+def test_a_run_with_flatten_a_dense_layer_and_one_logit(train, jaxtl, two, two_and_red, config_file, tmp_path):
     status, out, err = train(*HEAD, *FROZEN, workdir="cached")
     assert (status, err) == (0, "")
     assert "are frozen and computed once for each image" in out
@@ -79,10 +85,12 @@ def test_a_run_with_flatten_a_dense_layer_and_one_logit(train, jaxtl, two, confi
     again = json.loads((tmp_path / "e2" / "results.json").read_text())["test"]
     assert again["loss"] == pytest.approx(test["loss"], abs=1e-5)
 
-    # Three classes: another head, of the same form but for its one logit.
-    status, out, err = jaxtl("describe", *flags, weights, "--config.data.source=folder:nowhere")
+    # Three classes: a new head of the same form, but for its one logit.
+    config, _, auto = flags
+    status, out, err = jaxtl("describe", config, auto, weights, f"--config.data.source=folder:{two_and_red}")
     assert (status, err) == (0, "")
-    assert "head_pool=flatten,head_hidden=12,single_logit=true" in out
+    assert "head          new: the weights have 2 classes, 3 are wanted" in out
+    assert "params/head/hidden1/kernel [256, 12], params/head/kernel [12, 3]" in out
 
 
 def test_it_goes_on_where_it_stopped(train, two, tmp_path):
@@ -103,7 +111,9 @@ def test_one_logit_needs_two_classes_and_no_binary_loss(train):
     assert status == 1
     assert "one logit tells two classes apart, and there are 3" in err
     assert "config.model.single_logit" in err
-    status, _, err = train(*HEAD, "--config.train.loss=binary", "--config.model.head_hidden=12,x")
+    status, _, err = train(
+        "--config.model.single_logit=true", "--config.train.loss=binary", "--config.model.head_hidden=12,x"
+    )
     assert status == 1
     assert 'model.single_logit has the binary cross entropy of its logit already: give train.loss "softmax"' in err
     assert "model.head_hidden is '12,x'" in err

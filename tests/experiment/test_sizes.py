@@ -1,18 +1,31 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxtl import config as config_lib
+from jaxtl import recipes
 from jaxtl.errors import UserError
 from jaxtl.experiment.build import build
 from jaxtl.experiment.sizes import fit_to_size, note_few, replaced, stage_lengths, with_fitted
 from jaxtl.experiment.start import start_run
 from jaxtl.experiment.training import train_to_end
 
-RECIPES = ("lp_ft.py", "petals_pretrain.py", "resnet_cifar.py", "resnet_unfreeze.py")
-CASES = [*((name, "") for name in RECIPES), *(("vit_flowers.py", name) for name in ("", "b32_384", "ti16", "demo"))]
+CASES = [
+    (path.name, variant)
+    for path in sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+    for variant in recipes.read(path).variants
+    if path.name != "resnet_cifar.py" or not variant  # Its variants differ by the depth of the network alone.
+]
+# Small models in place of a recipe's own, by a word in its name, and the side of their images.
+SMALL = {
+    "resnet": ("resnet20_cifar", 16),
+    "vgg": ("vgg11:width=8,hidden=16", 32),
+    "mobilenet": ("mobilenet_v3_small", 32),
+    "": ("vit_petals:depth=2,width=16,heads=2,patch=8", 16),
+}
 
 
 def settings(config, *keys):
@@ -113,20 +126,25 @@ def four(tmp_path):
     return tmp_path
 
 
+VGG = (("vgg_cats_dogs.py", "last_block"), ("vgg_cats_dogs.py", "fixed"))
+
+
 def recipe(request, name, variant, folder):
     """Returns a recipe of configs/ for the folder, with a small model in place of its own."""
     file = request.config.rootpath / "configs" / name
-    model = "resnet20_cifar" if "resnet" in name else "vit_petals:depth=2,width=16,heads=2,patch=8"
+    model, size = next(small for word, small in SMALL.items() if word in name)
     config = config_lib.load(f"{file}:{variant}", {"model.weights": "", "data.source": f"folder:{folder}"})
-    config.model.name, config.model.image_size, config.model.resize = model, 16, 0
+    config.model.name, config.model.image_size, config.model.resize = model, size, 0
     config.augment.resize = min(config.augment.resize, 20)
+    config.augment.pad = min(config.augment.pad, 4)
     config.train.check_learning_rate = False
     return config
 
 
-@pytest.mark.parametrize(("name", "variant"), [("lp_ft.py", ""), ("vit_flowers.py", "")])
+@pytest.mark.parametrize(("name", "variant"), CASES)
 def test_a_recipe_takes_two_images_of_two_classes(request, four, name, variant):
     config = recipe(request, name, variant, four)
+    config.data.train, config.data.val, config.data.test = "", "", ""  # That of ImageNet has splits of its own.
     experiment = build(config)
     assert [len(experiment.splits.train), len(experiment.splits.val), experiment.splits.test] == [2, 2, None]
     assert experiment.given is config
@@ -138,7 +156,9 @@ def test_a_recipe_takes_two_images_of_two_classes(request, four, name, variant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "variant"), [("lp_ft.py", ""), ("resnet_cifar.py", ""), ("vit_flowers.py", "ti16")])
+@pytest.mark.parametrize(
+    ("name", "variant"), [("lp_ft.py", ""), ("resnet_cifar.py", ""), ("vit_flowers.py", "ti16"), *VGG]
+)
 def test_recipes_train_on_two_images_of_two_classes(request, four, tmp_path, name, variant):
     config = recipe(request, name, variant, four)
     config.train.steps = min(config.train.steps, 4)

@@ -32,6 +32,9 @@ KERAS = "resnet50v2:stages=1-1,width=8"
         pytest.param(KERAS, 32, marks=pytest.mark.gpu),
         ("bit_r50x1:stages=1-1,width=32", 32),
         ("resnet20_cifar:blocks=1", 32),
+        pytest.param("swin_t:blocks=2-1,heads=1-2,width=8,window=4", 24, marks=pytest.mark.gpu),
+        pytest.param("maxvit_t:blocks=1-1,width=32,stem_width=8", 32, marks=[pytest.mark.gpu, pytest.mark.slow]),
+        pytest.param(VIT + ",pre_norm=true,gelu=quick", 32, marks=pytest.mark.slow),
     ],
 )
 def test_a_model_trains_on_a_gpu_as_in_its_plain_form(name, size):

@@ -8,6 +8,7 @@ import pytest
 from jaxtl import models
 from jaxtl.errors import UserError
 from jaxtl.finetune import param_groups
+from jaxtl.models import base
 from jaxtl.models.head import Head, pool
 from jaxtl.pretrained.load import abstract_variables
 from jaxtl.train.losses import class_weighted, focal_loss, softmax_cross_entropy
@@ -24,6 +25,9 @@ QUICK = {
     "bit_r50x1": "bit_r50x1:stages=1-1-1-1",
     "resnet18": "resnet18:stages=1-1-1-1",
     "convnext_t": "convnext_t:blocks=1-1-1-1",
+    "clip_b16": "clip_b16:depth=2",
+    "maxvit_t": "maxvit_t:blocks=1-1-1-1",
+    "swin_t": "swin_t:blocks=1-1-1-1",
 }
 FIRST = [next(iter(family.VARIANTS)) for family in models.families()]
 FAMILIES = [QUICK.get(name, name) for name in FIRST]
@@ -86,7 +90,9 @@ def test_focal_loss_and_class_weights_of_one_logit():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_takes_a_head_of_another_form_and_its_least_images(name):
+def test_every_family_takes_a_head_of_another_form_and_its_least_images(name, monkeypatch):
+    pooled = []
+    monkeypatch.setattr(base, "pool", lambda x, how: pooled.append((x.ndim, how)) or pool(x, how))
     asked = models.with_fields(name, head_pool="flatten", head_hidden=(6, 5), single_logit=True)
     size = models.build(name, num_classes=2).min_size
     model = models.build(asked, num_classes=2, image_size=size)
@@ -94,6 +100,7 @@ def test_every_family_takes_a_head_of_another_form_and_its_least_images(name):
     head = {path: leaf.shape for path, leaf in leaves.items() if path.startswith("params/head/")}
     features = head["params/head/hidden1/kernel"][0]
     assert features > 0  # Of the least images something is left to flatten.
+    assert pooled in ([(4, "flatten")], [(3, "flatten")])  # Maps or tokens.
     assert head == {
         "params/head/hidden1/kernel": (features, 6),
         "params/head/hidden1/bias": (6,),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxtl import models
+from jaxtl.models.layers.patch_embed import PatchEmbed
 from jaxtl.models.layers.standardized_conv import StandardizedConv
-from jaxtl.models.transformer import PatchEmbed
 from jaxtl.pretrained.load import abstract_variables
 from jaxtl.trees import nest
 
@@ -35,9 +35,11 @@ def test_a_standardised_kernel_ignores_its_mean_and_scale():
 
 
 VIT = "vit_s16:patch=8,width=32,depth=2,heads=2"
+SWIN = "swin_t:blocks=2-1,heads=1-2,width=8,window=4"
+MAXVIT = "maxvit_t:blocks=1,width=32,stem_width=8"
 
 
-@pytest.mark.parametrize("name", [VIT, "resnet18:stages=1-1,width=8", "bit_r50x1:stages=1-1,width=32"])
+@pytest.mark.parametrize("name", [VIT, "resnet18:stages=1-1,width=8", "bit_r50x1:stages=1-1,width=32", SWIN, MAXVIT])
 def test_bfloat16_computes_in_half_and_keeps_float32_at_both_ends(name):
     model = models.build(name, num_classes=3, image_size=32, options=models.ModelOptions(dtype=jnp.bfloat16))
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
@@ -50,7 +52,7 @@ def test_bfloat16_computes_in_half_and_keeps_float32_at_both_ends(name):
 
 
 @pytest.mark.parametrize(
-    "name", [VIT, "resnet18:stages=2-2,width=8", "bit_r50x1:stages=1-2,width=32", "resnet20_cifar:blocks=1"]
+    "name", [VIT, "resnet18:stages=2-2,width=8", "bit_r50x1:stages=1-2,width=32", "resnet20_cifar:blocks=1", SWIN]
 )
 def test_stochastic_depth_draws_in_training_only(name):
     model = models.build(name, num_classes=0, image_size=32, options=models.ModelOptions(drop_path=0.9))

@@ -54,7 +54,7 @@ class Toy(GroupedModel):
             return classify(x, self.num_classes, train=train)
         x = nn.Conv(self.width, (3, 3), padding=1, feature_group_count=self.width, use_bias=False, name="depthwise")(x)
         x = BatchNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(x, use_running_average=not train)
-        return x.mean(axis=(1, 2))
+        return self.pooled(x)
 
 
 VARIANTS = {"toy8": {}, "toy4": {"width": 4}}

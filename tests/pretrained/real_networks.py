@@ -118,4 +118,6 @@ def _as_ours(found: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Brings maps or tokens of PyTorch into our layout."""
     found = found[0] if isinstance(found, tuple) else getattr(found, "last_hidden_state", found)
     theirs = found.detach().numpy()
+    if theirs.ndim == 3 and len(shape) == 4:
+        return theirs.reshape(shape)  # A map as a row of tokens.
     return theirs.transpose(0, 2, 3, 1) if theirs.ndim == 4 and theirs.shape != shape else theirs

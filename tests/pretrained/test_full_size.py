@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from torch_references import TimmViT, TorchResNet
+from real_packages import timm, torchvision
 from transformers.core_model_loading import revert_weight_conversion
 
 from jaxtl import models
@@ -22,9 +22,18 @@ def _transformers(config, cls: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(module, module.state_dict()).items()}
 
 
-def _torch(make) -> dict[str, tuple[int, ...]]:
+def _timm(name: str):
+    return lambda: _shapes(timm().create_model, name, num_classes=1000)
+
+
+def _torchvision(name: str):
+    return lambda: _shapes(getattr(torchvision().models, name))
+
+
+def _shapes(make, *arguments, **options) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in make().state_dict().items()}
+        module = make(*arguments, **options)
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
 class _Shapes(google.Draw):
@@ -92,26 +101,32 @@ CASES = {
             "Dinov2WithRegistersForImageClassification",
         ),
     ),
-    "timm ViT-L/16": (
-        "vit_l16",
-        304_326_632,
-        lambda: _torch(lambda: TimmViT("vit", 224, 16, 1024, 16, 24, 1000)),
+    "transformers Swin-T": (
+        "swin_t",
+        28_288_354,
+        lambda: _transformers(transformers.SwinConfig(num_labels=1000), "SwinForImageClassification"),
     ),
-    "torchvision ResNet-50": (
-        "resnet50",
-        25_557_032,
-        lambda: _torch(lambda: TorchResNet((3, 4, 6, 3), True, 64, 1000)),
+    "transformers CLIP ViT-B/32": (
+        "clip_b32",
+        # 88,225,000 with the last norm, which its classifier does not read.
+        88_225_000 - 2 * 768,
+        lambda: _transformers(transformers.CLIPConfig(num_labels=1000), "CLIPForImageClassification"),
     ),
-    "torchvision ResNet-152": (
-        "resnet152",
-        60_192_808,
-        lambda: _torch(lambda: TorchResNet((3, 8, 36, 3), True, 64, 1000)),
-    ),
-    "timm ResNet-50-D": (
-        "resnet50d",
-        25_576_264,
-        lambda: _torch(lambda: TorchResNet((3, 4, 6, 3), True, 64, 1000, d=True)),
-    ),
+    "timm ViT-L/16": ("vit_l16", 304_326_632, _timm("vit_large_patch16_224")),
+    "timm ResNet-50-D": ("resnet50d", 25_576_264, _timm("resnet50d")),
+    "timm Swin-B": ("swin_b", 87_768_224, _timm("swin_base_patch4_window7_224")),
+    "timm Swin-L at 384": ("swin_l_384", 196_735_516, _timm("swin_large_patch4_window12_384")),
+    "timm MaxViT-T": ("maxvit_t", 30_916_528, _timm("maxvit_tiny_tf_224")),
+    "timm CLIP ViT-B/16": ("clip_b16", 86_568_424, _timm("vit_base_patch16_clip_224")),
+    "timm BiT-R50x1": ("bit_r50x1", 25_549_352, _timm("resnetv2_50x1_bit")),
+    "timm BiT-R101x3": ("bit_r101x3", 387_934_888, _timm("resnetv2_101x3_bit")),
+    "timm R26+ViT-S/32": ("vit_r26_s32", 36_431_912, _timm("vit_small_r26_s32_224")),
+    "timm R50+ViT-L/32": ("vit_r50_l32", 328_994_856, _timm("vit_large_r50_s32_224")),
+    "torchvision ResNet-50": ("resnet50", 25_557_032, _torchvision("resnet50")),
+    "torchvision ResNet-152": ("resnet152", 60_192_808, _torchvision("resnet152")),
+    "torchvision ViT-B/16": ("vit_b16", 86_567_656, _torchvision("vit_b_16")),
+    "torchvision Swin-S": ("swin_s", 49_606_258, _torchvision("swin_s")),
+    "torchvision MaxViT-T": ("maxvit_t", 30_919_624, _torchvision("maxvit_t")),
     "Google ViT-B/16": ("vit_b16", 86_567_656, lambda: _google_vit(768, 12, 12, 14, 16)),
     "Google ViT-L/16": ("vit_l16", 304_326_632, lambda: _google_vit(1024, 24, 16, 14, 16)),
     "Google BiT-R50x1": ("bit_r50x1", 25_549_352, _google_bit),
@@ -133,6 +148,12 @@ DEEPER = (
     "torchvision ResNet-152",
     "transformers BiT-R50x1",
     "transformers ViT-B/16",
+    "timm Swin-L at 384",
+    "timm BiT-R101x3",
+    "timm R50+ViT-L/32",
+    "torchvision ViT-B/16",
+    "timm CLIP ViT-B/16",
+    "timm Swin-B",
 )
 
 

@@ -19,12 +19,15 @@ KNOWN = (
     *("tv_resnet50", "resnet50v2", "resnet20", "vit_tiny_patch16_224", "vit_base_patch16_384"),
     *("vit_huge_patch14_224", "vit_base_patch16_224_in21k", "vit_b_16", "vit_h_14", "deit_tiny_patch16_224"),
     *("deit_base_distilled_patch16_384", "deit3_large_patch16_224", "vit_small_patch14_dinov2"),
-    "vit_base_patch14_reg4_dinov2",
+    *("vit_base_patch14_reg4_dinov2", "vit_base_patch16_clip_224", "vit_large_patch14_clip_quickgelu_336"),
+    *("vit_small_r26_s32_224", "vit_base_r50_s16_384", "resnetv2_50x1_bit", "resnetv2_152x4_bit"),
+    *("swin_t", "swin_base_patch4_window12_384"),
 )
 OTHERS = (
     *("resnetblur50", "resnetaa50", "ecaresnet50d", "legacy_seresnet50", "resnet50_gn", "resnet50_clip", "resnet50c"),
     *("resnet50t", "resnet50s", "resnet14t", "resnetv2_50", "resnext26ts", "skresnext50_32x4d"),
-    *("vit_base_patch16_clip_224", "vit_base_patch16_clip_quickgelu_224", "vit_base_patch16_siglip_224"),
+    *("vit_base_patch16_plus_clip_240", "vit_tiny_r_s16_p8_224", "vit_base_patch16_siglip_224", "swin_v2_t"),
+    *("swin_s3_tiny_224", "swinv2_tiny_window8_256", "resnetv2_50d_gn"),
     *("vit_base_patch16_siglip_gap_224", "vit_relpos_base_patch16_224", "vit_giant_patch14_dinov2"),
     *("vit_base_patch16_gap_224", "vit_base_patch16_rpn_224", "vit_base_patch16_xp_224"),
     *("beit_base_patch16_224", "eva02_tiny_patch14_224"),
@@ -69,6 +72,8 @@ def test_names_of_other_functions(name):
         "gap_model.pth",
         "functional_1",
         "vit.pth",
+        "vit_base_patch16_clip_224.safetensors",
+        "resnetv2_50x1_bit.goog_in21k.pth",
         "resnet.weights.h5",
     ],
 )
@@ -87,7 +92,7 @@ def test_file_names_that_say_nothing_else(name):
         ("skresnext50_ra-f40e40bf.pth", "skresnext50_ra"),
         ("resnetv2_50_a1h-000cdf49.pth", "resnetv2_50_a1h"),
         ("vit_relpos_base_patch16_224.safetensors", "vit_relpos_base_patch16_224"),
-        ("vit_base_patch16_clip_224.safetensors", "vit_base_patch16_clip_224"),
+        ("vit_base_patch16_plus_clip_240.safetensors", "vit_base_patch16_plus_clip_240"),
         ("vit_base_patch16_rope_224.safetensors", "vit_base_patch16_rope_224"),
         ("beit_base_patch16_224.pth", "beit_base_patch16_224"),
         ("resnetblur50", "resnetblur50"),
@@ -150,11 +155,9 @@ def test_arguments_of_timm_complete_its_names(tmp_path):
     name, _, fields = opened.model.partition(":")
     assert name == "vit_ti16"
     assert set(fields.split(",")) == {"image_size=32", "patch=8", "depth=3", "heads=6", "pool=mean", "gelu=tanh"}
-    config["model_args"] = {"act_layer": "quick_gelu"}
+    config["model_args"] = {"act_layer": "relu"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(
-        UnknownArchitecture, match=r"^vit_tiny_patch16_224 with act_layer='quick_gelu' is not supported"
-    ):
+    with pytest.raises(UnknownArchitecture, match=r"^vit_tiny_patch16_224 with act_layer='relu' is not supported"):
         pretrained.open_weights(str(tmp_path))
 
 
@@ -180,7 +183,9 @@ def _with(name):
 
 TELLTALES = {
     "BEiT": _with("blocks.0.attn.relative_position_bias_table"),
-    "CLIP": _with("norm_pre.weight"),
+    "CLIP in the names of its authors": _with("ln_pre.weight"),
+    "Swin Transformer V2": _with("layers.0.blocks.0.attn.logit_scale"),
+    "ViT with relative positions": _with("blocks.0.attn.rel_pos.relative_position_bias_table"),
     "SigLIP": _with("attn_pool.latent"),
     "SE-ResNet of the kind that timm calls legacy": _legacy,
 }
@@ -202,8 +207,8 @@ def test_arrays_of_the_supported_families_tell_of_no_other():
     ("config", "cls", "kind"),
     [
         ("BeitConfig", "BeitForImageClassification", r"weights of the model type 'beit' of transformers \(BeitFor"),
-        ("CLIPVisionConfig", "CLIPVisionModel", "weights of the model type 'clip_vision_model' of transformers"),
-        ("SwinConfig", "SwinForImageClassification", "weights of the model type 'swin' of transformers"),
+        ("SiglipVisionConfig", "SiglipVisionModel", "weights of the model type 'siglip_vision_model' of transformers"),
+        ("Swinv2Config", "Swinv2ForImageClassification", "weights of the model type 'swinv2' of transformers"),
         (
             "ViTMSNConfig",
             "ViTMSNForImageClassification",
@@ -217,7 +222,7 @@ def test_families_of_transformers_are_named(config, cls, kind, tmp_path):
 
     sizes = {"hidden_size": 192, "num_hidden_layers": 1, "num_attention_heads": 3, "image_size": 32, "patch_size": 8}
     other = {"embed_dim": 12, "depths": [1], "num_heads": [2], "image_size": 32, "window_size": 2}
-    fields = {**other} if config == "SwinConfig" else {**sizes, "intermediate_size": 64}
+    fields = {**other} if config == "Swinv2Config" else {**sizes, "intermediate_size": 64}
     getattr(transformers, cls)(getattr(transformers, config)(**fields)).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=kind):
         pretrained.open_weights(str(tmp_path))

@@ -46,11 +46,14 @@ def load(place, name, *, num_classes=2, size=64, **options):
     return model, *found
 
 
-@pytest.mark.parametrize("num_classes", [2, 5])
-def test_dense_layers_that_a_pooling_replaces_are_dropped_and_listed(source, num_classes):
+@pytest.mark.parametrize(
+    ("num_classes", "reason"),
+    [(2, "the weights have 5 classes, 2 are wanted"), (5, "the weights have a head of another form")],
+)
+def test_dense_layers_that_a_pooling_replaces_are_dropped_and_listed(source, num_classes, reason):
     name = models.with_fields(VGG, head_pool="flatten", head_hidden=(6,))
     _, variables, report = load(source, name, num_classes=num_classes)
-    assert report.head.startswith("new: the weights have a head of another form")
+    assert report.head == f"new: {reason}"
     assert report.notes == ["fc1, fc2: left out of the model, as asked"]
     assert set(report.dropped) == {f"classifier.{i}.{kind}" for i in (0, 3, 6) for kind in ("weight", "bias")}
     head = {"params/head/kernel", "params/head/bias", "params/head/hidden1/kernel", "params/head/hidden1/bias"}

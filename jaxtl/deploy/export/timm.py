@@ -40,7 +40,10 @@ def save_timm(
         ]
         if not key_mappings or not hasattr(family, "to_timm"):
             continue
-        architecture, arguments = family.to_timm(module)
+        made = family.to_timm(module)
+        if made is None:
+            continue
+        architecture, arguments = made
         arrays = in_first_complete(leaves, key_mappings)
         count: int = module.num_classes
         facts = {

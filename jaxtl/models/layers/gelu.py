@@ -1,5 +1,6 @@
-"""GELU, https://arxiv.org/abs/1606.08415, exact or by its approximation, after a bias."""
+"""GELU, https://arxiv.org/abs/1606.08415, exact or by its approximations, after a bias."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import flax.linen as nn
@@ -14,11 +15,11 @@ _POLYNOMIAL = (0.319381530, -0.356563782, 1.781477937, -1.821255978, 1.330274429
 
 
 def biased_gelu(x: jax.Array, bias: jax.Array, kind: str) -> jax.Array:
-    """Gives GELU of x [..., D] plus the bias [D]; `kind` is "exact" or "tanh"."""
+    """Gives GELU of x [..., D] plus the bias [D]; `kind` is one of `KINDS`."""
     if backend() == "gpu" and x.dtype in (jnp.bfloat16, jnp.float16):
         return _in_float32(x, bias.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + bias.shape), kind)
     x = x + bias.astype(x.dtype).reshape((1,) * (x.ndim - 1) + bias.shape)
-    return exact_gelu(x) if kind == "exact" else nn.gelu(x)
+    return KINDS[kind](x)
 
 
 def exact_gelu(x: jax.Array) -> jax.Array:
@@ -28,6 +29,14 @@ def exact_gelu(x: jax.Array) -> jax.Array:
     return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """Gives the approximation of CLIP's own code, x times a logistic function of x."""
+    return x * nn.sigmoid(1.702 * x)
+
+
+KINDS: Mapping[str, Callable[[jax.Array], jax.Array]] = {"exact": exact_gelu, "tanh": nn.gelu, "quick": quick_gelu}
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _in_float32(x: jax.Array, bias: jax.Array, kind: str) -> jax.Array:
     """The same in 16 bits, with what lies between in 32: one pass there, and one back, which computes it again.
@@ -35,14 +44,14 @@ def _in_float32(x: jax.Array, bias: jax.Array, kind: str) -> jax.Array:
     The bias is added here, where it costs nothing: a product that adds it takes cuBLAS a quarter longer.
     """
     wide = x.astype(jnp.float32) + bias
-    return (_fast_gelu(wide) if kind == "exact" else nn.gelu(wide)).astype(x.dtype)
+    return _wide(kind)(wide).astype(x.dtype)
 
 
 def _backward(kind: str, saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     # The barrier keeps XLA from taking float32 numbers over from the way there, and so from writing them.
     x, bias = jax.lax.optimization_barrier(saved)
     wide = x.astype(jnp.float32) + bias
-    (change,) = jax.vjp(_fast_gelu if kind == "exact" else nn.gelu, wide)[1](gradient.astype(jnp.float32))
+    (change,) = jax.vjp(_wide(kind), wide)[1](gradient.astype(jnp.float32))
     change = change.astype(x.dtype)
     # A sum in 16 bits, as of any bias: for one in 32, XLA would write the float32 numbers between the two passes.
     total = jax.lax.reduce(change, jnp.zeros((), x.dtype), jax.lax.add, tuple(range(x.ndim - 1)))
@@ -50,6 +59,10 @@ def _backward(kind: str, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 
 
 _in_float32.defvjp(lambda x, bias, kind: (_in_float32(x, bias, kind), (x, bias)), _backward)
+
+
+def _wide(kind: str) -> Callable[[jax.Array], jax.Array]:
+    return _fast_gelu if kind == "exact" else KINDS[kind]
 
 
 @jax.custom_jvp

@@ -9,7 +9,7 @@ import torch
 import transformers
 from parity import images, nchw, same
 from PIL import Image
-from torch_references import TimmViT, TorchResNet
+from real_packages import timm
 
 from jaxtl import models, pretrained
 from jaxtl.deploy.export import formats
@@ -54,7 +54,8 @@ def _random_model(name: str):
         f"dinov2_s14_registers:{SMALL}",
         "resnet50:stages=1-1,width=8",
         "resnet18:stages=1-2,width=8",
-        "bit_r50x1:stages=1-1,width=32",
+        "bit_r50x1:stages=1-1,width=32,kernel_epsilon=1e-8",
+        "swin_t:image_size=32,blocks=2-1,heads=1-2,width=8,window=4",
     ],
 )
 def test_transformers_opens_the_export_to_the_same_logits(name, tmp_path):
@@ -86,34 +87,42 @@ def test_transformers_prepares_images_as_the_pixel_facts_say(tmp_path):
     same((ours / 255 - np.array(PIXELS.mean)) / np.array(PIXELS.std), theirs)
 
 
-TIMM = {
-    "vit": ("vit_s16:width=192,heads=3,depth=3,patch=8", lambda: TimmViT("vit")),
-    "distilled": ("deit_s16_distilled:width=192,heads=3,depth=3,patch=8", lambda: TimmViT("distilled")),
-    "deit3": ("deit3_s16:width=192,heads=3,depth=3,patch=8", lambda: TimmViT("deit3")),
-    "average": (
-        "vit_s16:width=192,heads=3,depth=3,patch=8,pool=mean,class_token=false,norm_after_pool=true",
-        lambda: TimmViT("average"),
-    ),
-    "resnet18": ("resnet18", lambda: TorchResNet((2, 2, 2, 2), bottleneck=False, width=64)),
-    "resnet50d": ("resnet50d", lambda: TorchResNet((3, 4, 6, 3), width=64, d=True)),
-}
+TIMM_SIZES = "image_size=32,width=192,heads=3,depth=2,patch=8"
+TIMM = [
+    f"vit_s16:{TIMM_SIZES}",
+    f"vit_s16:{TIMM_SIZES},registers=2,embed_prefix=false,gelu=tanh",
+    f"vit_s16:{TIMM_SIZES},pool=mean,class_token=false,norm_after_pool=true",
+    f"deit_s16_distilled:{TIMM_SIZES}",
+    f"deit3_s16:{TIMM_SIZES}",
+    f"clip_b16:{TIMM_SIZES}",
+    f"clip_b16:{TIMM_SIZES},gelu=quick",
+    "vit_r26_s32:image_size=32,width=192,heads=3,depth=2,timm=true",
+    "swin_t:image_size=32,blocks=2-1,heads=1-2,width=8,window=3,shift_first=true",
+    # Where nothing is padded, the order of shift and padding is nothing to see.
+    "swin_t:image_size=32,blocks=2-1,heads=1-2,width=8,window=4",
+    "maxvit_t:image_size=32",
+    "bit_r50x1:kernel_epsilon=1e-8",
+    "resnet18",
+    "resnet50d",
+]
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind == "resnet50d" else ()) for kind in TIMM]
+    "name", [pytest.param(name, marks=() if "," in name or name == "resnet18" else pytest.mark.slow) for name in TIMM]
 )
-def test_timm_names_open_in_a_model_of_timm(kind, tmp_path):
-    name, make = TIMM[kind]
+def test_timm_opens_the_export_to_the_same_logits(name, tmp_path):
     model, variables = _random_model(name)
     save_timm(tmp_path, variables, model=name, pixels=PIXELS, classes=CLASSES)
-    opened = pretrained.open_weights(str(tmp_path))
-    module = make()
-    module.load_state_dict({name: torch.from_numpy(array) for name, array in opened.arrays.items()}, strict=True)
+    theirs = timm().create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    assert theirs.pretrained_cfg["label_names"][2] == "tulip"
     batch = images(32)
     with torch.no_grad():
-        same(jax.jit(model.apply)(variables, batch), module.eval()(nchw(batch))[1])
+        same(jax.jit(model.apply)(variables, batch), theirs(nchw(batch)))
+
+    opened = pretrained.open_weights(str(tmp_path))
     assert (opened.pixels, opened.classes) == (PIXELS, CLASSES)
-    back, _ = pretrained.load_pretrained(opened, model, image_size=32, head="keep", rng=jax.random.key(0))
+    again = models.build(pretrained.resolve_model(opened, "auto"), num_classes=5, image_size=32)
+    back, _ = pretrained.load_pretrained(opened, again, image_size=32, head="keep", rng=jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, variables, back)
 
 
@@ -137,6 +146,18 @@ def test_timm_config_names_an_architecture_with_its_arguments(tmp_path):
         (save_timm, "resnet50:stages=1-1,width=8", "timm has no such ResNet"),
         (save_timm, f"vit_s16:{SMALL},epsilon=1e-12", "epsilon of 1e-6"),
         (save_timm, f"dinov2_s14:{SMALL}", "no head on the class token and the mean"),
+        (save_timm, f"clip_b16:{SMALL},epsilon=1e-6", "timm's CLIP has an epsilon of 1e-5"),
+        (save_timm, "vit_r26_s32:image_size=32,width=32,heads=4,depth=2", "other epsilons in their ResNets"),
+        (save_timm, "bit_r50x1:stages=1-1,width=32", "timm has no such BiT"),
+        (save_timm, "swin_t:blocks=1-1,heads=1-2,width=8,window=3", "timm shifts maps before it pads them"),
+        (save_timm, "maxvit_t:blocks=1-1,width=32", "timm's MaxViTs have the sizes of maxvit_t, maxvit_s"),
+        (
+            save_huggingface,
+            "swin_t:blocks=1-1,heads=1-2,width=8,window=3,shift_first=true",
+            "transformers has no model",
+        ),
+        (save_huggingface, "swin_t:blocks=1-1,heads=1-2,width=8,window=7", "transformers has no model"),
+        (save_huggingface, f"clip_b16:{SMALL}", "transformers has no model"),
     ],
 )
 def test_what_others_cannot_express_is_refused(save, name, message, tmp_path):
