@@ -124,8 +124,7 @@ KNOWN = {
 @pytest.mark.parametrize("fields", KNOWN)
 def test_heads_with_hidden_layers_and_other_poolings(fields, tmp_path):
     module = randomise(KNOWN[fields]())
-    # Light and dark ones, for the probabilities of one class to differ.
-    place, batch = save(module, tmp_path, ".keras"), photographs(SIZE) * np.float32([1, 0.1])[:, None, None, None]
+    place, batch = save(module, tmp_path, ".keras"), photographs(SIZE)
     opened = pretrained.open_weights(str(place))
     found = set(opened.model.partition(":")[2].split(","))
     assert {each for each in found if each.startswith(("head", "single"))} == set(fields.split(","))
@@ -135,7 +134,9 @@ def test_heads_with_hidden_layers_and_other_poolings(fields, tmp_path):
     logits = jax.jit(model.apply)(variables, normalised(batch, place))
     expected = run(module, keras.applications.mobilenet.preprocess_input(batch.copy()))[0][0]
     if "single" in fields:
-        same(jax.nn.softmax(logits)[:, 1:], expected)
+        # Of one class both images have nearly the same probability, so that its spread tells nothing.
+        assert 0.01 < expected.min() < expected.max() < 0.99
+        np.testing.assert_allclose(jax.nn.softmax(logits)[:, 1:], expected, atol=1e-4)
     elif "max" in fields:
         same(jax.nn.softmax(logits), expected)
     else:
