@@ -5,7 +5,6 @@ import functools
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from jaxtl.commands import flags
 from jaxtl.deploy.export import formats
@@ -29,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="PATH",
-        help="a .safetensors file, or a new folder for hf and timm",
+        help="a file whose name ends as the format wants (.safetensors, .pth), or a new folder",
     )
 
 
@@ -65,17 +64,19 @@ def run(workdir: Path | str, output: Path | str, format: str = "jaxtl") -> None:
         classes=model.classes,
         epsilon=model.epsilon,
     )
-    size = _write_whole(save, output)
+    size, note = _write_whole(save, output)
     print(f"{output}: {model.name} with {len(model.classes)} classes, step {step}, {size:,} bytes")
+    if note:
+        print(note)
 
 
-def _write_whole(save: Callable[..., Any], output: Path) -> int:
-    """Writes beside the output and moves it there when it is complete; returns its bytes."""
+def _write_whole(save: Callable[..., str | None], output: Path) -> tuple[int, str | None]:
+    """Writes beside the output and moves it there when it is complete; returns its bytes, and what `save` says."""
     part = output.with_name(output.name + ".part")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save(part)
+            said = save(part)
             part.replace(output)
         finally:
             if part.is_dir():
@@ -85,4 +86,4 @@ def _write_whole(save: Callable[..., Any], output: Path) -> int:
     except OSError as error:
         raise UserError(f"--output={output} cannot be written: {error.strerror}.") from error
     written = output.iterdir() if output.is_dir() else [output]
-    return sum(file.stat().st_size for file in written)
+    return sum(file.stat().st_size for file in written), said

@@ -160,7 +160,9 @@ def spec(model: type[nn.Module], fields: Mapping[str, Any]) -> str:
     for family in families():
         for name, variant in family.VARIANTS.items() if family.MODEL is model else ():
             own = {**defaults, **variant}
-            candidates.append((name, {key: value for key, value in wanted.items() if own[key] != value}))
+            # A size that nothing says is the variant's own.
+            said = {key: value for key, value in wanted.items() if key != "image_size" or key in fields}
+            candidates.append((name, {key: value for key, value in said.items() if own[key] != value}))
     name, others = min(candidates, key=lambda candidate: len(candidate[1]))
     return name + (":" + ",".join(f"{key}={format_value(value)}" for key, value in others.items()) if others else "")
 

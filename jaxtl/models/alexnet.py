@@ -79,6 +79,8 @@ VARIANTS: dict[str, dict[str, Any]] = {"alexnet": {}}
 
 PUBLISHED = {"alexnet": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"}
 
+BUILDERS = {"torchvision": {"alexnet": "alexnet"}}
+
 MODEL = AlexNet
 IMAGE_SIZE = 224
 

@@ -33,7 +33,8 @@ Fit = Callable[[np.ndarray], np.ndarray]
 """Brings a loaded array into the shape of its leaf."""
 
 
-_AUXILIARY = re.compile(r"aux\d*")
+AUXILIARY = re.compile(r"aux\d*")
+"""The names of the groups that are auxiliary heads."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,12 @@ class Model(Protocol):
 class Family(Protocol):
     """A file of `jaxtl.models`: what is known about the models of one kind.
 
-    Optional are `PUBLISHED` (where weights lie that others published, by the name of the variant), and the functions
-    `from_config` and `to_config` (config.json of transformers), `from_timm` and `to_timm` (the arguments of timm's
-    create_model), `extras` (arrays that transformers wants besides) and `NAMED_FIELDS` (fields that a name alone tells,
-    by regexes that are searched in it).
+    Optional are `PUBLISHED` (where weights lie that others published, by the name of the variant), `NAMED_FIELDS`
+    (fields that a name alone tells, by regexes that are searched in it), `BUILDERS` (by "torchvision" or
+    "timm": the names of their functions that make the variants, by variant), and the functions `from_config`
+    and `to_config` (config.json of transformers), `from_timm` and `to_timm` (the arguments of timm's create_model),
+    `as_torchvision` (a model of other fields that computes the same there), and `extras` and `torchvision_extras`
+    (arrays that transformers and torchvision want besides).
 
     Attributes:
       MODEL: the module.
@@ -203,7 +206,7 @@ class GroupedModel(nn.Module, kw_only=True):
         x, names = images, span(self.groups(), start, stop)
         auxiliary = {}
         for run in self.runs(names):
-            if _AUXILIARY.fullmatch(run[0]):
+            if AUXILIARY.fullmatch(run[0]):
                 if self.num_classes and (train or self.is_initializing()):
                     auxiliary[run[0]] = self.run_auxiliary(x, run[0], train)
             elif run == ("head",) and self.custom_head:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxtl.errors import UserError
 from jaxtl.models.base import GroupedModel, Groups, classify
+from jaxtl.models.builders import find_builder
 from jaxtl.models.key_mapping import KeyMapping, Rows, refuse_timm_changes
 from jaxtl.models.layers.conv import convolve
 from jaxtl.models.layers.layernorm import LayerNorm
@@ -143,19 +144,33 @@ def _patches(features: int, side: int, dtype: Any, name: str) -> nn.Conv:
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
+    "convnext_atto": {"blocks": (2, 2, 6, 2), "width": 40},
+    "convnext_femto": {"blocks": (2, 2, 6, 2), "width": 48},
+    "convnext_pico": {"blocks": (2, 2, 6, 2), "width": 64},
+    "convnext_nano": {"blocks": (2, 2, 8, 2), "width": 80},
     "convnext_t": {"blocks": (3, 3, 9, 3)},
     "convnext_s": {"blocks": (3, 3, 27, 3)},
     "convnext_b": {"blocks": (3, 3, 27, 3), "width": 128},
     "convnext_l": {"blocks": (3, 3, 27, 3), "width": 192},
+    "convnext_xl": {"blocks": (3, 3, 27, 3), "width": 256},
 }
 
-_LONG = {"t": "tiny", "s": "small", "b": "base", "l": "large"}
-PUBLISHED = {f"convnext_{short}": f"hf:timm/convnext_{long}.fb_in22k_ft_in1k" for short, long in _LONG.items()}
+_LONG = {"t": "tiny", "s": "small", "b": "base", "l": "large", "xl": "xlarge"}
+PUBLISHED = {
+    **{f"convnext_{short}": f"hf:timm/convnext_{long}.fb_in22k_ft_in1k" for short, long in _LONG.items()},
+    "convnext_atto": "hf:timm/convnext_atto.d2_in1k",
+    "convnext_femto": "hf:timm/convnext_femto.d1_in1k",
+    "convnext_pico": "hf:timm/convnext_pico.d1_in1k",
+    "convnext_nano": "hf:timm/convnext_nano.in12k_ft_in1k",
+}
+
+BUILDERS = {"torchvision": {f"convnext_{short}": f"convnext_{long}" for short, long in _LONG.items() if short != "xl"}}
 
 MODEL = ConvNeXt
 IMAGE_SIZE = 224
 
-ARCHITECTURES = (r"convnext_?(tiny|small|base|large)",)
+# timm's others stem, normalise or end otherwise ("ols", "rms", "hnf", "mlp", "xxlarge", V2).
+ARCHITECTURES = (r"convnext_?(atto|femto|pico|nano|tiny|small|base|large|xlarge)",)
 
 _TIMM_BLOCK, _HF_STAGE = "stages.{s}.blocks.{i}.", "encoder.stages.{s}."
 _TIMM = (
@@ -165,7 +180,7 @@ _TIMM = (
     ("stages.{s}.downsample.1", "stage{s+1}.0/downsample_conv", "conv"),
     (_TIMM_BLOCK + "conv_dw", "stage{s+1}.{i}/conv", "conv"),
     (_TIMM_BLOCK + "norm", "stage{s+1}.{i}/norm", "norm"),
-    (_TIMM_BLOCK + "mlp.fc{k}", "stage{s+1}.{i}/mlp/fc{k}", "dense"),
+    (_TIMM_BLOCK + "mlp.fc{k}", "stage{s+1}.{i}/mlp/fc{k}", "either"),
     (_TIMM_BLOCK + "gamma", "stage{s+1}.{i}/layer_scale", "array"),
     ("head.norm", "norm", "norm"),
     ("head.fc", "head", "dense"),
@@ -277,11 +292,41 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
+def to_config(model: ConvNeXt, *, channels: int) -> dict[str, Any] | None:
+    """Writes a config.json for transformers; None if its ConvNeXt cannot express the model."""
+    if model.epsilon != 1e-6:
+        return None
+    return {
+        "model_type": "convnext",
+        "architectures": ["ConvNextForImageClassification"],
+        "num_channels": channels,
+        "image_size": model.image_size,
+        "hidden_sizes": [model.width * 2**stage for stage in range(len(model.blocks))],
+        "depths": list(model.blocks),
+        "hidden_act": {"exact": "gelu", "tanh": "gelu_pytorch_tanh"}[model.gelu],
+        "layer_norm_eps": model.head_epsilon,
+    }
+
+
 def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Reads the fields out of the arguments of timm's create_model: no one that changes the function is supported.
 
     Raises:
       ValueError: there is such an argument; it names it and its value.
     """
-    refuse_timm_changes(arguments)
+    # A convolution of one pixel is a dense layer.
+    refuse_timm_changes({key: value for key, value in arguments.items() if key != "conv_mlp"})
     return {}
+
+
+def to_timm(model: ConvNeXt) -> tuple[str, dict[str, Any]]:
+    """Writes the architecture and the arguments by which timm's create_model makes the model.
+
+    Raises:
+      UserError: timm has no such ConvNeXt.
+    """
+    shorts = {name: name.removeprefix("convnext_") for name in VARIANTS}
+    variants = {f"convnext_{_LONG.get(short, short)}": VARIANTS[name] for name, short in shorts.items()}
+    name = find_builder("timm", model, variants)
+    # Its smaller ones would have the MLP as convolutions.
+    return name, {"conv_mlp": False}

@@ -114,11 +114,14 @@ class DenseNet(GroupedModel):
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "densenet121": {"layers": (6, 12, 24, 16)},
+    "densenet161": {"layers": (6, 12, 36, 24), "width": 96, "growth": 48, "bottleneck": 192},
     "densenet169": {"layers": (6, 12, 32, 32)},
     "densenet201": {"layers": (6, 12, 48, 32)},
 }
 
 PUBLISHED = {name: f"hf:timm/{name}.tv_in1k" for name in VARIANTS} | {"densenet121": "hf:timm/densenet121.ra_in1k"}
+
+BUILDERS = {package: {name: name for name in VARIANTS} for package in ("torchvision", "timm")}
 
 MODEL = DenseNet
 IMAGE_SIZE = 224

@@ -62,6 +62,7 @@ class GoogLeNet(GroupedModel):
     Attributes:
       aux: whether it has its two auxiliary heads.
       dropout: before the head; auxiliary heads drop 0.7 where it is not 0.
+      remat: whether training computes each inception a second time instead of keeping what lies within it.
     """
 
     unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased")
@@ -76,6 +77,7 @@ class GoogLeNet(GroupedModel):
     unbiased: bool = True
     dropout: float = 0.0
     axis_name: str | None = None
+    remat: bool = False
     dtype: Any = jnp.float32
 
     def groups(self) -> Groups:
@@ -87,6 +89,11 @@ class GoogLeNet(GroupedModel):
             if name in after:
                 table.append((after[name], after[name]))
         return (*table, ("head", "head"))
+
+    @property
+    def first_layer(self) -> str:
+        """The path of the kernel [H, W, C, D] that sees the pixels."""
+        return "params/conv1/conv/kernel"
 
     @property
     def min_size(self) -> int:
@@ -104,7 +111,8 @@ class GoogLeNet(GroupedModel):
             x = ConvNorm(64, (1, 1), 1, (0, 0), norm, self.dtype, name="conv2")(x, train)
             x = ConvNorm(192, (3, 3), 1, (1, 1), norm, self.dtype, name="conv3")(x, train)
             return max_pool_3x3(x, train, ceil=True)
-        x = Inception(_INCEPTIONS[name.removeprefix("inception")], norm, self.dtype, name=name)(x, train)
+        block = nn.remat(Inception, static_argnums=2) if self.remat else Inception
+        x = block(_INCEPTIONS[name.removeprefix("inception")], norm, self.dtype, name=name)(x, train)
         if name == "inception3b":
             return max_pool_3x3(x, train, ceil=True)
         if name == "inception4e":
@@ -137,6 +145,8 @@ class Auxiliary(nn.Module):
 VARIANTS: dict[str, dict[str, Any]] = {"googlenet": {}}
 
 PUBLISHED = {"googlenet": "https://download.pytorch.org/models/googlenet-1378be20.pth"}
+
+BUILDERS = {"torchvision": {"googlenet": "googlenet"}}
 
 MODEL = GoogLeNet
 IMAGE_SIZE = 224

@@ -150,6 +150,7 @@ class InceptionV3(GroupedModel):
     Attributes:
       aux: whether it has its auxiliary head.
       counts_padding: average pooling counts the padding at the edges, as in PyTorch; Keras does not.
+      remat: whether training computes each block a second time instead of keeping what lies within it.
     """
 
     unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased", "counts_padding", "aux")
@@ -165,6 +166,7 @@ class InceptionV3(GroupedModel):
     unbiased: bool = True
     dropout: float = 0.0
     axis_name: str | None = None
+    remat: bool = False
     dtype: Any = jnp.float32
 
     def groups(self) -> Groups:
@@ -203,7 +205,8 @@ class InceptionV3(GroupedModel):
                 x = max_pool_3x3(x, train) if pooled else x
             return x
         branches, pooling, width = _MIXED[name.removeprefix("mixed")]
-        x = Mixed(branches, pooling, width, self.counts_padding, norm, self.dtype, name=name)(x, train)
+        block = nn.remat(Mixed, static_argnums=2) if self.remat else Mixed
+        x = block(branches, pooling, width, self.counts_padding, norm, self.dtype, name=name)(x, train)
         return self.pooled(x) if name == "mixed7c" else x
 
     def run_auxiliary(self, x: jax.Array, name: str, train: bool) -> jax.Array:
@@ -233,6 +236,8 @@ class Auxiliary(nn.Module):
 VARIANTS: dict[str, dict[str, Any]] = {"inception_v3": {}}
 
 PUBLISHED = {"inception_v3": "hf:timm/inception_v3.tv_in1k"}
+
+BUILDERS = {package: {"inception_v3": "inception_v3"} for package in ("torchvision", "timm")}
 
 MODEL = InceptionV3
 IMAGE_SIZE = 299

@@ -1,6 +1,6 @@
 """How other programs name and lay out the arrays of a model: tables that are read in both directions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ class KeyMapping:
       unused: patterns of arrays that are no part of the classifier and are left out, each listed in the load report.
       pooled: layers of the source that read pooled features here, where others may put them before the pooling.
       positions: how this convention's own code resizes position embeddings (see `resize_positions`).
+      refine: where files of some sizes imply more, gives their convention from the shapes of our leaves.
     """
 
     name: str
@@ -43,6 +44,7 @@ class KeyMapping:
     pixels: PixelDefaults | None = None
     unused: tuple[str, ...] = ()
     positions: str = "antialiased"
+    refine: Callable[[Mapping[str, tuple[int, ...]]], "KeyMapping"] | None = None
     pooled: tuple[str, ...] = ()
 
 

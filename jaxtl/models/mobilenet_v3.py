@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtl.errors import UserError
+from jaxtl.models.builders import from_timm_efficientnet, to_timm_efficientnet
 from jaxtl.models.key_mapping import COUNTERS, KeyMapping, Rows
 from jaxtl.models.layers.inverted_residual import BlockSpec, InvertedResidualNet
 from jaxtl.models.layers.squeeze_excite import divisible
@@ -74,10 +75,16 @@ PUBLISHED = {
     "mobilenet_v3_small": "hf:timm/mobilenetv3_small_100.lamb_in1k",
 }
 
+BUILDERS = {"torchvision": {name: name for name in VARIANTS}}
+
 MODEL = MobileNetV3
 IMAGE_SIZE = 224
 
-ARCHITECTURES = (r"mobilenet_?v3_?(large|small)(_100)?",)
+# timm's other widths, its "rw" and its "minimal" have other blocks or activations.
+ARCHITECTURES = (r"mobilenet_?v3_?(large|small)(_100)?", r"tf_mobilenetv3_(large|small)_100")
+
+# What timm took over from TensorFlow.
+NAMED_FIELDS = {r"^tf_mobilenetv3_(large|small)_100(?=[-_.]|$)": {"tf_padding": True, "epsilon": 1e-3}}
 
 _EXPANDED = ("expand", "depthwise", "squeeze", "project")
 
@@ -211,3 +218,18 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         # Without its dense layer a head reads the mean over the last maps.
         **({"hidden": shapes[last][-1]} if (last := "params/fc/kernel") in shapes else {"head_pool": "avg"}),
     }
+
+
+def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the fields out of the arguments of timm's create_model; see `from_timm_efficientnet`."""
+    return from_timm_efficientnet(arguments)
+
+
+def to_timm(model: MobileNetV3) -> tuple[str, dict[str, Any]]:
+    """Writes the architecture and the arguments by which timm's create_model makes the model.
+
+    Raises:
+      UserError: timm has no such network.
+    """
+    variants = {f"{name.replace('_v3', 'v3')}_100": fields for name, fields in VARIANTS.items()}
+    return to_timm_efficientnet(model, variants)

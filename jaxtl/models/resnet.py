@@ -40,6 +40,14 @@ PUBLISHED = {
 MODEL = ResNet
 IMAGE_SIZE = 224
 
+BUILDERS = {
+    "torchvision": {
+        name: name
+        for name, fields in VARIANTS.items()
+        if not fields.get("deep_stem") and not fields.get("squeeze_excite")
+    }
+}
+
 # timm, torchvision and Keras. Those of timm with another letter have another stem, pooling or block.
 ARCHITECTURES = (
     r"(tv_)?resnet(18|26|34|50|101|152|200)",

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxtl.errors import UserError
 from jaxtl.models.key_mapping import KeyMapping, Rows, refuse_timm_changes
 from jaxtl.models.swin_transformer import Swin
@@ -25,6 +27,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "swin_b_384": {**_B, **_384},
     "swin_l_384": {**_L, **_384},
 }
+
+BUILDERS = {"torchvision": {name: name for name in ("swin_t", "swin_s", "swin_b")}}
 
 PUBLISHED = {
     "swin_t": "hf:timm/swin_tiny_patch4_window7_224.ms_in1k",
@@ -207,6 +211,23 @@ def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
         size = size[0]
     refuse_timm_changes(others)
     return {} if size is None else {"image_size": int(size)}
+
+
+def as_torchvision(model: Swin) -> Swin:
+    """Gives the model that computes the same as torchvision does: where nothing is padded, the order is no matter."""
+    return model.clone(shift_first=False) if _same_windows(model, shrink=True) else model
+
+
+def torchvision_extras(model: Swin) -> dict[str, np.ndarray]:
+    """Gives the buffers of a state dict of torchvision: which bias is for which two places of a window."""
+    places = np.stack(np.meshgrid(*[np.arange(model.window)] * 2, indexing="ij")).reshape(2, -1)
+    offsets = places[:, :, None] - places[:, None] + model.window - 1
+    index = (offsets[0] * (2 * model.window - 1) + offsets[1]).reshape(-1)
+    return {
+        f"features.{2 * stage + 1}.{i}.attn.relative_position_index": index
+        for stage, count in enumerate(model.blocks)
+        for i in range(count)
+    }
 
 
 def to_timm(model: Swin) -> tuple[str, dict[str, Any]]:

@@ -115,6 +115,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 PUBLISHED = {name: f"hf:timm/{name}.tv_in1k" for name in VARIANTS}
 
+BUILDERS = {"torchvision": {name: name for name in VARIANTS}}
+
 MODEL = VGG
 IMAGE_SIZE = 224
 
@@ -185,6 +187,11 @@ def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     refuse_timm_changes(arguments)
     return {}
+
+
+def as_torchvision(model: VGG) -> VGG:
+    """Gives the model that computes the same as torchvision does: at the usual size there is nothing to average."""
+    return model.clone(average_first=True) if model.image_size == IMAGE_SIZE else model
 
 
 def to_timm(model: VGG) -> tuple[str, dict[str, Any]]:

@@ -31,6 +31,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vit_petals": sizes(8, 64, 6, 4, image_size=64),
 }
 
+BUILDERS = {
+    "torchvision": {
+        "vit_b16": "vit_b_16",
+        "vit_b32": "vit_b_32",
+        "vit_l16": "vit_l_16",
+        "vit_l32": "vit_l_32",
+        "vit_h14": "vit_h_14",
+    }
+}
+
 PUBLISHED = {
     "vit_ti16": "hf:timm/deit_tiny_patch16_224.fb_in1k",
     "vit_s16": "hf:timm/vit_small_patch16_224.augreg_in21k_ft_in1k",

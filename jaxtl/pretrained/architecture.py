@@ -38,6 +38,8 @@ _CHANGED = frozenset(
         "wide",
     ]
 )
+_CHANGED_SMALL = frozenset(["evos", "gn", "hnf", "minimal", "mlp", "ols", "pruned", "rms", "rw", "xxlarge"])
+_SMALL = re.compile(r"(?:tf_)?(?:convnext|efficientnet|mobilenet)")
 
 _TELLTALES = (
     (r".*\.(?:logit_scale|cpb_mlp\..*|continuous_position_bias_mlp\..*)", "Swin Transformer V2"),
@@ -92,6 +94,8 @@ def unknown_name(text: str) -> str:
     unknown = [part for part in resnets if part not in expected and not is_known(part)]
     # The other parts are words, too: they count beside the name of an architecture only.
     changed = _CHANGED.intersection(parts) - expected if resnets or "vit" in parts else set()
+    if _SMALL.match(stem):
+        changed = _CHANGED_SMALL.intersection(parts)
     strange = _TIMM_VIT.match(stem) and not any(re.match(rf"(?:{pattern})(?:_|$)", stem) for pattern in _patterns())
     return stem if unknown or changed or strange else ""
 

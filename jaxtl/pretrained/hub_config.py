@@ -102,8 +102,10 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 _RESAMPLING = {number: name for name, number in INTERPOLATIONS.items()}
 # What transformers' processors do where their file does not say: the filter, and the crop of those that have one.
-_BICUBIC_PROCESSORS = ("DeiT", "Bit")
+_BICUBIC_PROCESSORS = ("DeiT", "Bit", "EfficientNet")
 _CROPPING_PROCESSOR = "ConvNext"
+# For a classifier it divides by the deviation once more: its files give the square roots of ImageNet's.
+_TWICE_DIVIDING_PROCESSOR = "EfficientNet"
 
 
 def _transformers_pixels(facts: Mapping[str, Any]) -> Pixels | None:
@@ -117,13 +119,16 @@ def _transformers_pixels(facts: Mapping[str, Any]) -> Pixels | None:
     crop_share = facts.get("crop_pct") or (224 / 256 if kind.startswith(_CROPPING_PROCESSOR) else None)
     # That processor enlarges the images for its crop only at sizes below 384.
     resize = int(shorter / crop_share) if crop_share and side == shorter < 384 else max(shorter, side)
+    if facts.get("rescale_offset"):
+        raise UserError("preprocessor_config.json: a rescale_offset is not supported.")
     normalised = facts.get("do_normalize", True)
+    again = kind.startswith(_TWICE_DIVIDING_PROCESSOR) and facts.get("include_top", True)
     default = 3 if kind.startswith(_BICUBIC_PROCESSORS) else 2
     return Pixels(
         size=side,
         resize=resize,
         mean=tuple(facts["image_mean"]) if normalised else (0.0, 0.0, 0.0),
-        std=tuple(facts["image_std"]) if normalised else (1.0, 1.0, 1.0),
+        std=tuple(value ** (normalised + again) for value in facts["image_std"]),
         interpolation=_RESAMPLING.get(facts.get("resample", default), str(facts.get("resample"))),
     )
 

@@ -1,5 +1,6 @@
 """Fills a model with opened weights, leaf by leaf, and accounts for every array on both sides."""
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.errors import UserError
+from jaxtl.models import spec
 from jaxtl.models.base import Fit, GroupedModel
 from jaxtl.models.head import HEAD_FIELDS
 from jaxtl.pretrained import rename
@@ -139,7 +141,9 @@ def _examine(
     ]
     problems += [f"{path}: the weights have nothing for it" for path in fresh if keep_head or not _in_head(path, model)]
     if problems:
-        raise UserError(_mismatch(weights, problems), arguments=["model"] if weights.model else [])
+        raise UserError(
+            _other_variant(weights, model) or _mismatch(weights, problems), arguments=["model"] * bool(weights.model)
+        )
 
     load_report = LoadReport.begin(weights, head=reason)
     shapes = {path: list(leaf.shape) for path, leaf in leaves.items()}
@@ -258,6 +262,22 @@ def class_conflict(source_classes: tuple[str, ...], classes: tuple[str, ...]) ->
 
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", " ", name.partition(",")[0]).strip().casefold()
+
+
+def _other_variant(weights: Weights, model: GroupedModel) -> str:
+    """Says in a line which model the weights are of, if that is another variant and they are nothing but that."""
+    if weights.family.MODEL is not type(model):
+        return ""
+    names = {field.name for field in dataclasses.fields(model)} - {"num_classes", "parent", "name"}
+    fields = {name: getattr(model, name) for name in names}
+    theirs, ours = (name.partition(":")[0] for name in (weights.model, spec(type(model), fields)))
+    if not theirs or theirs == ours or weights.plan.unknown:
+        return ""
+    published = getattr(weights.family, "PUBLISHED", {}).get(ours)
+    return (
+        f"{weights.location} holds weights of {theirs}, not of {ours}: give {theirs} as the name of the model, or "
+        f'"auto", or weights of {ours}' + (f", such as {published}." if published else ".")
+    )
 
 
 def _mismatch(weights: Weights, problems: list[str]) -> str:

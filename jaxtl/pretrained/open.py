@@ -33,6 +33,8 @@ NATIVE = KeyMapping("jaxtl", "native", ())
 _KNOWN_FILES = (
     (re.compile(r"deit3?_.*"), PixelDefaults(IMAGENET, "bicubic", 224 / 256)),
     (re.compile(r"vit_.*(augreg|in21k).*"), PixelDefaults(HALF, "bicubic", 0.9)),
+    (re.compile(r"tf_(efficientnetv2_[sml]|efficientnet_b[0-9]_ap).*"), PixelDefaults(HALF, "bicubic", 0.9)),
+    (re.compile(r"tf_mobilenetv3_.*"), PixelDefaults(HALF, "bilinear", 0.875)),
 )
 """Pixel facts of well-known files that do not carry them, by file name."""
 
@@ -155,11 +157,14 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     key_mapping, inside = keras_model.prepare(arrays, key_mapping) if is_keras else (key_mapping, "")
     plan = rename.plan(arrays, key_mapping)
     shapes = plan.shapes(arrays.shapes)
+    if key_mapping.refine is not None:
+        key_mapping = key_mapping.refine(shapes)
     size = keras_model.input_size(arrays) if is_keras else 0
-    pixels, pixels_from = _pixels(found.path, facts, key_mapping, size or family.IMAGE_SIZE)
     named = {} if facts.architecture else fields_of_name(family, found.path.stem)
     implied = {**key_mapping.fields, **named, **facts.fields, **({"image_size": size} if size else {})}
     inferred = facts.model or _infer(family, shapes, implied)
+    size = size or (complete_fields(inferred).get("image_size", 0) if inferred else 0) or family.IMAGE_SIZE
+    pixels, pixels_from = _pixels(found.path, facts, key_mapping, size)
     unknown = facts.unknown or ("" if facts.architecture else unknown_name(_name(found, arrays)))
     if unknown and not model:
         fits = inferred and not plan.unknown

@@ -49,6 +49,8 @@ _OFFSETS = Transform(
     lambda x: np.moveaxis(x.reshape(math.isqrt(len(x)), -1, x.shape[-1]), -1, 0)[:, ::-1, ::-1],
 )
 _PIXEL = Transform(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
+# Written as a dense layer; timm's small ConvNeXts have the same as a convolution of one pixel.
+_EITHER = Transform(lambda x: x.reshape(x.shape[:2]).T, _DENSE.backward)
 _KERAS_PIXEL = Transform(lambda x: x[0, 0], lambda x: x[None, None])
 _DEPTHWISE = _one_way(lambda x: x.reshape(*x.shape[:2], 1, -1))
 ONES = _one_way(np.ones_like)
@@ -96,6 +98,7 @@ LEAVES: dict[str, dict[str, Leaves]] = {
         "packed": _layer("_weight", "_bias", _DENSE),
         "conv": _layer(".weight", ".bias", _CONV),
         "pixel": _layer(".weight", ".bias", _PIXEL),
+        "either": _layer(".weight", ".bias", _EITHER),
         "channels": (("", "params/{}", _CHANNELS),),
         "offsets": (("", "params/{}", _OFFSETS),),
         "token": (("", "params/{}", _TOKEN),),

@@ -82,7 +82,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_is_left(jaxtl, run, tmp
 @pytest.mark.slow
 def test_a_model_that_the_others_cannot_express_is_refused(jaxtl, train, tmp_path):
     train("--config.model.name=resnet20_cifar", "--config.train.steps=1")
-    for form, message in (("hf", "transformers has no model"), ("timm", "timm has no names")):
+    for form, message in (("hf", "transformers has no model"), ("timm", "timm has no model")):
         status, _, err = jaxtl("export", f"--workdir={tmp_path / 'run'}", f"--format={form}", "--output=out")
         assert status == 1
         assert message in err

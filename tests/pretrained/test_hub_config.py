@@ -78,6 +78,28 @@ def test_a_preprocessor_that_says_too_little_or_something_strange():
         facts_from_config({}, {"image_mean": MEAN, "image_std": STD, "size": 224, "resample": 5})
 
 
+def test_the_processor_of_efficientnet_divides_twice():
+    roots = [0.47853944, 0.4732864, 0.47434163]
+    kind = {"image_processor_type": "EfficientNetImageProcessor", "size": {"height": 224, "width": 224}, "resample": 3}
+    for top, std in ((True, (0.229, 0.224, 0.225)), (False, roots)):
+        facts = {**kind, "image_mean": MEAN, "image_std": roots, "include_top": top}
+        assert facts_from_config({}, facts).pixels.std == pytest.approx(std, abs=1e-6)
+    with pytest.raises(UserError, match="rescale_offset"):
+        facts_from_config({}, {**kind, "image_mean": MEAN, "image_std": STD, "rescale_offset": True})
+
+
+def test_the_architecture_of_timm_tells_what_no_array_shows():
+    assert facts_from_config({"architecture": "tf_efficientnet_b0.ns_jft_in1k"}, {}).fields == {
+        "tf_padding": True,
+        "epsilon": 1e-3,
+    }
+    changed = {"architecture": "efficientnet_b0", "model_args": {"bn_eps": 1e-4, "pad_type": "same"}}
+    assert facts_from_config(changed, {}).fields == {"epsilon": 1e-4, "tf_padding": True}
+    assert facts_from_config({"architecture": "convnext_nano", "model_args": {"conv_mlp": False}}, {}).unknown == ""
+    se = {"architecture": "efficientnet_b0", "model_args": {"se_layer": "eca"}}
+    assert facts_from_config(se, {}).unknown == "efficientnet_b0 with se_layer='eca'"
+
+
 def test_timm_configs():
     cfg = {
         "input_size": [3, 384, 384],
@@ -99,9 +121,9 @@ def test_architecture_and_classes_come_from_the_config():
 
 
 def test_an_architecture_that_is_not_known_is_named():
-    swin = {"model_type": "swinv2", "architectures": ["Swinv2ForImageClassification"]}
-    said = "the model type 'swinv2' of transformers (Swinv2ForImageClassification)"
-    assert facts_from_config(swin, {}).unknown == said
+    focal = {"model_type": "focalnet", "architectures": ["FocalNetForImageClassification"]}
+    unknown = "the model type 'focalnet' of transformers (FocalNetForImageClassification)"
+    assert facts_from_config(focal, {}).unknown == unknown
     assert facts_from_config({"architecture": "resnetblur50.bt_in1k"}, {}).unknown == "resnetblur50"
     assert facts_from_config({"architecture": "resnet50.a1_in1k"}, {}).unknown == ""
 
@@ -140,6 +162,12 @@ def test_placeholder_labels_are_no_class_names():
             },
             "dinov2_s14",
         ),
+        ({"model_type": "mobilenet_v2"}, "mobilenet_v2:tf_padding=true,epsilon=0.001,momentum=0.997"),
+        (
+            {"model_type": "efficientnet", "depthwise_padding": [31, 51]},
+            "efficientnet_b7:hf_padding=true,centred=31-51,epsilon=0.001,momentum=0.99",
+        ),
+        ({"model_type": "convnext", "depths": [3, 3, 27, 3]}, "convnext_s:head_epsilon=1e-12"),
     ],
 )
 def test_every_model_type_is_known_by_its_name(config, model):
@@ -154,6 +182,9 @@ def test_every_model_type_is_known_by_its_name(config, model):
         ({"model_type": "dinov2", "use_swiglu_ffn": True}, "use_swiglu_ffn"),
         ({"model_type": "resnet", "downsample_in_first_stage": True}, "stages double"),
         ({"model_type": "bit", "global_padding": "same"}, "global_padding 'SAME'"),
+        ({"model_type": "mobilenet_v2", "output_stride": 8}, "a MobileNet V2 with output_stride 8"),
+        ({"model_type": "efficientnet", "pooling_type": "max"}, "an EfficientNet with pooling_type max"),
+        ({"model_type": "convnext", "hidden_sizes": [96, 192, 384, 700]}, "stages double in width"),
     ],
 )
 def test_what_is_not_supported_is_said(config, message):

@@ -22,6 +22,10 @@ KNOWN = (
     *("vit_base_patch14_reg4_dinov2", "vit_base_patch16_clip_224", "vit_large_patch14_clip_quickgelu_336"),
     *("vit_small_r26_s32_224", "vit_base_r50_s16_384", "resnetv2_50x1_bit", "resnetv2_152x4_bit"),
     *("swin_t", "swin_base_patch4_window12_384"),
+    *("vgg16", "vgg19_bn", "alexnet", "googlenet", "inception_v3", "densenet121", "densenet161", "mobilenet_v2"),
+    *("mobilenetv2_050", "mobilenetv2_110d", "mobilenet_v3_large", "mobilenetv3_small_100", "tf_mobilenetv3_large_100"),
+    *("efficientnet_b0", "efficientnet_b7", "tf_efficientnet_b5", "efficientnet_v2_s", "tf_efficientnetv2_l"),
+    *("convnext_tiny", "convnext_atto", "convnext_xlarge"),
 )
 OTHERS = (
     *("resnetblur50", "resnetaa50", "ecaresnet50d", "legacy_seresnet50", "resnet50_gn", "resnet50_clip", "resnet50c"),
@@ -31,6 +35,12 @@ OTHERS = (
     *("vit_base_patch16_siglip_gap_224", "vit_relpos_base_patch16_224", "vit_giant_patch14_dinov2"),
     *("vit_base_patch16_gap_224", "vit_base_patch16_rpn_224", "vit_base_patch16_xp_224"),
     *("beit_base_patch16_224", "eva02_tiny_patch14_224"),
+    *("repvgg_a0", "inception_v4", "inception_resnet_v2", "inception_next_tiny", "densenetblur121d", "densenet264d"),
+    *("mobilenetv3_rw", "mobilenetv3_large_075", "tf_mobilenetv3_large_minimal_100", "mobilenetv4_conv_small"),
+    *("mobilenet_edgetpu_v2_s", "ghostnet_100", "mnasnet_100", "efficientnet_b0_gn", "efficientnet_b1_pruned"),
+    *("efficientnet_es", "efficientnet_lite0", "tf_efficientnet_lite0", "efficientnet_cc_b0_4e", "efficientnet_l2"),
+    *("efficientnetv2_rw_s", "tf_efficientnetv2_b0", "convnextv2_tiny", "convnext_tiny_hnf", "convnext_atto_ols"),
+    *("convnext_large_mlp", "convnext_xxlarge", "convnext_zepto_rms"),
 )
 
 
@@ -75,6 +85,12 @@ def test_names_of_other_functions(name):
         "vit_base_patch16_clip_224.safetensors",
         "resnetv2_50x1_bit.goog_in21k.pth",
         "resnet.weights.h5",
+        "mobilenetv3_large_100_ra-f55367f5.pth",
+        "tf_efficientnet_b0_ns-c0e6a31c.pth",
+        "efficientnet_b5_lukemelas-1a07897c.pth",
+        "efficientnet_v2_s-dd5fe13b.pth",
+        "convnext_base.clip_laion2b_augreg_ft_in1k.safetensors",
+        "vgg16_bn-6c64b313.pth",
     ],
 )
 def test_file_names_that_say_nothing_else(name):
@@ -96,6 +112,11 @@ def test_file_names_that_say_nothing_else(name):
         ("vit_base_patch16_rope_224.safetensors", "vit_base_patch16_rope_224"),
         ("beit_base_patch16_224.pth", "beit_base_patch16_224"),
         ("resnetblur50", "resnetblur50"),
+        ("convnext_xxlarge.safetensors", "convnext_xxlarge"),
+        ("convnext_tiny_hnf_a2h-ab7e9df2.pth", "convnext_tiny_hnf_a2h"),
+        ("mobilenetv3_rw-35495452.pth", "mobilenetv3_rw"),
+        ("efficientnet_b1_pruned_9ebb3fe6.pth", "efficientnet_b1_pruned_9ebb3fe6"),
+        ("tf_mobilenetv3_small_minimal_100-922a7843.pth", "tf_mobilenetv3_small_minimal_100"),
     ],
 )
 def test_file_names_of_other_architectures(name, architecture):

@@ -1,5 +1,6 @@
 """ConvNeXts compute what torchvision's, timm's and transformers' own compute."""
 
+import pytest
 from real_networks import CLASSES, check, hf
 from real_packages import timm, torchvision
 
@@ -13,11 +14,13 @@ def test_convnext_of_torchvision(tmp_path):
     check(module, tmp_path, sizes=(64, 70), after="stage2.1", part="features.3.1")
 
 
-def test_convnext_of_timm(tmp_path):
+@pytest.mark.parametrize("pixelwise", [False, True])
+def test_convnext_of_timm(pixelwise, tmp_path):
     timm()
     from timm.models import convnext
 
-    module = convnext.ConvNeXt(depths=(1, 2, 1, 1), dims=(16, 32, 64, 128), num_classes=CLASSES)
+    # Its smaller ones, up to "nano", write the MLP as convolutions of one pixel.
+    module = convnext.ConvNeXt(depths=(1, 2, 1, 1), dims=(16, 32, 64, 128), conv_mlp=pixelwise, num_classes=CLASSES)
     check(module, tmp_path, sizes=(64, 96), after="stage2.1", part="stages.1.blocks.1")
 
 

@@ -1,5 +1,7 @@
 """The rename engine, on tables of its own and on all those of the model files."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -77,14 +79,8 @@ KEY_MAPPINGS = [
 ]
 
 
-def _shape(kind, path):
-    """A shape that a leaf of this kind may have."""
-    if kind.startswith("grid"):
-        side = int(kind.removeprefix("grid"))
-        return (side, side, 4, 6) if path.endswith("/kernel") else (6,)
-    if path.endswith("/kernel"):
-        return (2, 3, 4, 6) if kind == "conv" else (4, 6)
-    return {"token": (1, 1, 6), "batched": (1, 4, 6), "offsets": (9, 6)}.get(kind, (6,))
+# Of our leaves that are no kernels; the others are vectors.
+SHAPES = {"token": (1, 1, 6), "batched": (1, 4, 6), "offsets": (9, 6)}
 
 
 @pytest.mark.parametrize(("family", "key_mapping"), KEY_MAPPINGS)
@@ -95,11 +91,13 @@ def test_every_table_read_backwards_and_forwards_gives_the_same_leaves(family, k
     for _, target, kind in key_mapping.rows:
         for suffix, path, transform in rename.LEAVES["torch"][kind.partition(" ")[0]]:
             del suffix, transform
-            path = path.format(target)
-            for name in "isbk":
-                for offset in ("", "+1", "+2"):
-                    path = path.replace("{" + name + offset + "}", str(3))
-            leaves[path] = generator.normal(size=_shape(kind, path))
+            path = re.sub(r"\{\w(\+\d)?\}", "3", path.format(target))
+            shape = SHAPES.get(kind, (6,))
+            if path.endswith("/kernel"):
+                shape = (2, 3, 4, 6) if kind == "conv" else (4, 6)
+            if path.endswith("/kernel") and kind.startswith("grid"):
+                shape = (int(kind.removeprefix("grid")),) * 2 + shape
+            leaves[path] = generator.normal(size=shape)
     source = rename.to_source_keys(leaves, key_mapping)
     plan = rename.plan(source, key_mapping)
     assert not plan.unknown

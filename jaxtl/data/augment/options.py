@@ -42,8 +42,8 @@ class Augmentation:
       shear: degrees; the horizontal shear lies in [-shear, shear]. As in torchvision's RandomAffine(shear=degrees) and
         the shear_range of Keras' ImageDataGenerator.
       zoom: z; the content is scaled by a factor in [1 - z, 1 + z], larger above 1. As in torchvision's
-        RandomAffine(scale=(1 - z, 1 + z)) and the zoom_range of ImageDataGenerator; a negative factor of Keras'
-        RandomZoom enlarges.
+        RandomAffine(scale=(1 - z, 1 + z)) and the zoom_range of ImageDataGenerator, which draws one for each axis; a
+        negative factor of Keras' RandomZoom enlarges.
       translate: t; the content moves by a share of the view's side in [-t, t], along both axes. As in torchvision's
         RandomAffine(translate=(t, t)), which rounds to pixels, and Keras' RandomTranslation(t, t).
       fill: what lies beyond the image; see `affine.Fill`.

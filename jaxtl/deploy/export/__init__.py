@@ -14,14 +14,15 @@ class Format:
     Attributes:
       name: as the user gives it.
       text: what it is, in a few words.
-      save: (path, variables, model=name, pixels=, classes=, epsilon=) -> None, as `hf.save_huggingface` takes them.
+      save: (path, variables, model=name, pixels=, classes=, epsilon=), as `hf.save_huggingface` takes them; returns
+        what its user must know besides, or None.
       suffix: that the name of its file must have; "" where it is a new folder.
       any_head: whether it holds a head with hidden layers, with another pooling than its family's, or with one logit.
     """
 
     name: str
     text: str
-    save: Callable[..., None]
+    save: Callable[..., str | None]
     suffix: str = ""
     any_head: bool = True
 

@@ -5,8 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxtl.deploy.export import Format
-from jaxtl.deploy.export.torch_names import families_of, in_first_complete, module_of, write_folder
-from jaxtl.errors import UserError
+from jaxtl.deploy.export.torch_names import (
+    evaluated_leaves,
+    families_of,
+    in_first_complete,
+    module_of,
+    refusal,
+    write_folder,
+)
 from jaxtl.models.base import image_channels
 from jaxtl.preprocessing import INTERPOLATIONS, Pixels
 from jaxtl.trees import flatten
@@ -44,7 +50,7 @@ def save_huggingface(
         key_mappings = [
             key_mapping for key_mapping in family.KEY_MAPPINGS if key_mapping.prefixes[0] == f"{config['model_type']}."
         ]
-        arrays = in_first_complete(leaves, key_mappings)
+        arrays = in_first_complete(evaluated_leaves(module, leaves), key_mappings)
         arrays |= family.extras(module) if hasattr(family, "extras") else {}
         labels = classes or [f"LABEL_{i}" for i in range(module.num_classes)]
         config |= {
@@ -54,7 +60,7 @@ def save_huggingface(
         }
         write_folder(Path(path), arrays, {"config.json": config, "preprocessor_config.json": _preprocessor(pixels)})
         return
-    raise UserError(f"transformers has no model that computes what {model!r} does; export to another format.")
+    raise refusal("transformers", model, "hf")
 
 
 def _preprocessor(pixels: Pixels) -> dict[str, Any]:

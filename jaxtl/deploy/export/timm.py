@@ -5,9 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from jaxtl.deploy.export import Format
-from jaxtl.deploy.export.torch_names import families_of, in_first_complete, module_of, write_folder
-from jaxtl.errors import UserError
+from jaxtl.deploy.export.torch_names import (
+    evaluated_leaves,
+    families_of,
+    in_first_complete,
+    module_of,
+    refusal,
+    write_folder,
+)
 from jaxtl.models.base import image_channels
+from jaxtl.models.builders import find_builder
 from jaxtl.preprocessing import Pixels
 from jaxtl.trees import flatten
 
@@ -38,13 +45,18 @@ def save_timm(
             for key_mapping in family.KEY_MAPPINGS
             if key_mapping.name == name
         ]
-        if not key_mappings or not hasattr(family, "to_timm"):
+        builders = getattr(family, "BUILDERS", {}).get("timm")
+        if hasattr(family, "to_timm"):
+            made = family.to_timm(module)
+            if made is None:
+                continue
+            architecture, arguments = made
+        elif builders:
+            variants = {name: family.VARIANTS[variant] for variant, name in builders.items()}
+            architecture, arguments = find_builder("timm", module, variants), {}
+        else:
             continue
-        made = family.to_timm(module)
-        if made is None:
-            continue
-        architecture, arguments = made
-        arrays = in_first_complete(leaves, key_mappings)
+        arrays = in_first_complete(evaluated_leaves(module, leaves), key_mappings)
         count: int = module.num_classes
         facts = {
             "input_size": [image_channels(module, leaves), pixels.size, pixels.size],
@@ -58,7 +70,7 @@ def save_timm(
         config |= {"label_names": list(classes)} if classes else {}
         write_folder(Path(path), arrays, {"config.json": config})
         return
-    raise UserError(f"timm has no names for {model!r}; export to another format.")
+    raise refusal("timm", model, "timm")
 
 
 FORMAT = Format("timm", "a folder in timm's names", save_timm, any_head=False)

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxtl.deploy.export import formats
 from jaxtl.errors import UserError
-from jaxtl.models import build, count_classes, families
-from jaxtl.models.base import Family, GroupedModel
+from jaxtl.models import build, count_classes, families, find_family
+from jaxtl.models.base import AUXILIARY, Family, GroupedModel
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import Pixels
 from jaxtl.pretrained import rename
@@ -36,6 +36,23 @@ def module_of(leaves: Mapping[str, np.ndarray], model: str, pixels: Pixels, epsi
 def families_of(module: GroupedModel) -> list[Family]:
     """Returns the families whose key tables name the leaves of a module."""
     return [family for family in families() if family.MODEL is type(module)]
+
+
+def evaluated_leaves(module: GroupedModel, leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Leaves out what only training uses: the auxiliary heads."""
+    auxiliary = {pattern for name, pattern in module.groups() if AUXILIARY.fullmatch(name)}
+    return {path: leaf for path, leaf in leaves.items() if path.split("/")[1] not in auxiliary}
+
+
+def refusal(package: str, model: str, form: str) -> UserError:
+    """Words that a package has no network like a model, and names the other formats that may."""
+    found = [family for family in families() if family.MODEL is find_family(model).MODEL]
+    others = {name for family in found for name in getattr(family, "BUILDERS", {})}
+    others |= {name for family in found for name in ("timm", "config") if hasattr(family, f"to_{name}")}
+    named = ["jaxtl", *sorted({"hf" if name == "config" else name for name in others} - {form})]
+    return UserError(
+        f"{package} has no model that computes what {model!r} does: it can be exported to {', '.join(named)}."
+    )
 
 
 def in_first_complete(leaves: Mapping[str, np.ndarray], key_mappings: Sequence[KeyMapping]) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ class BatchNorm(nn.BatchNorm):
 
     Weights that were trained in PyTorch come with such variances, and go on with them. `momentum` is the share that the
     old statistics keep (0.9 here is 0.1 in PyTorch). With `unbiased=False` it is Keras' rule, and Flax' own. With
-    `relu` a ReLU follows, which a GPU takes into the passes of the normalisation.
+    `relu` a ReLU follows, which CPUs and GPUs take into the passes of the normalisation.
     """
 
     momentum: float = 0.9
@@ -31,7 +31,7 @@ class BatchNorm(nn.BatchNorm):
     def __call__(self, x: jax.Array, use_running_average: bool | None = None, *, mask: Any = None) -> jax.Array:
         """Normalises [B, H, W, C] over all axes but the last."""
         averaged = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
-        if backend() == "gpu" and not averaged and not self.is_initializing() and self._is_usual(mask):
+        if backend() in ("cpu", "gpu") and not averaged and not self.is_initializing() and self._is_usual(mask):
             return self._over_batch(x)
         before = None if averaged or self.is_initializing() else self.get_variable("batch_stats", "var")
         y = super().__call__(x, use_running_average=averaged, mask=mask)
@@ -78,7 +78,11 @@ def normalize_batch(
 
 def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, relu: bool) -> tuple[Any, Any]:
     wide, count = x.astype(jnp.float32), x.size // x.shape[-1]
-    total, squares = _sums(wide, jnp.square(wide))
+    if backend() == "cpu":
+        # XLA's sum of one array is as fast there as its pixels are read.
+        total, squares = (values.sum(tuple(range(x.ndim - 1))) for values in (wide, jnp.square(wide)))
+    else:
+        total, squares = _sums(wide, jnp.square(wide))
     mean = total / count
     variance = jnp.maximum(squares / count - jnp.square(mean), 0.0)
     rate = jax.lax.rsqrt(variance + epsilon)
@@ -127,5 +131,10 @@ def _sums(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     def add(a: Any, b: Any) -> Any:
         return a[0] + b[0], a[1] + b[1]
 
-    first, second = jax.lax.reduce((x, y), (zero, zero), add, axes)
+    if backend() == "cpu" and x.ndim > 2:
+        # Line by line, which stay in the cache, and then the lines: a third of the time of all at once.
+        lines = jnp.stack(jax.lax.optimization_barrier(jax.lax.reduce((x, y), (zero, zero), add, (x.ndim - 2,))))
+        first, second = lines.sum(tuple(range(1, lines.ndim - 1)))
+    else:
+        first, second = jax.lax.reduce((x, y), (zero, zero), add, axes)
     return first, second

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from jaxtl.models.layers.depthwise import convolve_channels
 from jaxtl.models.layers.winograd import convolve_tiles
 from jaxtl.parallel.backend import backend
 
@@ -21,6 +22,8 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: P
     sides = padding if isinstance(padding, str) else tuple(map(tuple, padding))
     dilated = any(side != 1 for name in ("lhs_dilation", "rhs_dilation") for side in options.get(name) or ())
     grouped = options.get("feature_group_count", 1) > 1 or options.get("batch_group_count", 1) > 1
+    if grouped and not dilated and backend() == "cpu" and _is_depthwise(x, kernel, options):
+        return convolve_channels(x, kernel, strides, padding)
     if dilated or grouped or backend() not in ("cpu", "gpu"):
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if backend() == "gpu":
@@ -40,6 +43,13 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: P
         # than the products save.
         return convolve_tiles(x, kernel)
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+def _is_depthwise(x: jax.Array, kernel: jax.Array, options: Mapping[str, Any]) -> bool:
+    """Tells whether each channel is convolved alone, by a window so small that its places can be written out."""
+    height, width, _, features = kernel.shape
+    alone = options.get("feature_group_count") == x.shape[-1] == features and height * width <= 64
+    return alone and options.get("batch_group_count", 1) == 1 and x.dtype == kernel.dtype == jnp.float32
 
 
 def _convolve_on_gpu(

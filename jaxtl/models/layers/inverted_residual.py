@@ -25,6 +25,8 @@ class BlockSpec:
       stride: of that convolution.
       squeeze: channels of its squeeze-excite; 0 for none.
       activation: one of `ACTIVATIONS`.
+      fused: whether its window takes all channels at once where it expands them; where it does not, the block is that
+        convolution alone (EfficientNet V2).
     """
 
     width: int
@@ -33,6 +35,7 @@ class BlockSpec:
     stride: int
     squeeze: int
     activation: str
+    fused: bool = False
 
 
 class InvertedResidual(nn.Module):
@@ -42,37 +45,51 @@ class InvertedResidual(nn.Module):
     norm: Mapping[str, Any]
     squeeze_activation: str
     gate: str
-    tf_padding: bool
+    padding: str
     drop_path: float = 0.0
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [B, H, W, C] to [B, H/stride, W/stride, width]."""
-        spec, activate = self.spec, ACTIVATIONS[self.spec.activation]
-
-        def norm(name: str, y: jax.Array) -> jax.Array:
-            return BatchNorm(**self.norm, name=name)(y, use_running_average=not train)
-
-        y = x
-        if spec.hidden != x.shape[-1]:
-            y = activate(norm("expand_bn", conv(spec.hidden, 1, dtype=self.dtype, name="expand")(y)))
-        y = conv(
-            spec.hidden,
-            spec.size,
-            spec.stride,
-            groups=spec.hidden,
-            tf_padding=self.tf_padding,
-            dtype=self.dtype,
-            name="depthwise",
-        )(y)
-        y = activate(norm("depthwise_bn", y))
-        if spec.squeeze:
-            y = SqueezeExcite(spec.squeeze, self.squeeze_activation, self.gate, self.dtype, name="squeeze")(y)
-        y = norm("project_bn", conv(spec.width, 1, dtype=self.dtype, name="project")(y))
+        spec = self.spec
+        y = self._fused(x, train) if spec.fused else self._separate(x, train)
         if spec.stride > 1 or spec.width != x.shape[-1]:
             return y
         return x + nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3))(y, deterministic=not train)
+
+    def _separate(self, x: jax.Array, train: bool) -> jax.Array:
+        spec = self.spec
+        if spec.hidden != x.shape[-1]:
+            x = self._conv(x, spec.hidden, 1, "expand", train, activated=True)
+        x = self._conv(x, spec.hidden, spec.size, "depthwise", train, groups=spec.hidden, activated=True)
+        if spec.squeeze:
+            x = SqueezeExcite(spec.squeeze, self.squeeze_activation, self.gate, self.dtype, name="squeeze")(x)
+        return self._conv(x, spec.width, 1, "project", train)
+
+    def _fused(self, x: jax.Array, train: bool) -> jax.Array:
+        spec = self.spec
+        if spec.hidden == x.shape[-1]:
+            return self._conv(x, spec.width, spec.size, "project", train, activated=True)
+        x = self._conv(x, spec.hidden, spec.size, "expand", train, activated=True)
+        return self._conv(x, spec.width, 1, "project", train)
+
+    def _conv(
+        self,
+        x: jax.Array,
+        features: int,
+        size: int,
+        name: str,
+        train: bool,
+        *,
+        groups: int = 1,
+        activated: bool = False,
+    ) -> jax.Array:
+        """Convolves at the stride of the block, or at 1 where the window is one pixel, and normalises."""
+        stride = self.spec.stride if size > 1 else 1
+        x = conv(features, size, stride, groups=groups, padding=self.padding, dtype=self.dtype, name=name)(x)
+        x = BatchNorm(**self.norm, name=f"{name}_bn")(x, use_running_average=not train)
+        return ACTIVATIONS[self.spec.activation](x) if activated else x
 
 
 class InvertedResidualNet(GroupedModel):
@@ -85,13 +102,23 @@ class InvertedResidualNet(GroupedModel):
       activation: of the stem and of what follows the blocks.
       squeeze_activation: between the two layers of squeeze-excite.
       gate: what ends it, one of `GATES`.
-      tf_padding: windows at stride 2 are padded as TensorFlow does it.
+      tf_padding: windows at stride 2 are padded as TensorFlow does it: where the side is even, one pixel less before
+        than after.
+      hf_padding: the same at every side, as in the EfficientNet of transformers, but for the blocks `centred`.
+      centred: the numbers of these blocks.
       momentum: the share that running statistics keep at each training step.
       unbiased: whether the running variance is the unbiased one, as in PyTorch.
       remat: whether training computes each block a second time instead of keeping what lies within it.
     """
 
-    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased", "tf_padding")
+    unseen: ClassVar[tuple[str, ...]] = (
+        "epsilon",
+        "momentum",
+        "unbiased",
+        "tf_padding",
+        "hf_padding",
+        "centred",
+    )
 
     num_classes: int
     image_size: int = 224
@@ -102,6 +129,8 @@ class InvertedResidualNet(GroupedModel):
     squeeze_activation: str = "relu"
     gate: str = "sigmoid"
     tf_padding: bool = False
+    hf_padding: bool = False
+    centred: tuple[int, ...] = ()
     epsilon: float = 1e-5
     momentum: float = 0.9
     unbiased: bool = True
@@ -134,7 +163,7 @@ class InvertedResidualNet(GroupedModel):
         if name == "fc":
             return activate(nn.Dense(self.hidden, dtype=self.dtype, name="fc")(x))
         if name == "stem":
-            x = conv(self.stem_width, 3, 2, tf_padding=self.tf_padding, dtype=self.dtype, name="stem_conv")(x)
+            x = conv(self.stem_width, 3, 2, padding=self._padding(), dtype=self.dtype, name="stem_conv")(x)
             return activate(BatchNorm(**norm_fields(self), name="stem_bn")(x, use_running_average=not train))
         if name == "last":
             x = conv(self.last_width, 1, dtype=self.dtype, name="last_conv")(x)
@@ -146,11 +175,16 @@ class InvertedResidualNet(GroupedModel):
             norm=norm_fields(self),
             squeeze_activation=self.squeeze_activation,
             gate=self.gate,
-            tf_padding=self.tf_padding,
+            padding=self._padding(names.index(name)),
             drop_path=self.drop_path * names.index(name) / max(len(names) - 1, 1),
             dtype=self.dtype,
             name=name,
         )(x, train)
+
+    def _padding(self, block: int = -1) -> str:
+        if self.hf_padding and block not in self.centred:
+            return "shifted"
+        return "tensorflow" if self.tf_padding else "centred"
 
 
 def conv(
@@ -159,16 +193,28 @@ def conv(
     stride: int = 1,
     *,
     groups: int = 1,
-    tf_padding: bool = False,
+    padding: str = "centred",
     dtype: Any = jnp.float32,
     name: str,
 ) -> nn.Conv:
-    """Makes a convolution without bias, padded by size // 2 on every side, or as TensorFlow pads "SAME"."""
+    """Makes a convolution without bias.
+
+    Args:
+      features: channels of what it returns.
+      size: side of its window.
+      stride: of its window.
+      groups: of its channels.
+      padding: "centred" is size // 2 on every side; "shifted" at stride 2 one pixel less before; "tensorflow" the one
+        or the other, by the side of the image.
+      dtype: what is computed in.
+      name: of the layer.
+    """
+    before = size // 2 - (padding == "shifted" and stride > 1)
     return nn.Conv(
         features,
         (size, size),
         strides=(stride, stride),
-        padding="SAME" if tf_padding else size // 2,
+        padding="SAME" if padding == "tensorflow" else ((before, size // 2),) * 2,
         feature_group_count=groups,
         use_bias=False,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),

@@ -142,7 +142,7 @@ def test_timm_config_names_an_architecture_with_its_arguments(tmp_path):
         (save_huggingface, "resnet20_cifar", "transformers has no model"),
         (save_huggingface, f"vit_s16:{SMALL},registers=2", "transformers has no model"),
         (save_huggingface, "resnet50d:stages=1-1,width=8", "transformers has no model"),
-        (save_timm, "resnet20_cifar", "timm has no names"),
+        (save_timm, "resnet20_cifar", "timm has no model"),
         (save_timm, "resnet50:stages=1-1,width=8", "timm has no such ResNet"),
         (save_timm, f"vit_s16:{SMALL},epsilon=1e-12", "epsilon of 1e-6"),
         (save_timm, f"dinov2_s14:{SMALL}", "no head on the class token and the mean"),
@@ -182,4 +182,9 @@ def test_native_files_come_back_bit_for_bit(tmp_path):
 
 
 def test_each_file_of_the_folder_is_a_format():
-    assert {name: each.suffix for name, each in formats().items()} == {"jaxtl": ".safetensors", "hf": "", "timm": ""}
+    assert {name: each.suffix for name, each in formats().items()} == {
+        "jaxtl": ".safetensors",
+        "torchvision": ".pth",
+        "hf": "",
+        "timm": "",
+    }

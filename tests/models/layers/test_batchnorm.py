@@ -1,4 +1,4 @@
-"""Batch normalisation has the statistics of PyTorch and Keras, and on a GPU the same values and gradients."""
+"""Batch normalisation has the statistics of PyTorch and Keras, and on CPUs and GPUs the same values and gradients."""
 
 import flax.linen as nn
 import jax
@@ -81,10 +81,10 @@ def devices(request, monkeypatch):
     return request.param
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("relu", [False, True])
-def test_on_a_gpu_value_gradients_and_statistics_are_the_same(relu, devices):
-    assert_same_form(train(BatchNorm(relu=relu)), X, VARIABLES["params"])
+def test_value_gradients_and_statistics_are_the_same(relu, backend, devices):
+    assert_same_form(train(BatchNorm(relu=relu)), X, VARIABLES["params"], backend=backend)
 
 
 @pytest.mark.skipif(jax.device_count("cpu") < 2, reason="needs two devices")
@@ -108,15 +108,17 @@ def test_on_a_gpu_options_hold(options):
     assert_same_form(train(BatchNorm(relu=True, **options)), X, VARIABLES["params"])
 
 
-def test_on_a_gpu_rows_are_normalised_as_maps_are():
-    assert_same_form(train(BatchNorm()), X.reshape(-1, 5), VARIABLES["params"])
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_rows_are_normalised_as_maps_are(backend):
+    assert_same_form(train(BatchNorm()), X.reshape(-1, 5), VARIABLES["params"], backend=backend)
 
 
-def test_on_a_gpu_examples_of_a_vmapped_batch_stay_apart():
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_examples_of_a_vmapped_batch_stay_apart(backend):
     def function(x, params):
         return jax.vmap(lambda x: train(BatchNorm(relu=True))(x, params))(x)
 
-    assert_same_form(function, X.reshape(2, 2, 3, 3, 5), VARIABLES["params"])
+    assert_same_form(function, X.reshape(2, 2, 3, 3, 5), VARIABLES["params"], backend=backend)
 
 
 @pytest.mark.parametrize("relu", [False, True])

@@ -8,8 +8,8 @@ from jaxtl.models.layers.inverted_residual import BlockSpec, InvertedResidual
 NORM = {"epsilon": 1e-5}
 
 
-def run(spec, x, tf_padding=False, zero=False):
-    block = InvertedResidual(spec, NORM, "relu", "sigmoid", tf_padding)
+def run(spec, x, zero=False):
+    block = InvertedResidual(spec, NORM, "relu", "sigmoid", "centred")
     variables = block.init(jax.random.key(0), x, False)
     if zero:
         variables["params"]["project_bn"]["scale"] = jnp.zeros(spec.width)
@@ -30,13 +30,37 @@ def test_what_is_as_wide_between_is_not_expanded():
     assert expanded["depthwise"]["kernel"].shape == (5, 5, 1, 16)
 
 
-@pytest.mark.parametrize(("tf_padding", "corner"), [(False, 4), (True, 9)])
-def test_tensorflow_pads_an_even_map_at_its_end_alone(tf_padding, corner):
-    x = jnp.ones((1, 4, 4, 1))
-    block = InvertedResidual(BlockSpec(1, 1, 3, 2, 0, "relu"), NORM, "relu", "sigmoid", tf_padding)
+def test_a_fused_block_convolves_all_channels_at_once():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 8)).astype(np.float32))
+    plain, _ = run(BlockSpec(8, 8, 3, 1, 0, "swish", fused=True), x)
+    assert set(plain) == {"project", "project_bn"}
+    assert plain["project"]["kernel"].shape == (3, 3, 8, 8)
+    expanded, y = run(BlockSpec(12, 32, 3, 2, 0, "swish", fused=True), x)
+    assert {name: layer["kernel"].shape for name, layer in expanded.items() if "kernel" in layer} == {
+        "expand": (3, 3, 8, 32),
+        "project": (1, 1, 32, 12),
+    }
+    assert y.shape == (2, 3, 3, 12)
+
+
+@pytest.mark.parametrize(
+    ("padding", "side", "corner"),
+    [
+        ("centred", 4, 4),
+        ("tensorflow", 4, 9),
+        ("shifted", 4, 9),
+        # Of an odd side TensorFlow pads both ends, transformers the end alone.
+        ("centred", 5, 4),
+        ("tensorflow", 5, 4),
+        ("shifted", 5, 9),
+    ],
+)
+def test_paddings_at_stride_two(padding, side, corner):
+    x = jnp.ones((1, side, side, 1))
+    block = InvertedResidual(BlockSpec(1, 1, 3, 2, 0, "relu"), NORM, "relu", "sigmoid", padding)
     variables = block.init(jax.random.key(0), x, False)
     variables["params"]["depthwise"]["kernel"] = jnp.ones((3, 3, 1, 1))
     variables["params"]["project"]["kernel"] = jnp.ones((1, 1, 1, 1))
     y = block.apply(variables, x, False)
-    assert y.shape == (1, 2, 2, 1)
+    assert y.shape == (1, 2 if padding == "shifted" else -(-side // 2), y.shape[1], 1)
     np.testing.assert_allclose(y[0, 0, 0, 0], corner, rtol=1e-4)
