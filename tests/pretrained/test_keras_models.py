@@ -134,8 +134,8 @@ def test_heads_with_hidden_layers_and_other_poolings(fields, tmp_path):
     logits = jax.jit(model.apply)(variables, normalised(batch, place))
     expected = run(module, keras.applications.mobilenet.preprocess_input(batch.copy()))[0][0]
     if "single" in fields:
-        # Of one class both images have nearly the same probability, so that its spread tells nothing.
-        assert 0.01 < expected.min() < expected.max() < 0.99
+        # So deep, random weights forget the image: of one class the spread tells nothing.
+        assert 0.01 < expected.min() <= expected.max() < 0.99
         np.testing.assert_allclose(jax.nn.softmax(logits)[:, 1:], expected, atol=1e-4)
     elif "max" in fields:
         same(jax.nn.softmax(logits), expected)
