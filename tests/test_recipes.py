@@ -59,14 +59,14 @@ def test_what_a_recipe_says_of_itself_is_read_without_running_it():
     path = write('"""Mine.\n\nMore.\n"""\nVARIANTS = {"": 1, "big": 2}\nraise SystemExit\n')
     assert recipes.read(path) == recipes.Recipe(path, "Mine.\n\nMore.", ("", "big"))
     assert recipes.read(write("def f(:", "broken")).docstring.startswith("It cannot be read: ")
-    assert [recipe.name for recipe in recipes.every()][:3] == ["broken", "mine", "lp_ft"]
+    assert [recipe.name for recipe in recipes.every()][:3] == ["broken", "mine", "cifar100"]
 
 
 def test_a_copy_replaces_nothing():
     assert recipes.copy("vit_flowers:ti16").read_text() == (CONFIGS / "vit_flowers.py").read_text()
     with pytest.raises(UserError, match=r"configs/vit_flowers.py is there already, and stays as it is"):
         recipes.copy("vit_flowers")
-    with pytest.raises(UserError, match=r"no recipe lpft comes with jaxtl; did you mean lp_ft\? They are: lp_ft, "):
+    with pytest.raises(UserError, match=r"no recipe lpft comes with jaxtl; did you mean lp_ft\? They are: cifar100, "):
         recipes.copy("lpft")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 from jaxtl.errors import UserError
@@ -26,7 +27,9 @@ def prepare(arrays: Arrays, key_mapping: KeyMapping) -> tuple[KeyMapping, str]:
         # It sees red first, so that nothing is to be turned round.
         rows = tuple((source, target, "conv" if kind == "bgr" else kind) for source, target, kind in rows)
     pixels = PixelDefaults(inside.statistics, usual.interpolation, usual.crop)
-    return dataclasses.replace(key_mapping, rows=rows, pixels=pixels), inside.origin
+    read = [name for kind, name in json.loads(arrays.metadata["layers"]) if kind == "normalization"]
+    unused = (*key_mapping.unused, *(f"{re.escape(name)}/(mean|variance|count)" for name in read))
+    return dataclasses.replace(key_mapping, rows=rows, pixels=pixels, unused=unused), inside.origin
 
 
 def input_size(arrays: Arrays) -> int:

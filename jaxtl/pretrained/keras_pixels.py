@@ -79,7 +79,9 @@ def _normalization(layer: Mapping[str, Any], arrays: Arrays) -> tuple[Any, Any] 
     config = layer["config"]
     mean, variance = config.get("mean"), config.get("variance")
     if mean is None:
-        found = [arrays.get(f"normalization/{name}") for name in ("mean", "variance")]
+        layer_names = (layer_name(layer), "normalization")
+        held = next((name for name in layer_names if f"{name}/mean" in arrays), "")
+        found = [arrays.get(f"{held}/{name}") for name in ("mean", "variance")]
         if found[0] is None or found[1] is None:
             return None
         mean, variance = found[0], found[1]

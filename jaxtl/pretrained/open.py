@@ -178,8 +178,8 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
             unused = (*plan.unused, *(() if head.parts else plan.unknown))
             plan = rename.Plan({**plan.parts, **head.parts}, unused, ())
             shapes, notes = plan.shapes(arrays.shapes), [*notes, head.note]
-            implied |= head.fields
             inferred = spec(family.MODEL, {**complete_fields(inferred), **head.fields})
+    implied |= {key: value for key in HEAD_FIELDS if inferred and (value := complete_fields(inferred)[key])}
     return Weights(
         location=location,
         files=_files(found.path),

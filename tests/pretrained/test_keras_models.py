@@ -77,7 +77,7 @@ def test_a_network_with_pooling_and_a_dense_layer(name, tmp_path):
         assert opened.num_classes == CLASSES
         if ending == ".keras":
             model, variables = load(place, num_classes=CLASSES, image_size=SIZE)
-            same(model.apply(variables, normalised(batch, place)), expected)
+            same(jax.jit(model.apply)(variables, normalised(batch, place)), expected)
         elif ending == ".h5":
             np.testing.assert_allclose(normalised(batch, place), normalised(batch, tmp_path / "network.keras"))
 
@@ -88,6 +88,17 @@ def test_pixels_that_the_model_scales_are_scaled_the_same(tmp_path):
     # x / 100 - 0.5 of x in 0 to 255.
     np.testing.assert_allclose(pixels.mean, [50 / 255] * 3, rtol=1e-6)
     np.testing.assert_allclose(pixels.std, [100 / 255] * 3, rtol=1e-6)
+
+
+def test_a_normalization_that_was_adapted_is_part_of_the_pixels(tmp_path):
+    scale = layers.Normalization(name="scale")
+    module = keras.Sequential([keras.Input((SIZE, SIZE, 3)), scale, _base(), layers.GlobalAveragePooling2D()])
+    scale.set_weights([np.float32([100, 110, 120]), np.float32([400, 900, 1600]), np.int32(0)])
+    opened = pretrained.open_weights(str(save(module, tmp_path, ".keras")))
+    np.testing.assert_allclose(opened.pixels.mean, np.divide([100, 110, 120], 255), rtol=1e-6)
+    np.testing.assert_allclose(opened.pixels.std, np.divide([20, 30, 40], 255), rtol=1e-6)
+    assert (opened.notes, opened.plan.unknown) == ((), ())
+    assert opened.plan.unused == ("scale/mean", "scale/variance", "scale/count")
 
 
 def _on_base(*top, **arguments):
@@ -120,10 +131,12 @@ def test_heads_with_hidden_layers_and_other_poolings(fields, tmp_path):
     classes = 2 if "single" in fields else CLASSES
     assert opened.num_classes == classes
     model, variables = load(place, num_classes=classes, image_size=SIZE)
-    logits = model.apply(variables, normalised(batch, place))
+    logits = jax.jit(model.apply)(variables, normalised(batch, place))
     expected = run(module, keras.applications.mobilenet.preprocess_input(batch.copy()))[0][0]
     if "single" in fields:
-        same(jax.nn.softmax(logits)[:, 1:], expected)
+        # So deep, random weights forget the image: of one class the spread tells nothing.
+        assert 0.01 < expected.min() <= expected.max() < 0.99
+        np.testing.assert_allclose(jax.nn.softmax(logits)[:, 1:], expected, atol=1e-4)
     elif "max" in fields:
         same(jax.nn.softmax(logits), expected)
     else:
@@ -172,13 +185,13 @@ def test_convnext_without_its_top_normalises_before_or_after_the_pooling(pooling
     module = randomise(keras.Sequential([keras.Input((SIZE, SIZE, 3)), base, *pooled, layers.Dense(CLASSES)]))
     place, batch = save(module, tmp_path, ".keras"), photographs(SIZE)
     model, variables = load(place, num_classes=CLASSES, image_size=SIZE)
-    same(model.apply(variables, normalised(batch, place)), run(module, batch)[0][0])
+    same(jax.jit(model.apply)(variables, normalised(batch, place)), run(module, batch)[0][0])
 
 
 def _resnet(images, x):
     def body(x):
-        x = resnet.stack_residual_blocks_v1(x, 8, 1, stride1=1, name="conv2")
-        return resnet.stack_residual_blocks_v1(x, 16, 1, name="conv3")
+        x = resnet.stack_residual_blocks_v1(x, 64, 1, stride1=1, name="conv2")
+        return resnet.stack_residual_blocks_v1(x, 128, 1, name="conv3")
 
     base = resnet.ResNet(
         body, False, use_bias=True, weights=None, input_shape=(SIZE, SIZE, 3), include_top=False, pooling="avg"
@@ -194,11 +207,12 @@ def test_a_resnet_sees_blue_first_only_where_its_model_turns_the_channels(turned
     module = randomise(_resnet(images, scaled))
     place, batch = save(module, tmp_path, ".keras"), photographs(SIZE)
     model, variables = load(place, num_classes=CLASSES, image_size=SIZE)
-    same(model.apply(variables, normalised(batch, place)), run(module, batch)[0][0])
+    same(jax.jit(model.apply)(variables, normalised(batch, place)), run(module, batch)[0][0])
     mean = pretrained.open_weights(str(place)).pixels.mean
     np.testing.assert_allclose(mean, [123.68 / 255, 116.779 / 255, 103.939 / 255] if turned else [0] * 3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_vgg_without_its_dense_layers(tmp_path):
     base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(SIZE, SIZE, 3))
     module = keras.Sequential([base, layers.GlobalAveragePooling2D(), layers.Dense(CLASSES)])
@@ -206,11 +220,12 @@ def test_vgg_without_its_dense_layers(tmp_path):
     assert (opened.model, opened.num_classes) == ("vgg16:head_pool=avg", CLASSES)
 
 
+@pytest.mark.slow
 def test_the_pixels_of_an_efficientnet_with_the_published_weights(tmp_path):
     module = make("EfficientNetB0", 32)
     # As in the file that Keras downloads: what it calls the variance is the standard deviation.
     mean, deviation = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-    module.get_layer(index=2).set_weights([mean, deviation, 0])
+    module.get_layer(index=2).set_weights([mean, deviation, np.int32(0)])
     pixels = pretrained.open_weights(str(save(module, tmp_path, ".weights.h5"))).pixels
     np.testing.assert_allclose([pixels.mean, pixels.std], [mean, deviation], rtol=1e-5)
 
@@ -237,6 +252,7 @@ def test_a_net_of_ones_own_is_no_inception(tmp_path):
         pretrained.open_weights(str(save(module, tmp_path, ".weights.h5")))
 
 
+@pytest.mark.slow
 def test_the_first_names_of_mobilenet_v3(tmp_path):
     module = make("MobileNetV3Small", None)
     arrays = pretrained.open_weights(str(save(module, tmp_path, ".weights.h5"))).arrays

@@ -13,7 +13,7 @@ def test_maxvit_of_torchvision(stages, tmp_path):
     torchvision()
     from torchvision.models import maxvit
 
-    sizes = {"stem_channels": 16, "block_channels": [32, 64][:stages], "block_layers": [1, 2][:stages], "head_dim": 32}
+    sizes = {"stem_channels": 8, "block_channels": [32, 64][:stages], "block_layers": [1, 2][:stages], "head_dim": 32}
     module = maxvit.MaxVit((32, 32), partition_size=2, stochastic_depth_prob=0.0, num_classes=CLASSES, **sizes)
     check(
         module,

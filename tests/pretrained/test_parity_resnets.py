@@ -23,13 +23,14 @@ def test_those_of_torchvision(name, tmp_path):
     check(tv(name), tmp_path, sizes=(64, 97), after="layer2.1", part="layer2.1")
 
 
-@pytest.mark.parametrize("block", [pytest.param("BasicBlock", marks=slow), "Bottleneck"])
+@slow
+@pytest.mark.parametrize("block", ["BasicBlock", "Bottleneck"])
 def test_small_resnets_d_of_timm(block, tmp_path):
     timm()
     from timm.models import resnet
 
     deep = {"stem_type": "deep", "stem_width": 32, "avg_down": True}
-    module = resnet.ResNet(getattr(resnet, block), (1, 2, 1), num_classes=CLASSES, channels=(64, 128, 256), **deep)
+    module = resnet.ResNet(getattr(resnet, block), (1, 2, 1, 1), num_classes=CLASSES, **deep)
     check(module, tmp_path, sizes=(48, 50), after="layer2.0", part="layer2.0")
 
 

@@ -45,6 +45,8 @@ def save_timm(
             for key_mapping in family.KEY_MAPPINGS
             if key_mapping.name == name
         ]
+        if not key_mappings:
+            continue
         builders = getattr(family, "BUILDERS", {}).get("timm")
         if hasattr(family, "to_timm"):
             made = family.to_timm(module)

@@ -119,12 +119,17 @@ def _classic(root: Any, path: Path, known: set[str]) -> Iterator[Found]:
                 raise UserError(f"{path} names an array that it does not hold: {outer}/{name}.")
             if "seed_generator" in name:
                 continue
-            array, (scope, _, variable) = root[outer][name], name.rpartition(":")[0].rpartition("/")
-            if ":" not in name:
-                scope, _, variable = name.rpartition("/")
+            array, (scope, _, variable) = root[outer][name], _plain(name).rpartition("/")
+            if variable == "depthwise_kernel" and f"{scope}/pointwise_kernel" not in {*map(_plain, names)}:
+                variable = "kernel"
             layer = _innermost(scope, outer, known)
             inside = outer if layer != outer else ""
             yield Found(inside, plain_name(layer), layer, _variable(variable, layer), array.name, array.shape)
+
+
+def _plain(name: str) -> str:
+    """Takes the ":0" of TensorFlow off."""
+    return name.partition(":")[0]
 
 
 def _innermost(scope: str, outer: str, known: set[str]) -> str:

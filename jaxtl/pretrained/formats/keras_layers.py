@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,7 @@ def config_layers(text: str) -> list[tuple[str, str]]:
     return [(class_name(str(layer.get("class_name", ""))), layer_name(layer)) for layer in walk(text)]
 
 
-def layer_name(layer: dict[str, Any]) -> str:
+def layer_name(layer: Mapping[str, Any]) -> str:
     """Gives the name of a layer in a configuration."""
     return str(layer["config"].get("name") or layer.get("name") or "")
 

@@ -109,11 +109,13 @@ def test_layers_that_keras_numbered_are_counted_from_the_first(tmp_path):
 def test_names_with_a_slash_and_variables_of_the_first_keras(tmp_path):
     path = tmp_path / "old.h5"
     with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [b"Conv", b"Conv/BatchNorm", b"block1_conv1"]
+        file.attrs["layer_names"] = [b"Conv", b"Conv/BatchNorm", b"block1_conv1", b"dw", b"sep"]
         weights = {
             "Conv": ["Conv/kernel:0"],
             "Conv/BatchNorm": ["Conv/BatchNorm/gamma:0"],
             "block1_conv1": ["block1_conv1_W_1:0", "block1_conv1_b_1:0"],
+            "dw": ["dw/depthwise_kernel:0"],
+            "sep": ["sep/depthwise_kernel:0", "sep/pointwise_kernel:0"],
         }
         for index, (layer, names) in enumerate(weights.items()):
             group = file.require_group(layer)
@@ -121,7 +123,10 @@ def test_names_with_a_slash_and_variables_of_the_first_keras(tmp_path):
             for name in names:
                 group[name] = np.float32([index])
     opened = read(path)
-    assert set(opened) == {"Conv/kernel", "Conv/BatchNorm/gamma", "block1_conv1/kernel", "block1_conv1/bias"}
+    assert set(opened) == {
+        *("Conv/kernel", "Conv/BatchNorm/gamma", "block1_conv1/kernel", "block1_conv1/bias", "dw/kernel"),
+        *("sep/depthwise_kernel", "sep/pointwise_kernel"),
+    }
     assert opened["Conv/BatchNorm/gamma"] == [1]
 
 
