@@ -15,12 +15,12 @@ What is frozen does not train in either: PyTorch's has requires_grad off and its
 Where jaxtl is slower, this was tried (milliseconds on 2 cores with AVX-512, batch 8, the least of many):
 - Other engines for all of ResNet-18: without YNNPACK 1,272 for 1,056; another scheduler of operations 1,039 for 1,049.
 - Matrix products, [1568, 384] x [384, 1536]: 171 to 218 GFLOP/s in every order and with operands turned beforehand or
-  not, PyTorch 233 to 255. That is most of what ViTs and ConvNeXt lack.
+  not, PyTorch 233 to 255.
 - The kernel's gradient of the stem (7 x 7, stride 2): 64; by patches as one product 46, by blocks of 2 x 2 pixels 54, a
   product for each place 174. Of 3 x 3 at stride 2 with 64 channels: 15.9, by patches 10.7. Not worth the memory yet.
 - Depthwise kernels' gradients (3 x 3, 32 channels of 112 x 112 pixels): a sum for each place 29, one reduction 22, rows
   cut into eight that are added and then summed 13, one reduction of lines 4.4, as it is now.
-- Sums of BatchNorm as one reduction of two arrays, as on a GPU: three times as long as the two by lines.
+- Sums of BatchNorm as one reduction of two arrays, as on a GPU: four times as long as by lines, at 112 x 112 pixels.
 - Larger Winograd tiles: a digit less exact, 5 % faster. Attention with a gradient of its own: no gain.
 """
 
