@@ -46,7 +46,7 @@ from torch.nn import functional as F
 
 from jaxtl import models
 from jaxtl.finetune import param_groups as groups_lib
-from jaxtl.parallel.cpu_runtime import dispatch_synchronously, keep_freed_memory, use_wide_vectors
+from jaxtl.parallel.cpu_runtime import dispatch_synchronously, keep_freed_memory
 from jaxtl.profiling.cost import computed_gflop, model_gflop
 from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import Batch, TrainState
@@ -189,7 +189,6 @@ def serve(pipe: Connection, who: str, name: str, work: str, options: argparse.Na
     if who == "jaxtl":
         if not options.plain:
             keep_freed_memory()
-            use_wide_vectors()
             dispatch_synchronously()
         run, gflop = jaxtl_steps(name, work, images, labels)
     else:
