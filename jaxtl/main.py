@@ -129,10 +129,9 @@ def start() -> int:
     try:
         interrupts.watch()
         from jaxtl.parallel import gpu_flags
-        from jaxtl.parallel.cpu_runtime import has_accelerator, keep_freed_memory, use_wide_vectors
+        from jaxtl.parallel.cpu_runtime import has_accelerator, keep_freed_memory
 
         keep_freed_memory()
-        use_wide_vectors()
         gpu_flags.set_flags()
         gpu_flags.keep_compiled()
         status = main(synchronous=not has_accelerator(), interrupts=interrupts)

@@ -1,12 +1,8 @@
-"""What makes steps on a CPU faster: memory kept from one to the next, one step at a time, and wide vectors."""
+"""Working memory of steps on a CPU: kept from one to the next, and held by one at a time."""
 
 import ctypes
-import os
 import platform
-from importlib import metadata
 from pathlib import Path
-
-from jaxtl.parallel.gpu_flags import flags_for
 
 # Of <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
@@ -34,19 +30,6 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     # One arena for all threads: in theirs, which are small, large blocks are mapped and unmapped all the same.
     return all([mallopt(_M_ARENA_MAX, 1), mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, _NEVER)])
-
-
-def use_wide_vectors() -> None:
-    """Makes XLA use vectors of 512 bits where the processor has them; to be called before JAX looks for its devices.
-
-    By itself it takes 256, since older processors slow down with wide ones: with 256 a step of ResNet-18 took an
-    eighth longer on a Xeon that has AMX too. What XLA_FLAGS says already stays.
-    """
-    facts = Path("/proc/cpuinfo")
-    if has_accelerator() or not facts.exists() or "avx512f" not in facts.read_text():
-        return
-    given = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = flags_for(metadata.version("jaxlib"), given, {"xla_cpu_prefer_vector_width": "512"})
 
 
 def dispatch_synchronously() -> None:

@@ -6,7 +6,6 @@ whoever trains in his own process does the same: `from jaxtl import gpu_flags; g
 
 import os
 import re
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -26,13 +25,12 @@ def has_nvidia_gpu() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def flags_for(version: str, given: str, flags: Mapping[str, str] = FLAGS) -> str:
-    """Returns the value of XLA_FLAGS: what is given, and those of `flags` that it does not name.
+def flags_for(version: str, given: str) -> str:
+    """Returns the value of XLA_FLAGS: what is given, and those of FLAGS that it does not name.
 
     Args:
       version: of jaxlib, such as "0.11.2"; for one before 0.10.2 or after 0.12 nothing is added.
       given: the value so far.
-      flags: names and values.
 
     >>> flags_for("0.11.2", "--xla_gpu_enable_triton_gemm=true")
     '--xla_gpu_enable_triton_gemm=true --xla_gpu_enable_command_buffer=+CONVOLUTION'
@@ -42,7 +40,7 @@ def flags_for(version: str, given: str, flags: Mapping[str, str] = FLAGS) -> str
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
     if not (numbers >= _OLDEST and numbers[:2] <= _NEWEST):
         return given
-    added = [f"--{name}={value}" for name, value in flags.items() if f"--{name}" not in given]
+    added = [f"--{name}={value}" for name, value in FLAGS.items() if f"--{name}" not in given]
     return " ".join([given, *added] if given else added)
 
 

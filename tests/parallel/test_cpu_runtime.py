@@ -1,13 +1,9 @@
-"""What a step frees is there for the next one, and for it alone; vectors are as wide as the processor's."""
+"""What a step frees is there for the next one, and for it alone."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-from jaxtl.parallel import cpu_runtime
 
 PROGRAM = """
 import resource, sys
@@ -61,23 +57,3 @@ print([step(x).is_ready() for _ in range(3)])
 @pytest.mark.parametrize(("how", "ended"), [("in turn", True), ("ahead", False)])
 def test_a_step_has_ended_when_the_next_begins(how, ended):
     assert subprocess.check_output([sys.executable, "-c", IN_TURN, how], text=True).strip() == str([ended] * 3)
-
-
-@pytest.mark.parametrize(
-    ("facts", "accelerator", "given", "flags"),
-    [
-        ("flags: avx2 avx512f", False, "", "--xla_cpu_prefer_vector_width=512"),
-        ("flags: avx512f", False, "--a=1", "--a=1 --xla_cpu_prefer_vector_width=512"),
-        ("flags: avx512f", False, "--xla_cpu_prefer_vector_width=128", "--xla_cpu_prefer_vector_width=128"),
-        ("flags: avx2", False, "--a=1", "--a=1"),
-        ("flags: avx512f", True, "", ""),
-    ],
-)
-def test_vectors_are_wide_where_the_processor_has_them(facts, accelerator, given, flags, monkeypatch):
-    monkeypatch.setattr(cpu_runtime, "has_accelerator", lambda: accelerator)
-    monkeypatch.setattr(Path, "exists", lambda path: True)
-    monkeypatch.setattr(Path, "read_text", lambda path: facts)
-    monkeypatch.setattr(cpu_runtime.metadata, "version", lambda name: "0.10.2")
-    monkeypatch.setenv("XLA_FLAGS", given)
-    cpu_runtime.use_wide_vectors()
-    assert os.environ["XLA_FLAGS"] == flags
