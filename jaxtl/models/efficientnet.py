@@ -144,15 +144,20 @@ _TIMM = (
 )
 
 
-def _keras() -> Rows:
-    """Returns Keras' rows, where the blocks of a stage have letters."""
+def keras_rows(depthwise: str, letters: str) -> Rows:
+    """Returns Keras' rows, where the blocks of a stage have letters: "block2a_expand_conv".
+
+    Args:
+      depthwise: what the depthwise convolution of a block is called, such as "dwconv".
+      letters: one for each block of the longest stage.
+    """
     rows: list[tuple[str, str, str]] = [("stem_conv", "stem_conv", "conv"), ("stem_bn", "stem_bn", "batchnorm")]
-    for i, letter in enumerate("abcdefghijklm"):
+    for i, letter in enumerate(letters):
         source, path = f"block{{s}}{letter}_", f"stage{{s}}.{i}/"
         rows += [
             (source + "expand_conv", path + "expand", "conv"),
             (source + "expand_bn", path + "expand_bn", "batchnorm"),
-            (source + "dwconv", path + "depthwise", "depthwise"),
+            (source + depthwise, path + "depthwise", "depthwise"),
             (source + "bn", path + "depthwise_bn", "batchnorm"),
             (source + "se_reduce", path + "squeeze/reduce", "pixel"),
             (source + "se_expand", path + "squeeze/expand", "pixel"),
@@ -229,7 +234,7 @@ KEY_MAPPINGS = (
     KeyMapping(
         "keras",
         "keras",
-        _keras(),
+        keras_rows("dwconv", "abcdefghijklm"),
         fields={"tf_padding": True, "epsilon": 1e-3, "momentum": 0.99, "unbiased": False},
         pixels=PixelDefaults(IMAGENET, "bilinear", 0.875),
         # What it normalises pixels with is read as their mean and standard deviation.

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from jaxtl.errors import UserError
 from jaxtl.models.builders import from_timm_efficientnet, to_timm_efficientnet
+from jaxtl.models.efficientnet import keras_rows
 from jaxtl.models.key_mapping import COUNTERS, KeyMapping, Rows
 from jaxtl.models.layers.inverted_residual import BlockSpec, InvertedResidualNet
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults
@@ -157,6 +159,33 @@ _TORCHVISION = KeyMapping(
 )
 _TORCHVISION_LARGE = replace(_TORCHVISION, pixels=PixelDefaults(HALF, "bicubic", 1.0), refine=None)
 
+
+def _of_keras(shapes: Mapping[str, tuple[int, ...]]) -> KeyMapping:
+    """Gives the convention of a Keras file.
+
+    Raises:
+      UserError: the stem is wider than the first stage, as in B0 to B3, which normalise pixels otherwise.
+    """
+    stem, stage = (shapes.get(f"params/{path}/kernel", (0,))[-1] for path in ("stem_conv", "stage1.0/project"))
+    if stem > stage > 0:
+        raise UserError(
+            f"an EfficientNetV2 B0 to B3 of Keras (a stem of {stem} channels before a stage of {stage}) is not "
+            "supported; give EfficientNetV2S, M or L."
+        )
+    return _KERAS
+
+
+# It computes x / 128 - 1 of pixels from 0 to 255: not quite up to 1.
+_KERAS_STATISTICS = ((128 / 255,) * 3, (128 / 255,) * 3)
+_KERAS = KeyMapping(
+    "keras",
+    "keras",
+    keras_rows("dwconv2", "abcdefghijklmnopqrstuvwxy"),
+    fields={"tf_padding": True, "epsilon": 1e-3, "momentum": 0.9, "unbiased": False},
+    pixels=PixelDefaults(_KERAS_STATISTICS, "bicubic", 1.0),
+    refine=_of_keras,
+)
+
 KEY_MAPPINGS = (
     _TORCHVISION_SMALL,
     _TORCHVISION,
@@ -168,6 +197,7 @@ KEY_MAPPINGS = (
         pixels=PixelDefaults(IMAGENET, "bicubic", 1.0),
         unused=COUNTERS,
     ),
+    _KERAS,
 )
 
 

@@ -154,11 +154,12 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
         raise UserError(f"{location}: these arrays belong to no model family that is known here: {listed}, ...")
     family, key_mapping = recognised
     is_keras = key_mapping.layout == "keras"
+    if key_mapping.refine is not None:
+        key_mapping = key_mapping.refine(rename.plan(arrays, key_mapping).shapes(arrays.shapes))
+    # What the model itself does to its pixels counts more than what its convention says.
     key_mapping, inside = keras_model.prepare(arrays, key_mapping) if is_keras else (key_mapping, "")
     plan = rename.plan(arrays, key_mapping)
     shapes = plan.shapes(arrays.shapes)
-    if key_mapping.refine is not None:
-        key_mapping = key_mapping.refine(shapes)
     size = keras_model.input_size(arrays) if is_keras else 0
     named = {} if facts.architecture else fields_of_name(family, found.path.stem)
     implied = {**key_mapping.fields, **named, **facts.fields, **({"image_size": size} if size else {})}
