@@ -3,7 +3,9 @@
     python -m jaxtl.main --config=configs/cifar100.py --workdir=runs/cifar100
     python -m jaxtl.main --config=configs/cifar100.py:head --workdir=runs/cifar100_head
 
-Published for a ViT-B/16 from ImageNet-21k at 384 pixels: 91.67 % (https://arxiv.org/abs/2010.11929, table 5).
+Not run here on CIFAR-100. head with DeiT-Tiny on 4,577 images of a CIFAR-10 subset: 84.9 % of 508 validation images
+(seed 0), its 21 epochs a second after the features. Published for a ViT-B/16 from ImageNet-21k at 384 pixels: 91.67 %
+(https://arxiv.org/abs/2010.11929, table 5).
 """
 
 from ml_collections import ConfigDict

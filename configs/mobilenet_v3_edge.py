@@ -3,8 +3,9 @@
     python -m jaxtl.main --config=configs/mobilenet_v3_edge.py --workdir=runs/edge --config.data.source=folder:DIR
     python -m jaxtl.main --config=configs/mobilenet_v3_edge.py:small --workdir=runs/edge --config.data.source=folder:DIR
 
-"" is the large one (5.5 million parameters with ImageNet's head, 0.44 GFLOP an image), small has 2.5 million and
-0.11 GFLOP. The head learns first, then everything at a tenth of its rate.
+"" is the large one (5.5 million parameters with ImageNet's head, 0.44 GFLOP an image), small has 2.5 million and 0.11
+GFLOP. No accuracy is measured yet: no weights of it were at hand. The head learns first, then everything at a tenth of
+its rate.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,8 @@
     python -m jaxtl.main --config=configs/pets.py --workdir=runs/pets
     python -m jaxtl.main --config=configs/pets.py:vit --workdir=runs/pets_vit
 
-"" is the ResNet-50 of the fastai course, vit a ViT-S/16. With images of your own: --config.data.source=folder:DIR
+Not measured yet: no weights of these networks were at hand. "" is the ResNet-50 of the fastai course, vit a ViT-S/16.
+With images of your own: --config.data.source=folder:DIR
 """
 
 from ml_collections import ConfigDict

@@ -3,9 +3,11 @@
     python -m jaxtl.main probe --config=configs/plants.py --workdir=runs/plants_probe --config.data.source=folder:DIR
     python -m jaxtl.main --config=configs/plants.py --workdir=runs/plants --config.data.source=folder:DIR
 
-The first command takes a minute and says how far a linear classifier comes on the frozen features: the figure that
-fine-tuning has to beat. Plants stand upright, lie and hang, so views are mirrored, and cropped by half at most: colour
-is kept, as it tells species apart.
+The first command passes over the images once and says how far a linear classifier comes on the frozen features: the
+figure that fine-tuning has to beat. Plants stand upright, lie and hang, so views are mirrored, and cropped by half at
+most: colour is kept, as it tells species apart.
+
+Measured with DeiT-Tiny on 12 classes of photographs of flowers (720 to train on, 240 to test), seed 0 alone: 97.5 %.
 """
 
 from ml_collections import ConfigDict

@@ -3,9 +3,9 @@
     python -m jaxtl.main --config=configs/resnet18_cifar10.py --workdir=runs/cifar10
     python -m jaxtl.main --config=configs/resnet18_cifar10.py:staged --workdir=runs/cifar10_staged
 
-"" trains everything with Adam at 1e-3, 10 epochs in batches of 64, with mirror images as the only augmentation. At that
-rate it forgets much of what it knew. staged trains the head for two epochs, then everything with SGD at 0.01, and is
-the one to take.
+"" trains everything with Adam at 1e-3, 10 epochs in batches of 64, with mirror images as the only augmentation. staged
+trains the head for two epochs, then everything with SGD at 0.01, which keeps more of what the weights know. Neither is
+measured yet: no ImageNet weights of it were at hand.
 
 With images of your own: --config.data.source=folder:DIR
 """

@@ -6,8 +6,16 @@
 
 DIR holds train/ and test/ with one folder for each of the two classes. "" freezes all of VGG16 and trains the new head
 on views that are sheared, zoomed and mirrored; last_block trains the last block of convolutions too, at a tenth of the
-rate; fixed draws nothing at random, so that what VGG16 makes of the images is computed once, and ten epochs take
-seconds. Adam, batches of 32, 10 epochs, and loss and accuracy on test at the end, in all of them.
+rate; fixed draws nothing at random, so that what VGG16 makes of the images is computed once. Adam, batches of 32, 10
+epochs, and loss and accuracy on test at the end, in all of them.
+
+No ImageNet weights of VGG16 were at hand, so this shows only that the recipe learns. A VGG16 with BatchNorm and a
+quarter of the channels (vgg16_bn:width=16,hidden=256) was pretrained here on eight other classes of a CIFAR-10 subset
+(3,704 images of 32 pixels, to 68.3 %); then, on 866 cats and dogs of that subset at 32 pixels and a rate of 1e-3, with
+191 to test, seeds 0, 1 and 2: 63.4, 60.7 and 63.4 %, last_block 62.8, 63.4 and 64.9 %, fixed 63.9, 63.9 and 62.8 %, in
+23 s for 50 of "" on a busy machine. Published for this recipe with ImageNet's weights, 2,000 photographs and Keras:
+about 90 %, and 94 % with the last block
+(blog.keras.io/building-powerful-image-classification-models-using-very-little-data.html).
 """
 
 from ml_collections import ConfigDict

@@ -79,6 +79,8 @@ def make_backbone(experiment: Experiment, stop: str) -> Backbone:
             "num_classes": 0,
             "stop": stop,
             "dtype": str(out.dtype),
+            # A distilled DeiT keeps its two tokens apart for a head of its own, and not for another.
+            **({"shape": list(out.shape[1:])} if custom else {}),
         },
         batch_size=batch_size,
         shape=out.shape[1:],

@@ -161,6 +161,11 @@ def _training(
         config, notes = fit_to_size(given, len(splits.train), partitioner.devices)
     model = make_model(config, opened, source.classes)
     check_size(model.name, model.module, training=True)
+    if getattr(model.module, "single_logit", False) and config.train.loss == "binary":
+        raise UserError(
+            'train.loss is "binary", but the head of these weights has one logit for two classes, whose cross entropy '
+            'is the binary one already: give train.loss "softmax".'
+        )
     _check_monitor(config, len(model.classes), earlier)
     variables, report = make_variables(config, opened, model, head=config.model.head)
     steps_per_epoch = len(splits.train) / config.train.batch_size

@@ -15,6 +15,8 @@ from jaxtl.finetune.param_groups import FROZEN
 
 Schedule: TypeAlias = Callable[[ArrayLike], jax.Array]
 
+_SINCE = " since "
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -36,6 +38,15 @@ class Stage:
     since: Mapping[str, int]
 
 
+def group_of(label: str) -> str:
+    """Gives the group that a label of a stage is of.
+
+    >>> group_of("aux1 since 800")
+    'aux1'
+    """
+    return label.partition(_SINCE)[0]
+
+
 def make_stages(
     lengths: Sequence[int], labels: Sequence[Mapping[str, str]], rates: Sequence[float]
 ) -> tuple[Stage, ...]:
@@ -50,7 +61,7 @@ def make_stages(
     start, since = 0, dict[str, int]()
     for length, mapping, rate in zip(lengths, labels, rates, strict=True):
         since = {path: since.get(path, start) for path, label in mapping.items() if label != FROZEN}
-        named = {path: f"{label} since {since[path]}" if since.get(path) else label for path, label in mapping.items()}
+        named = {path: f"{label}{_SINCE}{since[path]}" if since.get(path) else label for path, label in mapping.items()}
         stages.append(Stage(start, start + length, named, rate, since))
         start += length
     return tuple(stages)

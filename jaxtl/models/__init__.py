@@ -232,7 +232,9 @@ def _parse_fields(name: str, text: str, model: type) -> dict[str, Any]:
     allowed = _field_names(model) - {"num_classes", "dtype", "axis_name", "remat", "scan", "attention"}
     fields: dict[str, Any] = {}
     for item in filter(None, text.split(",")):
-        key, _, value = item.partition("=")
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UserError(f"model {name!r}: {item!r} is no field with a value, such as patch=8.")
         if key not in allowed:
             raise UserError(f"model {name!r}: unknown field {key!r}; the fields are {', '.join(sorted(allowed))}.")
         try:

@@ -126,7 +126,7 @@ BUILDERS = {package: {name: name for name in VARIANTS} for package in ("torchvis
 MODEL = DenseNet
 IMAGE_SIZE = 224
 
-ARCHITECTURES = (r"densenet(121|169|201)",)
+ARCHITECTURES = (r"densenet(121|161|169|201)",)
 
 _LAYER = "features.denseblock{s}.denselayer{i+1}."
 _STEM = (("features.conv0", "stem_conv", "conv"), ("features.norm0", "stem_bn", "batchnorm"))

@@ -65,7 +65,7 @@ class GoogLeNet(GroupedModel):
       remat: whether training computes each inception a second time instead of keeping what lies within it.
     """
 
-    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased")
+    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased", "aux")
     auxiliary_weight: ClassVar[float] = 0.3
     auxiliary_classifiers: ClassVar[str] = r"aux\d/fc2"
 

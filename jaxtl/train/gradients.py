@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtl.finetune.freezing import frozen_modules
+from jaxtl.finetune.stages import group_of
 from jaxtl.train.losses import Loss
 from jaxtl.train.penalties import Penalty
 from jaxtl.train.state import Batch, Leaves, Scalars
@@ -49,7 +50,7 @@ class Objective:
         """
         weight = self.auxiliary_weight
         stated: float = getattr(self.model, "auxiliary_weight", 0.3) if weight is None else weight
-        training = set(self.groups.values())
+        training = {group_of(label) for label in self.groups.values()}
         return {name: stated for name in auxiliary if name in training}
 
 

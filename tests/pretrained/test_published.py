@@ -3,6 +3,7 @@
 from real_packages import timm, torchvision
 
 from jaxtl import models
+from jaxtl.pretrained.architecture import is_known
 
 
 def published():
@@ -28,3 +29,10 @@ def test_those_of_torchvision_are_the_files_that_it_downloads():
     said = {place for place in published().values() if "download.pytorch.org" in place}
     assert said
     assert said <= known
+
+
+def test_what_is_published_and_what_is_exported_is_known_by_its_name():
+    for family in models.families():
+        for variant, place in getattr(family, "PUBLISHED", {}).items():
+            if place.startswith("hf:timm/"):
+                assert is_known(place.removeprefix("hf:timm/").partition(".")[0]), (variant, place)

@@ -11,11 +11,13 @@ import pytest
 
 from jaxtl.feature_cache.features import Suffix, find_cut
 from jaxtl.finetune import param_groups
+from jaxtl.finetune.stages import make_stages
 from jaxtl.models.base import GroupedModel, classify
 from jaxtl.models.googlenet import GoogLeNet
 from jaxtl.models.inception_v3 import InceptionV3
 from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.profiling.cost import model_gflop
+from jaxtl.train.gradients import Objective
 from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import StepOptions, train_step
@@ -177,3 +179,10 @@ def test_the_count_of_flop_holds_heads_that_train_and_no_frozen_ones():
     forward = 2 * 8 * (3 * 4 + 4 * 4 + 4 * 4 + 4 * 3)
     head = 2 * 8 * 4 * 3  # Its product, and the gradient of its kernel.
     assert flop == {"head": forward + head, "aux2,head": forward + head + 2 * head}
+
+
+def test_a_head_that_joins_in_a_later_stage_counts_from_then_on():
+    head, everything = labels_of("head"), labels_of("all")
+    first, second = make_stages([5, 5], [head, everything], [1.0, 1.0])
+    weights = [Objective(MODEL, stage.labels, None).auxiliary_weights(["aux1", "aux2"]) for stage in (first, second)]
+    assert weights == [{}, {"aux1": 0.4, "aux2": 0.4}]
