@@ -95,6 +95,17 @@ def test_channels_that_are_turned_twice_or_put_together_as_they_were_are_not_tur
         np.testing.assert_allclose(found.statistics, [[10 / 255, 20 / 255, 30 / 255], [0.5 / 255] * 3], rtol=1e-6)
 
 
+def test_what_the_functions_of_keras_leave_behind():
+    caffe = _inside(keras.applications.resnet50.preprocess_input)
+    assert caffe.turned
+    np.testing.assert_allclose(caffe.statistics[0], [123.68 / 255, 116.779 / 255, 103.939 / 255], rtol=1e-6)
+    half = _inside(keras.applications.mobilenet.preprocess_input)
+    assert not half.turned
+    np.testing.assert_allclose(half.statistics, [[0.5] * 3] * 2, rtol=1e-6)
+    torch = _inside(keras.applications.densenet.preprocess_input)
+    np.testing.assert_allclose(torch.statistics, [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], rtol=1e-5)
+
+
 def test_the_constant_of_a_product_may_come_first():
     np.testing.assert_allclose(_inside(lambda x: (1 / 255) * x).statistics, [[0] * 3, [1] * 3])
 
