@@ -1,6 +1,7 @@
 """The head that somebody put onto a network of Keras: a pooling and dense layers, read off the layers of the model."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +15,11 @@ from jaxtl.pretrained.formats.arrays import Arrays
 from jaxtl.pretrained.formats.keras_layers import walk
 
 _POOLINGS = {"flatten": "flatten", "global_average_pooling2d": "avg", "global_max_pooling2d": "max"}
-# What changes nothing outside of training, and what ends a network or a head without changing which logit is the
-# largest of a class; the activations of dense layers are looked at one by one.
+# What changes nothing outside of training, what may stand at the end of a network beside its activation, and what a
+# head of several outputs may end with: the softmax of our logits is theirs, which it is not where each has a sigmoid.
 _HARMLESS = ("dropout", "spatial_dropout2d", "gaussian_dropout", "gaussian_noise", "input_layer")
-_NETWORK = ("re_lu", "activation", "add")
-_LAST = ("linear", "softmax", "sigmoid")
+_ENDING = ("add",)
+_LAST = ("linear", "softmax")
 
 
 @dataclass(frozen=True)
@@ -65,33 +66,58 @@ def _by_layers(arrays: Arrays, plan: rename.Plan, names: list[str]) -> tuple[lis
     """Reads the head off the configuration; gives its dense layers in their order, and the pooling."""
     listed = json.loads(arrays.metadata["layers"])
     known = {part.source.rpartition("/")[0] for parts in plan.parts.values() for part in parts}
-    last = max(place for place, (_, name) in enumerate(listed) if name in known)
+    last = max((place for place, (_, name) in enumerate(listed) if name in known), default=-1)
+    if last < 0:
+        raise _Other("the file does not list the layers of its model: save it as a functional model")
     layers = list(zip(listed, walk(arrays.metadata["model_config"]), strict=True))
+    own = [_activation(kind, layer) for (kind, _), layer in layers[:last] if kind in ("activation", "re_lu")]
+    ending = [*own, *_ENDING]
     dense: list[str] = []
     activations: list[str] = []
     how = ""
     for (kind, name), layer in layers[last + 1 :]:
+        activation = _activation(kind, layer)
         if kind in _POOLINGS and not dense:
             # A second one sees one place only.
             how = how or _POOLINGS[kind]
         elif kind == "dense":
             dense.append(name)
-            activations.append(str(layer["config"].get("activation") or "linear"))
-        elif kind not in _HARMLESS and not (kind in _NETWORK and not dense and not how) and kind != "activation":
-            raise _Other(f"it has a layer of the class {kind}")
-        elif kind == "activation" and dense:
-            activations[-1] = str(layer["config"]["activation"])
+            activations.append(activation)
+        elif kind in _HARMLESS or activation == "linear":
+            continue
+        elif kind == "activation" and dense and activations[-1] == "linear":
+            activations[-1] = activation
+        elif activation in ending and not dense and not how:
+            # The network's own last one; a second one is none of it.
+            ending = own if activation in _ENDING else []
+        else:
+            raise _Other(f"it has a layer of the class {kind}{f' ({activation})' if activation != kind else ''}")
     others = [name for name in names if name not in dense]
     if others or not dense:
         raise _Other(f"{', '.join(others)} come before the network, or beside it")
-    if any(activation != "relu" for activation in activations[:-1]) or activations[-1] not in _LAST:
-        raise _Other(f"the activations are {', '.join(activations)}; known are relu, and at the end {', '.join(_LAST)}")
+    columns = arrays.shapes.get(f"{dense[-1]}/kernel", (0,))[-1]
+    last_ones = ("sigmoid",) if columns == 1 else _LAST
+    if any(activation != "relu" for activation in activations[:-1]) or activations[-1] not in last_ones:
+        known_ones = f"relu, at the end {' and '.join(_LAST)}, of one output sigmoid"
+        raise _Other(f"the activations are {', '.join(activations)}; known are {known_ones}")
     return dense, how
+
+
+def _activation(kind: str, layer: Mapping[str, Any]) -> str:
+    """Gives what a layer applies: the name of a function, ReLUs with their bounds; of another layer its class."""
+    config = layer["config"]
+    if kind in ("dense", "activation"):
+        return str(config.get("activation") or "linear")
+    if kind == "re_lu":
+        return f"relu of {[config.get(key) for key in ('max_value', 'negative_slope', 'threshold')]}"
+    return kind
 
 
 def _by_shapes(arrays: Arrays, key_mapping: KeyMapping, names: list[str]) -> list[str]:
     """Reads a head of one layer where only the classes of layers are known, not their order and activations."""
     kinds = [kind for kind, _ in json.loads(arrays.metadata["layers"])]
+    if len(names) == 1 and arrays.shapes.get(f"{names[0]}/kernel", ())[-1:] == (1,):
+        raise _Other("it has one output, and such a file does not tell whether it is a probability: save it as .keras")
     if len(names) != 1:
         raise _Other("it is more than one layer, and such a file does not tell their activations: save it as .keras")
     if "global_max_pooling2d" in kinds:

@@ -13,14 +13,19 @@ from jaxtl.pretrained import rename
 from jaxtl.pretrained.architecture import keras_name
 from jaxtl.pretrained.formats.arrays import Arrays
 from jaxtl.pretrained.formats.keras_layers import walk
-from jaxtl.pretrained.keras_pixels import pixels_inside
+from jaxtl.pretrained.keras_pixels import Unknown, pixels_inside
 
 
-def prepare(arrays: Arrays, key_mapping: KeyMapping) -> tuple[KeyMapping, str]:
-    """Takes the preprocessing that lies within the model for that of its convention; gives what says so, too."""
-    inside = pixels_inside(arrays)
+def prepare(arrays: Arrays, key_mapping: KeyMapping) -> tuple[KeyMapping, str, str]:
+    """Takes the preprocessing that lies within the model for that of its convention.
+
+    Returns: the convention, what says so if it is another, and what is in the way if it cannot be told (see `check`).
+    """
+    inside = pixels_inside(arrays, key_mapping)
+    if isinstance(inside, Unknown):
+        return key_mapping, "", inside.reason
     if inside is None or key_mapping.pixels is None:
-        return key_mapping, ""
+        return key_mapping, "", ""
     usual = key_mapping.pixels
     rows = key_mapping.rows
     if not inside.turned:
@@ -29,7 +34,7 @@ def prepare(arrays: Arrays, key_mapping: KeyMapping) -> tuple[KeyMapping, str]:
     pixels = PixelDefaults(inside.statistics, usual.interpolation, usual.crop)
     read = [name for kind, name in json.loads(arrays.metadata["layers"]) if kind == "normalization"]
     unused = (*key_mapping.unused, *(f"{re.escape(name)}/(mean|variance|count)" for name in read))
-    return dataclasses.replace(key_mapping, rows=rows, pixels=pixels, unused=unused), inside.origin
+    return dataclasses.replace(key_mapping, rows=rows, pixels=pixels, unused=unused), inside.origin, ""
 
 
 def input_size(arrays: Arrays) -> int:
@@ -39,6 +44,34 @@ def input_size(arrays: Arrays) -> int:
         if len(shape) == 4:
             return int(shape[1]) if shape[1] and shape[1] == shape[2] else 0
     return 0
+
+
+def check(location: str, arrays: Arrays, plan: rename.Plan, obstacle: str) -> None:
+    """Refuses a known network that gets other inputs than it would here.
+
+    Args:
+      location: as it was given.
+      arrays: of the file.
+      plan: what they fill.
+      obstacle: why it cannot be told what is done to pixels; empty if it can.
+
+    Raises:
+      UserError: that, or a layer with weights that are not known comes before the network or lies within it.
+    """
+    if obstacle:
+        raise UserError(f"{location}: {obstacle}.", arguments=["mean", "std"] if "mean" in obstacle else [])
+    if not arrays.metadata.get("model_config"):
+        return
+    order = [name for _, name in json.loads(arrays.metadata["layers"])]
+    known = {part.source.rpartition("/")[0] for parts in plan.parts.values() for part in parts}
+    last = max((place for place, name in enumerate(order) if name in known), default=-1)
+    early = {name.rpartition("/")[0] for name in plan.unknown} & set(order[: max(last, 0)])
+    if early:
+        listed = ", ".join(sorted(early))
+        raise UserError(
+            f"{location}: its layers {listed} come before the last layer of the network, which would not be the same "
+            "without them: save the network alone."
+        )
 
 
 def is_strange(arrays: Arrays, plan: rename.Plan) -> bool:

@@ -157,7 +157,9 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     if key_mapping.refine is not None:
         key_mapping = key_mapping.refine(rename.plan(arrays, key_mapping).shapes(arrays.shapes))
     # What the model itself does to its pixels counts more than what its convention says.
-    key_mapping, inside = keras_model.prepare(arrays, key_mapping) if is_keras else (key_mapping, "")
+    inside = obstacle = ""
+    if is_keras:
+        key_mapping, inside, obstacle = keras_model.prepare(arrays, key_mapping)
     plan = rename.plan(arrays, key_mapping)
     shapes = plan.shapes(arrays.shapes)
     size = keras_model.input_size(arrays) if is_keras else 0
@@ -174,6 +176,7 @@ def _describe(location: str, found: Found, arrays: Arrays, model: str) -> Weight
     if is_keras:
         if not inferred or keras_model.is_strange(arrays, plan):
             raise keras_model.refusal(location, arrays, families())
+        keras_model.check(location, arrays, plan, obstacle)
         if plan.unknown and family.MODEL.head_path not in plan.parts:
             head = find_head(arrays, key_mapping, plan, inferred)
             unused = (*plan.unused, *(() if head.parts else plan.unknown))

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxtl.models import families
 from jaxtl.models.base import Family
-from jaxtl.models.key_mapping import KeyMapping
+from jaxtl.models.key_mapping import KeyMapping, Rows
 
 
 @dataclass(frozen=True)
@@ -217,13 +217,14 @@ Rule = tuple[str, tuple[tuple[str, Transform, int, int], ...]]
 """A source, and the leaves that it fills: (target, transform, part, parts)."""
 
 
+# By value: each opened Keras file may have a KeyMapping of its own, most of them with the same rows.
 @cache
-def _rules(key_mapping: KeyMapping) -> tuple[Rule, ...]:
+def _rules(layout: str, rows: Rows) -> tuple[Rule, ...]:
     """Writes out each row of a table as rules for its arrays."""
     rules = []
-    for source, target, kind in key_mapping.rows:
+    for source, target, kind in rows:
         kind, _, part = kind.partition(" ")
-        leaves = LEAVES[key_mapping.layout][kind]
+        leaves = LEAVES[layout][kind]
         for suffix in dict.fromkeys(suffix for suffix, _, _ in leaves):
             filled = [(path.format(target), transform) for other, path, transform in leaves if other == suffix]
             numbered = tuple((path, transform, _PARTS.get(part, 0), 3 if part else 1) for path, transform in filled)
@@ -235,10 +236,10 @@ _DIGITS = re.compile(r"\d+")
 
 
 @cache
-def _index(key_mapping: KeyMapping) -> dict[str, list[Rule]]:
+def _index(layout: str, rows: Rows) -> dict[str, list[Rule]]:
     """Sorts the rules by their source with its numbers left open, so that few are tried for each array."""
     index: dict[str, list[Rule]] = {}
-    for rule in _rules(key_mapping):
+    for rule in _rules(layout, rows):
         index.setdefault(_DIGITS.sub("#", _PLACEHOLDER.sub("0", rule[0])), []).append(rule)
     return index
 
@@ -246,17 +247,17 @@ def _index(key_mapping: KeyMapping) -> dict[str, list[Rule]]:
 def plan(names: Iterable[str], key_mapping: KeyMapping) -> Plan:
     """Finds for each source array the leaves that it fills."""
     names = tuple(names)
-    prefix = _prefix(names, key_mapping)
+    prefix, index = _prefix(names, key_mapping), _index(key_mapping.layout, key_mapping.rows)
     parts: dict[str, list[Part]] = {}
     unused: list[str] = []
     unknown: list[str] = []
     for name in names:
         short = name.removeprefix(prefix)
-        for source, leaves in _index(key_mapping).get(_DIGITS.sub("#", short), ()):
+        for source, leaves in index.get(_DIGITS.sub("#", short), ()):
             numbers = _numbers(source, short)
             if numbers is not None:
-                for target, transform, index, count in leaves:
-                    parts.setdefault(_write(target, numbers), []).append(Part(name, transform, index, count))
+                for target, transform, part, count in leaves:
+                    parts.setdefault(_write(target, numbers), []).append(Part(name, transform, part, count))
                 break
         else:
             left_out = any(re.fullmatch(pattern, short) for pattern in key_mapping.unused)
@@ -292,10 +293,11 @@ def to_source_keys(leaves: Mapping[str, np.ndarray], key_mapping: KeyMapping) ->
     """
     written: dict[str, np.ndarray] = {}
     nameless = []
+    rules = _rules(key_mapping.layout, key_mapping.rows)
     for path, leaf in leaves.items():
         found = [
             (source, numbers, transform, index, count)
-            for source, filled in _rules(key_mapping)
+            for source, filled in rules
             for target, transform, index, count in filled
             if (numbers := _numbers(target, path)) is not None
         ]

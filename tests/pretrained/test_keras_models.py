@@ -171,6 +171,22 @@ def test_of_other_heads_the_network_is_loaded_and_the_rest_named(make_model, end
     assert not opened.plan.unknown
 
 
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        (
+            lambda: layers.Lambda(lambda batch: batch / 255, name="scale"),
+            "what its layer scale of the class lambda does",
+        ),
+        (lambda: layers.BatchNormalization(name="first"), "its layers first come before the last layer of the network"),
+    ],
+)
+def test_what_stands_before_a_network_is_never_passed_over(first, reason, tmp_path):
+    module = keras.Sequential([keras.Input((SIZE, SIZE, 3)), first(), _base(pooling="avg"), layers.Dense(CLASSES)])
+    with pytest.raises(UserError, match=reason):
+        pretrained.open_weights(str(save(module, tmp_path, ".keras")))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["avg", None])
 def test_convnext_without_its_top_normalises_before_or_after_the_pooling(pooling, tmp_path):

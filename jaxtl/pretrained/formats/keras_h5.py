@@ -26,7 +26,7 @@ def read_keras(path: Path) -> Arrays:
     where the file has one. No layer is made from it, and nothing in it runs.
 
     Raises:
-      UserError: h5py is not installed, or the file is broken or no Keras file.
+      UserError: h5py is not installed, the file is broken or no Keras file, or its arrays lie in other files.
     """
     try:
         import h5py
@@ -35,6 +35,7 @@ def read_keras(path: Path) -> Arrays:
     try:
         content, config = _unpack(path)
         with h5py.File(_stream(path, content), "r") as file:
+            _refuse_outside(file, path)
             config = config or _text(file.attrs.get("model_config", ""))
             root = file.get("model_weights", file)
             named = config_layers(config)
@@ -42,7 +43,7 @@ def read_keras(path: Path) -> Arrays:
                 found = list(_classic(root, path, {name for _, name in named}))
             else:
                 found = list(_numbered(file, named))
-    except (OSError, KeyError, RuntimeError, ValueError, AttributeError, EOFError, zipfile.BadZipFile):
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
         raise UserError(f"{path} is a broken HDF5 file (truncated in the transfer?); get it again.") from None
     placed = arrange(found)
     if not placed:
@@ -56,6 +57,25 @@ def read_keras(path: Path) -> Arrays:
         {name: partial(_load, path, content, each.place) for name, each in placed.items()},
         {"model_config": config, "layers": json.dumps(outline)},
     )
+
+
+def _refuse_outside(file: Any, path: Path) -> None:
+    """Refuses a file with arrays that lie in other files: opening it would read whatever a stranger points to.
+
+    Raises:
+      UserError: names the first of them.
+    """
+    import h5py
+
+    names: list[str] = []
+    # Follows no link; what links within the file lead to is listed in its own place, too.
+    file.visit_links(names.append)
+    for name in names:
+        link = file.get(name, getlink=True)
+        found = file[name] if isinstance(link, h5py.HardLink) else None
+        stored_elsewhere = isinstance(found, h5py.Dataset) and (found.external or found.is_virtual)
+        if stored_elsewhere or isinstance(link, h5py.ExternalLink):
+            raise UserError(f"{path}: its array {name} lies in another file, which is not read; write it into this.")
 
 
 def _unpack(path: Path) -> tuple[bytes, str]:

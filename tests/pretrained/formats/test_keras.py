@@ -168,3 +168,38 @@ def test_a_lambda_is_never_made(tmp_path, monkeypatch):
     opened = read(tmp_path / "x.keras")
     assert set(opened) == {"conv/kernel", "conv/bias"}
     assert ["lambda", "lambda"] in [[kind, kind] for kind, _ in json.loads(opened.metadata["layers"])]
+
+
+def _lies_elsewhere(kind, group, folder):
+    if kind == "link":
+        group["conv/kernel:0"] = h5py.ExternalLink(str(folder / "secret.h5"), "/secret")
+    elif kind == "linked group":
+        group["conv"] = h5py.ExternalLink(str(folder / "secret.h5"), "/")
+    elif kind == "storage":
+        place = [(str(folder / "secret.h5"), 0, 8)]
+        group.create_dataset("conv/kernel:0", (2,), np.float32, external=place)
+    else:
+        layout = h5py.VirtualLayout((2,), np.float32)
+        layout[:] = h5py.VirtualSource(str(folder / "secret.h5"), "secret", (2,))
+        group.create_virtual_dataset("conv/kernel:0", layout)
+
+
+@pytest.mark.parametrize("kind", ["link", "linked group", "storage", "virtual"])
+def test_arrays_in_other_files_are_refused(kind, tmp_path):
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["secret"] = np.float32([1, 2])
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("conv")
+        file.attrs["layer_names"], group.attrs["weight_names"] = ["conv"], ["conv/kernel:0"]
+        _lies_elsewhere(kind, group, tmp_path)
+    with pytest.raises(UserError, match=r"x\.h5: its array conv/conv.* lies in another file"):
+        read(tmp_path / "x.h5")
+
+
+def test_links_within_a_file_are_followed(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("conv")
+        file.attrs["layer_names"], group.attrs["weight_names"] = ["conv"], ["conv/kernel:0"]
+        file["elsewhere"] = np.float32([1, 2])
+        group["conv/kernel:0"] = h5py.SoftLink("/elsewhere")
+    assert read(tmp_path / "x.h5")["conv/kernel"].tolist() == [1, 2]
