@@ -16,7 +16,7 @@ from jaxtl.errors import UserError
 from jaxtl.trees import Params, flatten
 
 FROZEN = "frozen"
-KINDS = {"biases": "bias", "norms": r".*[Nn]orm(_?\d+)?|(.*_)?bn[\d_]*"}
+KINDS = {"biases": "bias", "norms": r".*[Nn]orm(_?\d+|_pre)?|(.*_)?bn[\d_]*"}
 Table = Sequence[tuple[str, str]]  # (name, pattern) from input to head
 
 

@@ -105,6 +105,7 @@ def test_weights_json_holds_everything_in_plain_values():
         "head": "kept",
         "sha256": {},
         "loaded": {"params/cls": {"from": ["cls_token"], "shape": [1, 1, 8]}},
+        "ones": {},
         "resized": {},
         "dropped": {},
         "initialised": {},
