@@ -32,12 +32,20 @@ def _find(name: str) -> ModuleType:
             pytest.fail(f"no {name} in {FOLDER}")
         pytest.skip(f"no {name} in {FOLDER}; .ci/real_packages installs it")
     if str(FOLDER) not in sys.path:
-        import torch
-
-        # Those of torchvision itself do not load beside a PyTorch without CUDA, and its import needs them declared.
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _kept.append(library)
         sys.path.append(str(FOLDER))
+    try:
+        return importlib.import_module(name)
+    except RuntimeError as error:
+        # Where torchvision's own operators do not load beside this PyTorch, its import needs them declared. Where they
+        # do, a declaration before them would end the process.
+        if "torchvision::" not in str(error):
+            raise
+    for module in [module for module in sys.modules if module.partition(".")[0] in ("timm", "torchvision")]:
+        del sys.modules[module]
+    import torch
+
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _kept.append(library)
     return importlib.import_module(name)
