@@ -16,11 +16,9 @@ SMALL = ":width=8,hidden=8"
 
 def weights_of(name, folder, *, convention="torchvision"):
     """Writes a file of zeros in the names of a convention."""
-    family = find_family(name)
-    leaves = {
-        path: np.zeros(leaf.shape, np.float32)
-        for path, leaf in abstract_variables(models.build(name, num_classes=5), 64).items()
-    }
+    family, model = find_family(name), models.build(name, num_classes=5)
+    variables = abstract_variables(model, max(64, model.min_training_size))
+    leaves = {path: np.zeros(leaf.shape, np.float32) for path, leaf in variables.items()}
     for key_mapping in family.KEY_MAPPINGS:
         if key_mapping.name == convention:
             try:
