@@ -20,7 +20,8 @@ def test_small_resnets_of_torchvision(block, tmp_path):
 @slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"])
 def test_those_of_torchvision(name, tmp_path):
-    check(tv(name), tmp_path, sizes=(64, 97), after="layer2.1", part="layer2.1")
+    # In training the deep ones amplify rounding where few numbers make a variance, as with the maps of 64 pixels.
+    check(tv(name), tmp_path, sizes=(96, 97), after="layer2.1", part="layer2.1")
 
 
 @slow
@@ -37,7 +38,6 @@ def test_small_resnets_d_of_timm(block, tmp_path):
 @slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50d", "resnext50_32x4d", "seresnet50", "seresnext50_32x4d"])
 def test_those_of_timm(name, tmp_path):
-    # In training the deep ones amplify rounding where few numbers make a variance, as with the maps of 64 pixels.
     check(tm(name), tmp_path, sizes=(96, 97), after="layer2.1", part="layer2.1")
 
 
