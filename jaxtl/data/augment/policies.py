@@ -54,8 +54,9 @@ Space = dict[str, tuple[np.ndarray, bool]]
 def space(policy: str, side: int) -> Space:
     """Returns the operations of a policy and their magnitudes for views of a side in pixels.
 
-    Shears are slopes, translations pixels, rotations degrees. Brightness, colour, contrast and sharpness are scaled by
-    1 + the magnitude; posterising keeps that many bits, and solarising inverts what is not below it.
+    Shears are pixels sideways for each pixel of height, translations pixels, rotations degrees. Brightness, colour,
+    contrast and sharpness are scaled by 1 + the magnitude; posterising keeps that many bits, and solarising inverts
+    what is not below it.
     """
     if policy == "trivialaugment":
         # "Wide": a third of the circle and images that fade away.
