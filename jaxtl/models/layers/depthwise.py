@@ -29,13 +29,17 @@ def convolve_channels(
 ) -> jax.Array:
     """Convolves [B, H, W, C] with [h, w, 1, C], each channel with its own kernel."""
     down, across = strides
-    pads = (
-        jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-        if isinstance(padding, str)
-        else padding
-    )
-    (top, bottom), (left, right) = pads
-    return _convolve(x, kernel, Window((down, across), ((top, bottom), (left, right))))
+    return _convolve(x, kernel, Window((down, across), pads_of(x.shape, kernel.shape, strides, padding)))
+
+
+def pads_of(
+    shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int], padding: str | Sequence[tuple[int, int]]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Gives the zeros before and after a map [B, H, W, C], down and across, for a kernel [h, w, C, features]."""
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(shape[1:3], kernel[:2], strides, padding)
+    (top, bottom), (left, right) = padding
+    return (top, bottom), (left, right)
 
 
 # Compiled functions, for layers of one shape to be traced but once.
