@@ -18,6 +18,7 @@ import flax.linen as nn
 
 from jaxtl.errors import UserError, nearest
 from jaxtl.models.base import Family, GroupedModel, ModelOptions
+from jaxtl.models.batchnorm_model import ordered_fields
 from jaxtl.models.head import check_fields
 
 DEFAULT_OPTIONS = ModelOptions()
@@ -218,7 +219,7 @@ def complete_fields(name: str) -> dict[str, Any]:
 
 
 def _defaults(model: type) -> dict[str, Any]:
-    fields = dataclasses.fields(model)
+    fields = ordered_fields(model)
     return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
 

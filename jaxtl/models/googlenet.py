@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtl.models.base import GroupedModel, Groups, classify
+from jaxtl.models.base import Groups, classify
+from jaxtl.models.batchnorm_model import BatchNormModel
 from jaxtl.models.key_mapping import COUNTERS, KeyMapping
 from jaxtl.models.layers.batchnorm import norm_fields
 from jaxtl.models.layers.conv_norm import ConvNorm, max_pool_3x3, rows
@@ -56,7 +57,7 @@ class Inception(nn.Module):
         return jnp.concatenate(branches, axis=-1)
 
 
-class GoogLeNet(GroupedModel):
+class GoogLeNet(BatchNormModel, kw_only=True):
     """A GoogLeNet from images [B, H, W, C] to logits [B, num_classes].
 
     Attributes:
@@ -65,7 +66,7 @@ class GoogLeNet(GroupedModel):
       remat: whether training computes each inception a second time instead of keeping what lies within it.
     """
 
-    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased", "aux")
+    unseen: ClassVar[tuple[str, ...]] = (*BatchNormModel.unseen, "aux")
     auxiliary_weight: ClassVar[float] = 0.3
     auxiliary_classifiers: ClassVar[str] = r"aux\d/fc2"
 
@@ -73,12 +74,6 @@ class GoogLeNet(GroupedModel):
     image_size: int = 224
     aux: bool = True
     epsilon: float = 1e-3
-    momentum: float = 0.9
-    unbiased: bool = True
-    dropout: float = 0.0
-    axis_name: str | None = None
-    remat: bool = False
-    dtype: Any = jnp.float32
 
     def groups(self) -> Groups:
         """Gives the groups from input to head: the stem, each inception, auxiliary heads behind 4a and 4d, the head."""

@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtl.models.base import GroupedModel, Groups, classify
+from jaxtl.models.base import Groups, classify
+from jaxtl.models.batchnorm_model import BatchNormModel
 from jaxtl.models.key_mapping import COUNTERS, KeyMapping, Rows
 from jaxtl.models.layers.batchnorm import norm_fields
 from jaxtl.models.layers.conv_norm import ConvNorm, max_pool_3x3, mean_pool_3x3, rows
@@ -144,16 +145,15 @@ class Mixed(nn.Module):
         return jnp.concatenate(found, axis=-1)
 
 
-class InceptionV3(GroupedModel):
+class InceptionV3(BatchNormModel, kw_only=True):
     """An Inception v3 from images [B, H, W, C] to logits [B, num_classes].
 
     Attributes:
       aux: whether it has its auxiliary head.
       counts_padding: average pooling counts the padding at the edges, as in PyTorch; Keras does not.
-      remat: whether training computes each block a second time instead of keeping what lies within it.
     """
 
-    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased", "counts_padding", "aux")
+    unseen: ClassVar[tuple[str, ...]] = (*BatchNormModel.unseen, "counts_padding", "aux")
     auxiliary_weight: ClassVar[float] = 0.4
     auxiliary_classifiers: ClassVar[str] = "aux/fc"
 
@@ -162,12 +162,6 @@ class InceptionV3(GroupedModel):
     aux: bool = True
     counts_padding: bool = True
     epsilon: float = 1e-3
-    momentum: float = 0.9
-    unbiased: bool = True
-    dropout: float = 0.0
-    axis_name: str | None = None
-    remat: bool = False
-    dtype: Any = jnp.float32
 
     def groups(self) -> Groups:
         """Gives the groups from input to head: the stem, each block, the auxiliary head behind 6e, the head."""

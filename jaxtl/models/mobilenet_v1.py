@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.errors import UserError
-from jaxtl.models.base import GroupedModel, Groups, classify
+from jaxtl.models.base import Groups, classify
+from jaxtl.models.batchnorm_model import BatchNormModel
 from jaxtl.models.key_mapping import COUNTERS, KeyMapping, Rows, refuse_timm_changes
 from jaxtl.models.layers.batchnorm import BatchNorm, norm_fields
 from jaxtl.models.layers.conv import convolve
@@ -60,32 +61,22 @@ class Block(nn.Module):
         return activate(BatchNorm(**self.norm, name="pointwise_bn")(x, use_running_average=not train))
 
 
-class MobileNetV1(GroupedModel):
+class MobileNetV1(BatchNormModel):
     """A MobileNet V1 from images [B, H, W, C] to logits [B, num_classes].
 
     Attributes:
       widths: channels of each block.
       stem_width: channels of the stem.
       padding: one of `PADDINGS`.
-      momentum: the share that running statistics keep at each training step.
-      unbiased: whether the running variance is the unbiased one, as in PyTorch.
-      remat: whether training computes each block a second time instead of keeping what lies within it.
     """
 
-    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased", "padding")
+    unseen: ClassVar[tuple[str, ...]] = (*BatchNormModel.unseen, "padding")
 
     num_classes: int
     widths: tuple[int, ...] = tuple(width for width, _ in _BLOCKS)
     image_size: int = 224
     stem_width: int = 32
     padding: str = "torch"
-    epsilon: float = 1e-5
-    momentum: float = 0.9
-    unbiased: bool = True
-    dropout: float = 0.0
-    axis_name: str | None = None
-    remat: bool = False
-    dtype: Any = jnp.float32
 
     def __post_init__(self):
         if self.padding not in PADDINGS:
