@@ -94,8 +94,8 @@ def check_size(name: str, model: GroupedModel, *, training: bool = False) -> Non
         return
     base = name.partition(":")[0]
     problem = f"image_size {size} is below the least that {base} takes{' in training' if training else ''}, {least}"
-    if training and size >= model.min_size:
-        problem += f"; without its auxiliary heads, {base}:aux=false, it takes {model.min_size}"
+    if training and size >= model.min_size and model.auxiliary_field:
+        problem += f"; without its auxiliary heads, {base}:{model.auxiliary_field}=false, it takes {model.min_size}"
     raise UserError(f"{problem}.", arguments=["image_size"])
 
 

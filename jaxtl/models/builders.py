@@ -10,7 +10,7 @@ from jaxtl.models.batchnorm_model import ordered_fields
 from jaxtl.models.key_mapping import refuse_timm_changes
 
 # They matter in training alone, or are what the caller chooses.
-_FREE = {"parent", "name", "num_classes", "image_size", "momentum", "unbiased", "axis_name", "aux"}
+_FREE = {"parent", "name", "num_classes", "image_size", "momentum", "unbiased", "axis_name"}
 _FREE |= {field.name for field in dataclasses.fields(ModelOptions)}
 
 
@@ -25,7 +25,7 @@ def differences(model: GroupedModel, fields: Mapping[str, Any]) -> dict[str, tup
     pairs = {
         field.name: (getattr(other, field.name), getattr(model, field.name))
         for field in ordered_fields(type(model))
-        if field.name not in _FREE
+        if field.name not in {*_FREE, model.auxiliary_field}
     }
     return {name: (theirs, ours) for name, (theirs, ours) in pairs.items() if theirs != ours}
 

@@ -31,6 +31,8 @@ IMAGE_SIZE = 224
 
 ARCHITECTURES = (r"vit_(base|large|huge)_patch(14|16|32)_clip_(quickgelu_)?\d{3}",)
 
+TELLTALES = {r"(?:visual\.)?ln_pre\..*": "CLIP in the names of its authors"}
+
 NAMED_FIELDS = {"_clip_quickgelu": {"gelu": "quick"}}
 
 _BLOCK = "encoder.layers.{i}."

@@ -16,7 +16,7 @@ from jaxtl.models.key_mapping import KeyMapping, Rows, refuse_timm_changes
 from jaxtl.models.layers.conv import convolve
 from jaxtl.models.layers.layernorm import LayerNorm
 from jaxtl.models.layers.transformer_block import DropPath, Mlp
-from jaxtl.preprocessing import IMAGENET, PixelDefaults
+from jaxtl.preprocessing import IMAGENET, PixelDefaults, Processor
 
 
 class Block(nn.Module):
@@ -171,6 +171,8 @@ IMAGE_SIZE = 224
 
 # timm's others stem, normalise or end otherwise ("ols", "rms", "hnf", "mlp", "xxlarge", V2).
 ARCHITECTURES = (r"convnext_?(atto|femto|pico|nano|tiny|small|base|large|xlarge)",)
+
+PROCESSOR = Processor("ConvNext", crop_share=224 / 256)
 
 _TIMM_BLOCK, _HF_STAGE = "stages.{s}.blocks.{i}.", "encoder.stages.{s}."
 _TIMM = (

@@ -12,7 +12,7 @@ from jaxtl.models.builders import differences, from_timm_efficientnet, to_timm_e
 from jaxtl.models.key_mapping import COUNTERS, KeyMapping, Rows
 from jaxtl.models.layers.inverted_residual import BlockSpec, InvertedResidualNet
 from jaxtl.models.layers.squeeze_excite import divisible
-from jaxtl.preprocessing import IMAGENET, PixelDefaults
+from jaxtl.preprocessing import IMAGENET, PixelDefaults, Processor
 
 # Of each stage of B0: how much it expands, window, stride of its first block, channels, blocks.
 _STAGES = (
@@ -94,6 +94,8 @@ MODEL = EfficientNet
 IMAGE_SIZE = 224
 
 ARCHITECTURES = (r"(tf_)?efficientnet_b[0-7]",)
+
+PROCESSOR = Processor("EfficientNet", interpolation="bicubic", divides_twice=True)
 
 # What timm took over from TensorFlow.
 NAMED_FIELDS = {r"^tf_efficientnet_b[0-7](?=[-_.]|$)": {"tf_padding": True, "epsilon": 1e-3}}

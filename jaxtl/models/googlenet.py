@@ -67,7 +67,7 @@ class GoogLeNet(BatchNormModel, kw_only=True):
     """
 
     unseen: ClassVar[tuple[str, ...]] = (*BatchNormModel.unseen, "aux")
-    auxiliary_weight: ClassVar[float] = 0.3
+    auxiliary_field: ClassVar[str] = "aux"
     auxiliary_classifiers: ClassVar[str] = r"aux\d/fc2"
 
     num_classes: int
@@ -180,3 +180,9 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     if shapes["params/inception5b/branch1/conv/kernel"][-1] != 384:
         raise ValueError("no GoogLeNet")
     return {"aux": "params/aux1/fc1/kernel" in shapes}
+
+
+def torchvision_arguments(model: GoogLeNet) -> dict[str, Any]:
+    """Gives what torchvision's function takes besides: an exported file leaves the auxiliary heads out."""
+    del model
+    return {"aux_logits": False}

@@ -155,6 +155,7 @@ class InceptionV3(BatchNormModel, kw_only=True):
 
     unseen: ClassVar[tuple[str, ...]] = (*BatchNormModel.unseen, "counts_padding", "aux")
     auxiliary_weight: ClassVar[float] = 0.4
+    auxiliary_field: ClassVar[str] = "aux"
     auxiliary_classifiers: ClassVar[str] = "aux/fc"
 
     num_classes: int
@@ -300,3 +301,9 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     if shapes["params/mixed7c/branch1x1/conv/kernel"][-1] != 320:
         raise ValueError("no Inception v3")
     return {"aux": "params/aux/fc/kernel" in shapes}
+
+
+def torchvision_arguments(model: InceptionV3) -> dict[str, Any]:
+    """Gives what torchvision's function takes besides: an exported file leaves the auxiliary head out."""
+    del model
+    return {"aux_logits": False}

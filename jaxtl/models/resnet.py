@@ -58,6 +58,11 @@ ARCHITECTURES = (
     r"seresnext(50|101)_32x4d",
 )
 
+TELLTALES = {
+    r"layer\d+\..*\.se\.conv\..*": "ECA-ResNet",
+    r"layer\d+\..*\.se_module\..*": "SE-ResNet of the kind that timm calls legacy",
+}
+
 _TORCHVISION = (
     ("conv1", "conv1", "conv"),
     ("bn1", "bn1", "batchnorm"),

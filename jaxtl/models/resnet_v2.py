@@ -16,7 +16,7 @@ from jaxtl.models.layers.conv import max_pool
 from jaxtl.models.layers.residual_block import conv
 from jaxtl.models.layers.standardized_conv import StandardizedConv
 from jaxtl.models.resnet import count_blocks
-from jaxtl.preprocessing import HALF, PixelDefaults
+from jaxtl.preprocessing import HALF, PixelDefaults, Processor
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,8 @@ ARCHITECTURES = (
     r"resnet(50|101|152)v2",  # Keras
     r"resnetv2_(50x[13]|101x[13]|152x[24])_bit",  # timm
 )
+
+PROCESSOR = Processor("Bit", interpolation="bicubic")
 
 _UNIT = "resnet/block{s}/unit{b+1}/"
 _GOOGLE = (

@@ -47,6 +47,8 @@ ARCHITECTURES = (
     r"swin_[tsb]",  # torchvision
 )
 
+TELLTALES = {r".*\.(?:logit_scale|cpb_mlp\..*|continuous_position_bias_mlp\..*)": "Swin Transformer V2"}
+
 # Left out: numbers of places and masks, which follow from the sizes, and what only pretraining uses.
 _UNUSED = (r".*relative_position_index", r".*attn_mask", r"pooler\..*", r"embeddings\.mask_token")
 

@@ -60,6 +60,13 @@ ARCHITECTURES = (
     r"vit_(b_16|b_32|l_16|l_32|h_14)",  # torchvision
 )
 
+TELLTALES = {
+    r"(?:blocks\.\d+\.attn|rel_pos_bias)\.relative_position_bias_table": "BEiT",
+    r"(?:.*\.)?encoder\.layer\.\d+\.attention\..*relative_position_bias_table": "BEiT",
+    r"attn_pool\..*": "SigLIP",
+    r"blocks\.\d+\.attn\.rel_pos\..*": "ViT with relative positions",
+}
+
 TIMM = (
     ("patch_embed.proj", "patch_embed", "conv"),
     ("cls_token", "cls_token", "array"),
@@ -336,3 +343,8 @@ def to_timm(model: ViT) -> tuple[str, dict[str, Any]] | None:
         "fc_norm": model.norm_after_pool,
     }
     return "vit_base_patch16_224", arguments
+
+
+def torchvision_arguments(model: ViT) -> dict[str, Any]:
+    """Gives what torchvision's function takes besides: it is made for one size, whose positions it has."""
+    return {} if model.image_size == IMAGE_SIZE else {"image_size": model.image_size}

@@ -9,7 +9,6 @@ from jaxtl.deploy.export.torch_names import evaluated_leaves, families_of, in_fi
 from jaxtl.errors import UserError
 from jaxtl.models.base import image_channels
 from jaxtl.models.builders import find_builder
-from jaxtl.models.transformer import ViT
 from jaxtl.preprocessing import Pixels
 from jaxtl.trees import flatten
 
@@ -54,14 +53,13 @@ def save_torchvision(
         arrays = in_first_complete(evaluated_leaves(module, leaves), key_mappings)
         arrays |= family.torchvision_extras(module) if hasattr(family, "torchvision_extras") else {}
         _write(Path(path), arrays)
-        others = ", aux_logits=False" if hasattr(module, "aux") else ""
-        # Its vision transformers alone are made for a size: the positions are theirs.
-        if isinstance(module, ViT) and pixels.size != family.IMAGE_SIZE:
-            others += f", image_size={pixels.size}"
+        arguments = {"num_classes": module.num_classes}
+        arguments |= family.torchvision_arguments(module) if hasattr(family, "torchvision_arguments") else {}
+        call = ", ".join(f"{name}={value}" for name, value in arguments.items())
         facts = ", ".join(f"{key} {value}" for key, value in pixels.to_json().items())
         return (
-            f"for torchvision.models.{builder}(num_classes={module.num_classes}{others}); the file names no classes "
-            f"and does not say how images are prepared: {facts}"
+            f"for torchvision.models.{builder}({call}); the file names no classes and does not say how images are "
+            f"prepared: {facts}"
         )
     raise refusal("torchvision", model, "torchvision")
 
