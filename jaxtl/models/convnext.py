@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxtl.errors import UserError
 from jaxtl.models.base import GroupedModel, Groups, classify
 from jaxtl.models.builders import find_builder
+from jaxtl.models.convolution import conv
 from jaxtl.models.key_mapping import KeyMapping, Rows, refuse_timm_changes
-from jaxtl.models.layers.conv import convolve
 from jaxtl.models.layers.layernorm import LayerNorm
 from jaxtl.models.layers.transformer_block import DropPath, Mlp
 from jaxtl.preprocessing import IMAGENET, PixelDefaults, Processor
@@ -39,16 +39,8 @@ class Block(nn.Module):
         """Maps [B, H, W, C] to [B, H, W, width], or half the size."""
         if self.halve:
             x = LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="downsample_norm")(x)
-            x = _patches(self.width, 2, self.dtype, "downsample_conv")(x)
-        y = nn.Conv(
-            self.width,
-            (7, 7),
-            padding=3,
-            feature_group_count=self.width,
-            dtype=self.dtype,
-            conv_general_dilated=convolve,
-            name="conv",
-        )(x)
+            x = conv(self.width, 2, 2, dtype=self.dtype, name="downsample_conv")(x)
+        y = conv(self.width, 7, padding=3, groups=self.width, dtype=self.dtype, name="conv")(x)
         y = LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(y)
         y = Mlp(4 * self.width, self.gelu, 0.0, self.dtype, name="mlp")(y, train)
         y = (
@@ -111,7 +103,7 @@ class ConvNeXt(GroupedModel):
         if name == "head":
             return classify(x, self.num_classes, train=train, dropout=self.dropout)
         if name == "stem":
-            x = _patches(self.width, 4, self.dtype, "stem_conv")(x)
+            x = conv(self.width, 4, 4, dtype=self.dtype, name="stem_conv")(x)
             return LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="stem_norm")(x)
         stage, index = (int(part) for part in name.removeprefix("stage").split("."))
         before, total = sum(self.blocks[: stage - 1]) + index, sum(self.blocks)
@@ -129,18 +121,6 @@ class ConvNeXt(GroupedModel):
         norm = LayerNorm(epsilon=self.head_epsilon, dtype=self.dtype, name="norm")
         # As in Keras, the norm comes first where another pooling follows.
         return self.pooled(norm(x)) if self.head_pool else norm(self.pooled(x))
-
-
-def _patches(features: int, side: int, dtype: Any, name: str) -> nn.Conv:
-    return nn.Conv(
-        features,
-        (side, side),
-        strides=(side, side),
-        padding="VALID",
-        dtype=dtype,
-        conv_general_dilated=convolve,
-        name=name,
-    )
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

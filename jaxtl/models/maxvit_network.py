@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from jaxtl.models.base import Fit, Groups, Shape, classify
 from jaxtl.models.batchnorm_model import BatchNormModel
+from jaxtl.models.convolution import conv
 from jaxtl.models.layers.batchnorm import BatchNorm, norm_fields
-from jaxtl.models.layers.conv import convolve
 from jaxtl.models.layers.gelu import KINDS
 from jaxtl.models.layers.layernorm import LayerNorm
 from jaxtl.models.layers.squeeze_excite import SqueezeExcite
@@ -115,31 +115,6 @@ class Block(nn.Module):
         x = Convolution(self.width, stride, *kind, self.norm, drop_path, self.dtype, name="conv")(x, train)
         x = PartitionAttention(self.window, False, *kind, drop_path, self.dtype, name="window")(x, train)
         return PartitionAttention(self.window, True, *kind, drop_path, self.dtype, name="grid")(x, train)
-
-
-def conv(
-    features: int,
-    size: int,
-    stride: int = 1,
-    padding: int | str = 0,
-    groups: int = 1,
-    *,
-    bias: bool = True,
-    dtype: Any,
-    name: str,
-) -> nn.Conv:
-    """Makes a convolution with square windows."""
-    return nn.Conv(
-        features,
-        (size, size),
-        strides=(stride, stride),
-        padding=padding,
-        feature_group_count=groups,
-        use_bias=bias,
-        dtype=dtype,
-        conv_general_dilated=convolve,
-        name=name,
-    )
 
 
 class MaxViT(BatchNormModel, kw_only=True):
