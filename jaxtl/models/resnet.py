@@ -227,4 +227,4 @@ def to_timm(model: ResNet) -> tuple[str, dict[str, Any]]:
     for name, fields in VARIANTS.items():
         if ResNet(num_classes=model.num_classes, dtype=model.dtype, **fields) == model.clone(image_size=224):
             return name, {}
-    raise UserError(f"timm has no such ResNet; it has {', '.join(VARIANTS)}. Export to transformers instead.")
+    raise UserError(f"timm has no such ResNet; it has {', '.join(VARIANTS)}.")

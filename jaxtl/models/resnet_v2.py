@@ -309,4 +309,4 @@ def to_timm(model: ResNetV2) -> tuple[str, dict[str, Any]] | None:
         if own == (model.stages, model.width, model.keras, model.norm_groups, model.epsilon):
             return f"resnetv2_{name.removeprefix('bit_r')}_bit", {}
     own_names = ", ".join(name for name in VARIANTS if name.startswith("bit_"))
-    raise UserError(f"timm has no such BiT: its own are {own_names}; export to transformers instead.")
+    raise UserError(f"timm has no such BiT: its own are {own_names}.")

@@ -244,7 +244,7 @@ def to_timm(model: Swin) -> tuple[str, dict[str, Any]]:
         maps = ", ".join(map(str, model.maps))
         raise UserError(
             f"timm shifts maps before it pads them, and this model after it: its maps of {maps} are no multiples of "
-            f"the window of {model.window}. Train it at a size of images whose maps are, or export to another format."
+            f"the window of {model.window}. Train it at a size of images whose maps are."
         )
     return "swin_tiny_patch4_window7_224", {
         "img_size": model.image_size,

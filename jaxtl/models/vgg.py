@@ -196,7 +196,7 @@ def to_timm(model: VGG) -> tuple[str, dict[str, Any]]:
     if model.average_first and model.image_size != IMAGE_SIZE:
         raise UserError(
             f"timm's VGG agrees with this one for images of {IMAGE_SIZE} pixels only, and the model sees "
-            f"{model.image_size}: export to another format."
+            f"{model.image_size}."
         )
     for name, fields in VARIANTS.items():
         sizes = {**fields, "width": 64, "hidden": 4096, "epsilon": 1e-5}

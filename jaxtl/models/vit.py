@@ -317,11 +317,9 @@ def to_timm(model: ViT) -> tuple[str, dict[str, Any]] | None:
     if model.pre_norm or not model.final_norm:
         return None
     if model.epsilon != 1e-6:
-        raise UserError(
-            f"timm's ViT has an epsilon of 1e-6, this one {model.epsilon:g}: export to transformers instead."
-        )
+        raise UserError(f"timm's ViT has an epsilon of 1e-6, this one {model.epsilon:g}.")
     if model.pool == "cls+mean":
-        raise UserError("timm has no head on the class token and the mean together: export to transformers instead.")
+        raise UserError("timm has no head on the class token and the mean together.")
     arguments = {
         "img_size": model.image_size,
         "patch_size": model.patch,
