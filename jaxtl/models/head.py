@@ -77,6 +77,27 @@ class Head(nn.Module):
         return jnp.pad(logits, ((0, 0), (1, 0))) if self.single_logit else logits
 
 
+def asked_fields(how: str, hidden: str | int, single_logit: bool) -> dict[str, Any]:
+    """Gives the fields of a model for the head that is asked for; those that are left to its weights are missing.
+
+    >>> asked_fields("own", "512,256", False)
+    {'head_pool': '', 'head_hidden': (512, 256)}
+
+    Args:
+      how: one of `POOLINGS`, "own" for that of its family, or "" for that of the weights.
+      hidden: widths with commas, "0" for no hidden layers, or "" for those of the weights.
+      single_logit: whether there is one; False for what the weights have.
+    """
+    fields: dict[str, Any] = {}
+    if how:
+        fields["head_pool"] = "" if how == "own" else how
+    if text := str(hidden):
+        fields["head_hidden"] = tuple(int(width) for width in text.split(",")) if text != "0" else ()
+    if single_logit:
+        fields["single_logit"] = True
+    return fields
+
+
 def check_fields(hidden: Sequence[int], how: str, single_logit: bool, num_classes: int) -> None:
     """Sees that the fields of a head are sound.
 
