@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtl.errors import UserError
-from jaxtl.models import vit
+from jaxtl.models import vit, vit_config
 from jaxtl.models.key_mapping import KeyMapping, Rows
 from jaxtl.models.transformer import ViT
 from jaxtl.models.vit import B, H, L, sizes
@@ -84,7 +84,7 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
     classifier = "CLIPForImageClassification" in (config.get("architectures") or ())
     vision = {"qkv_bias": True, **(config["vision_config"] if kind == "clip" else config)}
     return {
-        **vit.fields_from_config(vision),
+        **vit_config.fields_from_config(vision),
         "pre_norm": True,
         "pool": "mean" if classifier else "cls",
         "final_norm": not classifier,

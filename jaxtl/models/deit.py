@@ -6,7 +6,7 @@ A DeiT without that token is a plain ViT, also by its names.
 from collections.abc import Mapping
 from typing import Any
 
-from jaxtl.models import vit
+from jaxtl.models import vit, vit_config
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.transformer import ViT
 from jaxtl.models.vit import TI, B, L, S, sizes
@@ -73,7 +73,7 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
     if config.get("model_type") != "deit":
         return None
     teacher = "WithTeacher" in str(config.get("architectures"))
-    return {**vit.fields_from_config(config), "distilled": True, "teacher_head": teacher}
+    return {**vit_config.fields_from_config(config), "distilled": True, "teacher_head": teacher}
 
 
 def to_config(model: ViT, *, channels: int) -> dict[str, Any] | None:

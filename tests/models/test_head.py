@@ -8,7 +8,6 @@ import pytest
 from jaxtl import models
 from jaxtl.errors import UserError
 from jaxtl.finetune import param_groups
-from jaxtl.models import base
 from jaxtl.models.head import Head, asked_fields, pool
 from jaxtl.pretrained.load import abstract_variables
 from jaxtl.train.losses import class_weighted, focal_loss, softmax_cross_entropy
@@ -105,7 +104,7 @@ def test_focal_loss_and_class_weights_of_one_logit():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_takes_a_head_of_another_form_and_its_least_images(name, monkeypatch):
     pooled = []
-    monkeypatch.setattr(base, "pool", lambda x, how: pooled.append((x.ndim, how)) or pool(x, how))
+    monkeypatch.setattr("jaxtl.models.head.pool", lambda x, how: pooled.append((x.ndim, how)) or pool(x, how))
     asked = models.with_fields(name, head_pool="flatten", head_hidden=(6, 5), single_logit=True)
     size = models.build(name, num_classes=2).min_size
     model = models.build(asked, num_classes=2, image_size=size)
