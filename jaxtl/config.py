@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from jaxtl import config_checks, config_help, recipes
 from jaxtl.config_checks import is_number
 from jaxtl.data.augment import presets
+from jaxtl.data.augment.options import Augmentation
 from jaxtl.errors import UserError
 from jaxtl.recipes import choose_variant as choose_variant  # Config files take it from here.
 
@@ -100,50 +101,53 @@ def default() -> ConfigDict:
     c.data.reader = "auto"
     c.data.cache_gib = 2.0  # Decoded images are kept in memory up to this size, so that later epochs decode nothing.
 
+    views = Augmentation()  # Its defaults stand there, beside their ranges.
     c.augment = ConfigDict(type_safe=False)  # What the views of training images differ in, in the order it is done.
     # "none" | "light" | "medium" | "strong": values for the keys below, but mixup and cutmix, that are at their
     # default; the others stay. Given as a flag, it replaces those of the config file too, and flags beside it stay. ""
     # is all as written; "medium except rotate,erase" leaves some as written.
     c.augment.preset = ""
-    c.augment.crop = "random_resized"  # "random_resized" | "resize_crop" | "pad_crop" | "none": as in evaluation
-    c.augment.scale = (0.08, 1.0)  # Area of a random resized crop, as a share of the image.
-    c.augment.ratio = (3 / 4, 4 / 3)  # Width by height of a random resized crop.
-    c.augment.resize = 0  # Shorter side before the random crop of "resize_crop", in pixels; 0: 8/7 of the crop.
-    c.augment.pad = 4  # Pixels on each side, filled, before the crop of "pad_crop".
-    c.augment.flip = 0.5  # Probability of a mirrored image.
-    c.augment.vertical_flip = 0.0  # Probability of an image upside down.
+    c.augment.crop = views.crop  # "random_resized" | "resize_crop" | "pad_crop" | "none": as in evaluation
+    c.augment.scale = views.scale  # Area of a random resized crop, as a share of the image.
+    c.augment.ratio = views.ratio  # Width by height of a random resized crop.
+    # Shorter side before the random crop of "resize_crop", in pixels; 0: 8/7 of the crop.
+    c.augment.resize = views.resize
+    c.augment.pad = views.pad  # Pixels on each side, filled, before the crop of "pad_crop".
+    c.augment.flip = views.flip  # Probability of a mirrored image.
+    c.augment.vertical_flip = views.vertical_flip  # Probability of an image upside down.
     # Degrees to either side, as in torchvision's RandomRotation; Keras' RandomRotation(0.1) is a share of the circle,
     # 36 here.
-    c.augment.rotate = 0.0
+    c.augment.rotate = views.rotate
     # Degrees of horizontal shear to either side, as in torchvision's RandomAffine and Keras' ImageDataGenerator.
-    c.augment.shear = 0.0
+    c.augment.shear = views.shear
     # 0.2: the content is scaled by 0.8 to 1.2, as with torchvision's RandomAffine(scale=(0.8, 1.2)) and Keras'
     # ImageDataGenerator(zoom_range=0.2).
-    c.augment.zoom = 0.0
+    c.augment.zoom = views.zoom
     # Share of the view's side by which the content moves, in either direction and along both axes, as in Keras and
     # torchvision.
-    c.augment.translate = 0.0
+    c.augment.translate = views.translate
     # What lies beyond the image: "constant" (fill_color) | "reflect" (mirrored at its edge) | "nearest" (its last
     # pixels) | "wrap" (the image again): the names of Keras.
-    c.augment.fill = "constant"
+    c.augment.fill = views.fill
     # Three numbers for images in [0, 1], of the fill and of erase; (): the mean of the pixels' normalisation, but black
     # for the fill of "pad_crop".
-    c.augment.fill_color = ()
+    c.augment.fill_color = views.fill_color
     # Operations drawn for each image: "randaugment" | "trivialaugment" (wide) | "autoaugment" (for ImageNet) | "".
-    c.augment.policy = ""
-    c.augment.num_ops = 2  # Operations that "randaugment" draws, one after the other.
-    c.augment.magnitude = 9  # Strength of the operations of "randaugment", from 0 to 30.
-    c.augment.color_jitter = 0.0  # Brightness, contrast and saturation change by a factor in 1 +- this.
-    c.augment.brightness = 0.0  # That of brightness alone; 0: color_jitter.
-    c.augment.contrast = 0.0  # That of contrast alone; 0: color_jitter.
-    c.augment.saturation = 0.0  # That of saturation alone; 0: color_jitter.
-    c.augment.hue = 0.0  # Share of the colour circle by which hues turn to either side, up to 0.5, as in torchvision.
-    c.augment.grayscale = 0.0  # Probability of an image without colours.
-    c.augment.blur = 0.0  # Probability of a Gaussian blur.
-    c.augment.blur_sigma = (0.1, 2.0)  # Its standard deviation, in pixels of the view.
-    c.augment.noise = 0.0  # Standard deviation of Gaussian noise, for images in [0, 1].
-    c.augment.erase = 0.0  # Probability that a box is overwritten with fill_color (random erasing).
-    c.augment.erase_area = (0.02, 0.33)  # Area of that box, as a share of the view.
+    c.augment.policy = views.policy
+    c.augment.num_ops = views.num_ops  # Operations that "randaugment" draws, one after the other.
+    c.augment.magnitude = views.magnitude  # Strength of the operations of "randaugment", from 0 to 30.
+    c.augment.color_jitter = views.color_jitter  # Brightness, contrast and saturation change by a factor in 1 +- this.
+    c.augment.brightness = views.brightness  # That of brightness alone; 0: color_jitter.
+    c.augment.contrast = views.contrast  # That of contrast alone; 0: color_jitter.
+    c.augment.saturation = views.saturation  # That of saturation alone; 0: color_jitter.
+    # Share of the colour circle by which hues turn to either side, up to 0.5, as in torchvision.
+    c.augment.hue = views.hue
+    c.augment.grayscale = views.grayscale  # Probability of an image without colours.
+    c.augment.blur = views.blur  # Probability of a Gaussian blur.
+    c.augment.blur_sigma = views.blur_sigma  # Its standard deviation, in pixels of the view.
+    c.augment.noise = views.noise  # Standard deviation of Gaussian noise, for images in [0, 1].
+    c.augment.erase = views.erase  # Probability that a box is overwritten with fill_color (random erasing).
+    c.augment.erase_area = views.erase_area  # Area of that box, as a share of the view.
     c.augment.mixup = 0.0  # Alpha of the Beta distribution of shares; 0: no blending. With cutmix: one of them a row.
     c.augment.cutmix = 0.0  # Alpha of the Beta distribution of areas that are taken from another image; 0: none.
 

@@ -12,7 +12,7 @@ from jaxtl.data.augment import presets
 from jaxtl.errors import UserError, nearest
 from jaxtl.feature_cache import features
 from jaxtl.finetune import param_groups
-from jaxtl.models.head import POOLINGS
+from jaxtl.models.head import POOLINGS, asked_fields
 from jaxtl.models.layers.attention import FORMS
 from jaxtl.parallel import mesh as mesh_lib
 from jaxtl.parallel import partitioner
@@ -237,7 +237,8 @@ def _stage_problems(values: Mapping[str, Any]) -> list[str]:
 def _rule_problems(values: Mapping[str, Any]) -> list[str]:
     """Finds the rules that fit no group and no parameter of the model, as far as its name tells which it is."""
     try:
-        module = models.build(models.with_fields(values["model.name"], **head_fields(values)), num_classes=2)
+        head = asked_fields(values["model.pool"], values["model.head_hidden"], values["model.single_logit"])
+        module = models.build(models.with_fields(values["model.name"], **head), num_classes=2)
     except (UserError, ValueError):
         return []  # Reported as model.name or model.head_hidden, or "auto".
     unfreeze = {"finetune.unfreeze": values["finetune.unfreeze"]}
@@ -252,22 +253,6 @@ def _rule_problems(values: Mapping[str, Any]) -> list[str]:
         return []
     params = nest(abstract_variables(module, models.native_size(values["model.name"])))["params"]
     return param_groups.unmatched_rules(param_groups.assign(params, table), unfreeze, rules)
-
-
-def head_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of the model that the keys of its head set; those that leave it to the weights are missing.
-
-    Args:
-      values: of every key of model, "model.pool" -> "flatten".
-    """
-    fields: dict[str, Any] = {}
-    if values["model.pool"]:
-        fields["head_pool"] = "" if values["model.pool"] == "own" else values["model.pool"]
-    if text := str(values["model.head_hidden"]):
-        fields["head_hidden"] = tuple(int(width) for width in text.split(",")) if text != "0" else ()
-    if values["model.single_logit"]:
-        fields["single_logit"] = True
-    return fields
 
 
 def _are_widths(text: Any) -> bool:

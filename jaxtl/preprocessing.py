@@ -19,6 +19,23 @@ INTERPOLATIONS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 
 
 @dataclass(frozen=True)
+class Processor:
+    """What an image processor of transformers does where its file does not say.
+
+    Attributes:
+      name: how its name begins, such as "ConvNext".
+      interpolation: one of `INTERPOLATIONS`.
+      crop_share: the side of its crop by the shorter side before it; None where it does not crop.
+      divides_twice: whether it divides by the deviation once more for a classifier, so that its files give the roots.
+    """
+
+    name: str
+    interpolation: str = "bilinear"
+    crop_share: float | None = None
+    divides_twice: bool = False
+
+
+@dataclass(frozen=True)
 class Pixels:
     """How an image becomes the model's input.
 

@@ -211,20 +211,6 @@ def test_rules_see_the_head_that_is_asked_for(load):
         load(head + 'c.finetune.unfreeze = "fc1"')
 
 
-@pytest.mark.parametrize(
-    ("pool", "hidden", "single", "fields"),
-    [
-        ("", "", False, {}),
-        ("own", "0", False, {"head_pool": "", "head_hidden": ()}),
-        ("avg+max", "512, 256", True, {"head_pool": "avg+max", "head_hidden": (512, 256), "single_logit": True}),
-        ("flatten", 256, False, {"head_pool": "flatten", "head_hidden": (256,)}),
-    ],
-)
-def test_the_keys_of_a_head_are_fields_of_the_model(pool, hidden, single, fields):
-    values = {"model.pool": pool, "model.head_hidden": hidden, "model.single_logit": single}
-    assert config_checks.head_fields(values) == fields
-
-
 def test_rules_of_a_model_that_only_the_weights_tell_are_left_to_later(load):
     assert load(model__name="auto", finetune__unfreeze="layer4").finetune.unfreeze == "layer4"
 

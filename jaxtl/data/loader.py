@@ -15,7 +15,8 @@ from PIL import Image
 from jaxtl.data.dataset import Dataset, Encoded
 from jaxtl.data.decode import decode
 from jaxtl.data.preloading import cores
-from jaxtl.data.reader_processes import Example, Reader, Recipe, choose_reader, open_stream
+from jaxtl.data.reader_process import Example, Recipe
+from jaxtl.data.reader_processes import Reader, choose_reader, open_stream
 
 Batch = dict[str, np.ndarray]
 TrainView = Callable[[Image.Image, np.random.Generator], np.ndarray]

@@ -1,6 +1,6 @@
 """The life of a reader process: it makes the examples it is asked for, and ends when nobody can ask any more.
 
-It imports neither JAX nor anything else that takes long. `reader_processes` starts it and speaks with it.
+It imports neither JAX nor anything else that takes long. `reader_process` starts it and speaks with it.
 """
 
 import mmap

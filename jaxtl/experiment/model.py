@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxtl import data, models, preprocessing, pretrained
-from jaxtl.config_checks import head_fields
 from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
 from jaxtl.models.base import GroupedModel
+from jaxtl.models.head import asked_fields
 from jaxtl.preprocessing import Pixels
 
 T = TypeVar("T")
@@ -144,7 +144,7 @@ def make_model(config: ConfigDict, opened: pretrained.Weights | None, classes: t
 
 def _with_head(config: ConfigDict, name: str, num_classes: int) -> str:
     """Writes the head that the config asks for into a model name that may have one from its weights."""
-    fields = head_fields({f"model.{key}": value for key, value in config.model.items()})
+    fields = asked_fields(config.model.pool, config.model.head_hidden, config.model.single_logit)
     if not config.model.single_logit and num_classes not in (0, 2):
         fields["single_logit"] = False  # Weights for two classes start a model for more.
     return models.with_fields(name, **fields)

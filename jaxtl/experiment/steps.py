@@ -24,7 +24,7 @@ from jaxtl.train.mixing import mix
 from jaxtl.train.penalties import make_penalty
 from jaxtl.train.scanned_state import first_by_scanned, scanned_state, with_scanned
 from jaxtl.train.state import TrainState, with_params
-from jaxtl.train.step import train_step
+from jaxtl.train.step import step_keys, train_step
 from jaxtl.train.storage_dtype import cast, rounded_leaves, with_cast_frozen
 from jaxtl.trees import flatten, nest
 
@@ -68,8 +68,8 @@ def make_step(
 
 def mix_images(experiment: Experiment, batch: Mapping[str, jax.Array], *, step: int) -> Mapping[str, jax.Array]:
     """Returns a global batch, "image" float [B, S, S, C], mixed with the draws of a step under jit."""
-    key = jax.random.fold_in(jax.random.key(experiment.config.train.seed), step)
-    return _mixed(experiment, batch, jax.random.split(key)[0])  # The other one is that of dropout.
+    key, _ = step_keys(jax.random.key(experiment.config.train.seed), step)
+    return _mixed(experiment, batch, key)
 
 
 def _mixed(experiment: Experiment, batch: Mapping[str, jax.Array], key: jax.Array) -> Mapping[str, jax.Array]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxtl.data.loader import Batch, rows_in_order, train_rows
 from jaxtl.finetune.param_groups import FROZEN, Table
+from jaxtl.models.base import auxiliary_weight
 from jaxtl.parallel.fetch import one_behind
 from jaxtl.trees import flatten, nest
 
@@ -41,8 +42,7 @@ class Suffix:
     @property
     def auxiliary_weight(self) -> float:
         """What the loss of each auxiliary head counts (see `jaxtl.models.base.Model`)."""
-        weight: float = getattr(self.module, "auxiliary_weight", 0.3)
-        return weight
+        return auxiliary_weight(self.module)
 
     def groups(self) -> Table:
         """Gives the groups of the whole model."""

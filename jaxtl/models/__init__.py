@@ -18,6 +18,7 @@ import flax.linen as nn
 
 from jaxtl.errors import UserError, nearest
 from jaxtl.models.base import Family, GroupedModel, ModelOptions
+from jaxtl.models.batchnorm_model import ordered_fields
 from jaxtl.models.head import check_fields
 
 DEFAULT_OPTIONS = ModelOptions()
@@ -93,8 +94,8 @@ def check_size(name: str, model: GroupedModel, *, training: bool = False) -> Non
         return
     base = name.partition(":")[0]
     problem = f"image_size {size} is below the least that {base} takes{' in training' if training else ''}, {least}"
-    if training and size >= model.min_size:
-        problem += f"; without its auxiliary heads, {base}:aux=false, it takes {model.min_size}"
+    if training and size >= model.min_size and model.auxiliary_field:
+        problem += f"; without its auxiliary heads, {base}:{model.auxiliary_field}=false, it takes {model.min_size}"
     raise UserError(f"{problem}.", arguments=["image_size"])
 
 
@@ -218,7 +219,7 @@ def complete_fields(name: str) -> dict[str, Any]:
 
 
 def _defaults(model: type) -> dict[str, Any]:
-    fields = dataclasses.fields(model)
+    fields = ordered_fields(model)
     return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.models.base import GroupedModel, Groups, classify
+from jaxtl.models.convolution import conv
 from jaxtl.models.key_mapping import KeyMapping
-from jaxtl.models.layers.conv import convolve, max_pool
+from jaxtl.models.layers.conv import max_pool
 from jaxtl.models.layers.dense_grid import DenseGrid
 from jaxtl.preprocessing import IMAGENET, PixelDefaults
 
@@ -61,15 +62,7 @@ class AlexNet(GroupedModel):
             layer = DenseGrid(self.hidden, 6, dtype=self.dtype, name=name) if name == "fc1" else None
             return nn.relu((layer or nn.Dense(self.hidden, dtype=self.dtype, name=name))(x))
         features, side, stride, pad, pooled = _LAYERS[int(name.removeprefix("conv")) - 1]
-        x = nn.Conv(
-            features * self.width // 64,
-            (side, side),
-            strides=stride,
-            padding=pad,
-            dtype=self.dtype,
-            conv_general_dilated=convolve,
-            name=name,
-        )(x)
+        x = conv(features * self.width // 64, side, stride, pad, dtype=self.dtype, name=name)(x)
         x = nn.relu(x)
         x = max_pool(x, ((0, 0), (0, 0)), train) if pooled else x
         return self.pooled(x) if self.head_pool and name == "conv5" else x

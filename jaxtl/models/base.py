@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtl.models.head import Head, pool
+from jaxtl.models.head import CustomHead
 from jaxtl.models.head import classify as classify  # Families take it from here.
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.resize import remap_channels
@@ -35,6 +35,9 @@ Fit = Callable[[np.ndarray], np.ndarray]
 
 AUXILIARY = re.compile(r"aux\d*")
 """The names of the groups that are auxiliary heads."""
+
+AUXILIARY_WEIGHT = 0.3
+"""What the loss of an auxiliary head counts where the model states nothing, as in GoogLeNet's paper."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +124,13 @@ class Family(Protocol):
     """A file of `jaxtl.models`: what is known about the models of one kind.
 
     Optional are `PUBLISHED` (where weights lie that others published, by the name of the variant), `NAMED_FIELDS`
-    (fields that a name alone tells, by regexes that are searched in it), `BUILDERS` (by "torchvision" or
-    "timm": the names of their functions that make the variants, by variant), and the functions `from_config`
-    and `to_config` (config.json of transformers), `from_timm` and `to_timm` (the arguments of timm's create_model),
-    `as_torchvision` (a model of other fields that computes the same there), and `extras` and `torchvision_extras`
-    (arrays that transformers and torchvision want besides).
+    (fields that a name alone tells, by regexes that are searched in it), `TELLTALES` (names of relatives that are not
+    supported, by regexes of arrays that they alone have), `PROCESSOR` (what its image processor in transformers does),
+    `BUILDERS` (by "torchvision" or "timm": the names of their functions that make the variants, by variant), and the
+    functions `from_config` and `to_config` (config.json of transformers), `from_timm` and `to_timm` (the arguments of
+    timm's create_model), `as_torchvision` (a model of other fields that computes the same there),
+    `torchvision_arguments` (what its function there takes besides the number of classes), and `extras` and
+    `torchvision_extras` (arrays that transformers and torchvision want besides).
 
     Attributes:
       MODEL: the module.
@@ -151,30 +156,21 @@ class Family(Protocol):
         ...
 
 
-class GroupedModel(nn.Module, kw_only=True):
+class GroupedModel(CustomHead, kw_only=True):
     """A model that runs its groups one after another; a family writes `groups` and `run_group`.
 
     Groups called "aux1", "aux2" and so on are auxiliary heads: they read what the group before them returned, in
-    training alone, and hand it on. A family that has some writes `run_auxiliary` and `auxiliary_classifiers`.
+    training alone, and hand it on. A family that has some writes `run_auxiliary` and `auxiliary_classifiers`; where a
+    field says whether it has them, `auxiliary_field` names it.
 
-    The head may be another than the family's own (see `jaxtl.models.head`); then it is run here, and its arrays lie
-    below "head". A family does two things for it: the last group before its dense layers hands its maps or tokens to
-    `pooled`, and where `head_pool` is set `groups` leaves the dense layers after that out.
-
-    Attributes:
-      head_hidden: the widths of dense layers with ReLU between the pooling and the logits.
-      head_pool: one of `head.POOLINGS`, in place of the family's own pooling and the dense layers after it.
-      single_logit: whether one logit z tells two classes apart; (0, z) is returned.
+    The head may be another than the family's own (see `jaxtl.models.head.CustomHead`); then it is run here.
     """
 
     head_path: ClassVar[str] = "params/head/kernel"
     unseen: ClassVar[tuple[str, ...]] = ("epsilon",)
-    auxiliary_weight: ClassVar[float] = 0.3
+    auxiliary_weight: ClassVar[float] = AUXILIARY_WEIGHT
+    auxiliary_field: ClassVar[str] = ""
     auxiliary_classifiers: ClassVar[str] = ""
-
-    head_hidden: tuple[int, ...] = ()
-    head_pool: str = ""
-    single_logit: bool = False
 
     def groups(self) -> Groups:
         """Gives the groups from input to head; the last one is called "head"."""
@@ -210,30 +206,15 @@ class GroupedModel(nn.Module, kw_only=True):
                 if self.num_classes and (train or self.is_initializing()):
                     auxiliary[run[0]] = self.run_auxiliary(x, run[0], train)
             elif run == ("head",) and self.custom_head:
-                x = self._run_custom_head(x, train)
+                x = self.run_custom_head(x, train)
             else:
                 x = self.run_group(x, run[0], train) if len(run) == 1 else self.run_alike(x, run, train)
         x = self.finish(x, names[-1])
         return (x, auxiliary) if auxiliary and train and names[-1] == "head" else x
 
-    @property
-    def custom_head(self) -> bool:
-        """Whether the head is another than the family's own."""
-        return bool(self.head_hidden or self.head_pool or self.single_logit)
-
-    def pooled(self, x: jax.Array) -> jax.Array:
-        """Pools maps [B, h, w, D] or tokens [B, N, D] as `head_pool` says; the mean is what most families have."""
-        return pool(x, self.head_pool)
-
-    def _run_custom_head(self, x: jax.Array, train: bool) -> jax.Array:
-        if not self.num_classes:
-            return x.astype(jnp.float32)
-        dropout, dtype = getattr(self, "dropout", 0.0), getattr(self, "dtype", jnp.float32)
-        return Head(self.num_classes, self.head_hidden, self.single_logit, dropout, dtype, name="head")(x, train)
-
     def left_out(self) -> dict[str, str]:
         """Gives the groups, and their patterns, of which weights have arrays and this model does without."""
-        whole: Any = {"head_pool": "", **({"aux": True} if hasattr(self, "aux") else {})}
+        whole: Any = {"head_pool": "", **({self.auxiliary_field: True} if self.auxiliary_field else {})}
         own = dict(self.groups())
         return {name: pattern for name, pattern in self.clone(**whole).groups() if name not in own}
 
@@ -292,6 +273,12 @@ class GroupedModel(nn.Module, kw_only=True):
         if path == self.first_layer and len(before) == 4 and (before[:2], before[3:]) == (after[:2], after[3:]):
             return partial(remap_channels, channels=after[2])
         return None
+
+
+def auxiliary_weight(module: Any) -> float:
+    """Gives what the loss of each auxiliary head of a module counts; any Linen module may have such heads."""
+    weight: float = getattr(module, "auxiliary_weight", AUXILIARY_WEIGHT)
+    return weight
 
 
 def image_channels(model: Model, leaves: Mapping[str, Any]) -> int:

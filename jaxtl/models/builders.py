@@ -6,10 +6,11 @@ from typing import Any
 
 from jaxtl.errors import UserError
 from jaxtl.models.base import GroupedModel, ModelOptions
+from jaxtl.models.batchnorm_model import ordered_fields
 from jaxtl.models.key_mapping import refuse_timm_changes
 
 # They matter in training alone, or are what the caller chooses.
-_FREE = {"parent", "name", "num_classes", "image_size", "momentum", "unbiased", "axis_name", "aux"}
+_FREE = {"parent", "name", "num_classes", "image_size", "momentum", "unbiased", "axis_name"}
 _FREE |= {field.name for field in dataclasses.fields(ModelOptions)}
 
 
@@ -23,8 +24,8 @@ def differences(model: GroupedModel, fields: Mapping[str, Any]) -> dict[str, tup
     other = module(num_classes=0, **fields)
     pairs = {
         field.name: (getattr(other, field.name), getattr(model, field.name))
-        for field in dataclasses.fields(model)
-        if field.name not in _FREE
+        for field in ordered_fields(type(model))
+        if field.name not in {*_FREE, model.auxiliary_field}
     }
     return {name: (theirs, ours) for name, (theirs, ours) in pairs.items() if theirs != ours}
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxtl.errors import UserError
-from jaxtl.models import vit
+from jaxtl.models import vit, vit_config
 from jaxtl.models.key_mapping import KeyMapping, Rows
 from jaxtl.models.transformer import ViT
 from jaxtl.models.vit import B, H, L, sizes
@@ -30,6 +30,8 @@ MODEL = ViT
 IMAGE_SIZE = 224
 
 ARCHITECTURES = (r"vit_(base|large|huge)_patch(14|16|32)_clip_(quickgelu_)?\d{3}",)
+
+TELLTALES = {r"(?:visual\.)?ln_pre\..*": "CLIP in the names of its authors"}
 
 NAMED_FIELDS = {"_clip_quickgelu": {"gelu": "quick"}}
 
@@ -82,7 +84,7 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
     classifier = "CLIPForImageClassification" in (config.get("architectures") or ())
     vision = {"qkv_bias": True, **(config["vision_config"] if kind == "clip" else config)}
     return {
-        **vit.fields_from_config(vision),
+        **vit_config.fields_from_config(vision),
         "pre_norm": True,
         "pool": "mean" if classifier else "cls",
         "final_norm": not classifier,

@@ -6,10 +6,11 @@ A DeiT without that token is a plain ViT, also by its names.
 from collections.abc import Mapping
 from typing import Any
 
-from jaxtl.models import vit
+from jaxtl.models import vit, vit_config
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.transformer import ViT
 from jaxtl.models.vit import TI, B, L, S, sizes
+from jaxtl.preprocessing import Processor
 
 _DISTILLED = {"distilled": True, "teacher_head": True}
 _THIRD = {"layer_scale": True, "embed_prefix": False}
@@ -39,6 +40,8 @@ ARCHITECTURES = (
     r"deit_(tiny|small|base)(_distilled)?_patch16_(224|384)",
     r"deit3_(small|base|large|huge)_patch1[46]_(224|384)(_in21ft1k)?",
 )
+
+PROCESSOR = Processor("DeiT", interpolation="bicubic")
 
 _STUDENT = (*vit.HUGGINGFACE, ("embeddings.distillation_token", "dist_token", "array"))
 _WITH_TEACHER = (
@@ -70,7 +73,7 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
     if config.get("model_type") != "deit":
         return None
     teacher = "WithTeacher" in str(config.get("architectures"))
-    return {**vit.fields_from_config(config), "distilled": True, "teacher_head": teacher}
+    return {**vit_config.fields_from_config(config), "distilled": True, "teacher_head": teacher}
 
 
 def to_config(model: ViT, *, channels: int) -> dict[str, Any] | None:

@@ -3,13 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtl.models.base import GroupedModel, Groups, classify
+from jaxtl.models.base import Groups, classify
+from jaxtl.models.batchnorm_model import BatchNormModel
 from jaxtl.models.key_mapping import COUNTERS, KeyMapping, refuse_timm_changes
 from jaxtl.models.layers.batchnorm import BatchNorm, norm_fields
 from jaxtl.models.layers.conv import max_pool
@@ -37,7 +38,7 @@ class DenseLayer(nn.Module):
         return jnp.concatenate([x, y.astype(x.dtype)], axis=-1)
 
 
-class DenseNet(GroupedModel):
+class DenseNet(BatchNormModel):
     """A DenseNet from images [B, H, W, C] to logits [B, num_classes].
 
     Attributes:
@@ -48,22 +49,13 @@ class DenseNet(GroupedModel):
       remat: whether training computes each layer a second time instead of keeping what lies within it.
     """
 
-    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased")
-
     num_classes: int
     layers: tuple[int, ...]
     image_size: int = 224
     width: int = 64
     growth: int = 32
     bottleneck: int = 128
-    epsilon: float = 1e-5
-    momentum: float = 0.9
-    unbiased: bool = True
-    dropout: float = 0.0
     drop_path: float = 0.0
-    axis_name: str | None = None
-    remat: bool = False
-    dtype: Any = jnp.float32
 
     def groups(self) -> Groups:
         """Gives the groups from input to head: the stem, the layers of each block and what follows it, the head."""

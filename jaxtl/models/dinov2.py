@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxtl.errors import UserError
-from jaxtl.models import vit
+from jaxtl.models import vit, vit_config
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.transformer import ViT
 from jaxtl.models.vit import B, L, S, sizes
@@ -87,7 +87,7 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
         raise UserError("config.json: a DINOv2 with use_swiglu_ffn (the giant) is not supported; S, B and L are.")
     ratio = config["mlp_ratio"]
     return {
-        **vit.fields_from_config(config),
+        **vit_config.fields_from_config(config),
         **_DINO,
         "mlp": 0 if ratio == 4 else int(ratio * config["hidden_size"]),
         "registers": config.get("num_register_tokens", 0),

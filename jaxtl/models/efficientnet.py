@@ -9,10 +9,11 @@ from typing import Any
 
 from jaxtl.errors import UserError
 from jaxtl.models.builders import differences, from_timm_efficientnet, to_timm_efficientnet
-from jaxtl.models.key_mapping import COUNTERS, KeyMapping, Rows
+from jaxtl.models.efficientnet_rows import TIMM_ROWS, huggingface_rows, keras_rows, torchvision_rows
+from jaxtl.models.key_mapping import COUNTERS, KeyMapping
 from jaxtl.models.layers.inverted_residual import BlockSpec, InvertedResidualNet
 from jaxtl.models.layers.squeeze_excite import divisible
-from jaxtl.preprocessing import IMAGENET, PixelDefaults
+from jaxtl.preprocessing import IMAGENET, PixelDefaults, Processor
 
 # Of each stage of B0: how much it expands, window, stride of its first block, channels, blocks.
 _STAGES = (
@@ -95,102 +96,10 @@ IMAGE_SIZE = 224
 
 ARCHITECTURES = (r"(tf_)?efficientnet_b[0-7]",)
 
+PROCESSOR = Processor("EfficientNet", interpolation="bicubic", divides_twice=True)
+
 # What timm took over from TensorFlow.
 NAMED_FIELDS = {r"^tf_efficientnet_b[0-7](?=[-_.]|$)": {"tf_padding": True, "epsilon": 1e-3}}
-
-_LAYERS = ("expand", "depthwise", "squeeze", "project")
-
-
-def _torchvision() -> Rows:
-    rows: list[tuple[str, str, str]] = [("features.0.0", "stem_conv", "conv"), ("features.0.1", "stem_bn", "batchnorm")]
-    # Stage by stage: one row for all of them would name the arrays of an EfficientNet V2 too, and with fewer rows.
-    for stage in range(1, 8):
-        source, path = f"features.{stage}.{{i}}", f"stage{stage}.{{i}}"
-        # The blocks of the first stage expand nothing, so that their layers count one less.
-        for place, name in enumerate(_LAYERS[1:] if stage == 1 else _LAYERS):
-            if name == "squeeze":
-                rows += [(f"{source}.block.{place}.fc1", f"{path}/squeeze/reduce", "pixel")]
-                rows += [(f"{source}.block.{place}.fc2", f"{path}/squeeze/expand", "pixel")]
-            else:
-                rows += [(f"{source}.block.{place}.0", f"{path}/{name}", "conv")]
-                rows += [(f"{source}.block.{place}.1", f"{path}/{name}_bn", "batchnorm")]
-    return (
-        *rows,
-        ("features.8.0", "last_conv", "conv"),
-        ("features.8.1", "last_bn", "batchnorm"),
-        ("classifier.1", "head", "dense"),
-    )
-
-
-_BLOCK, _PATH = "blocks.{s}.{i}.", "stage{s+1}.{i}/"
-_TIMM = (
-    ("conv_stem", "stem_conv", "conv"),
-    ("bn1", "stem_bn", "batchnorm"),
-    ("blocks.0.{i}.conv_dw", "stage1.{i}/depthwise", "conv"),
-    ("blocks.0.{i}.bn1", "stage1.{i}/depthwise_bn", "batchnorm"),
-    ("blocks.0.{i}.conv_pw", "stage1.{i}/project", "conv"),
-    ("blocks.0.{i}.bn2", "stage1.{i}/project_bn", "batchnorm"),
-    (_BLOCK + "conv_pw", _PATH + "expand", "conv"),
-    (_BLOCK + "bn1", _PATH + "expand_bn", "batchnorm"),
-    (_BLOCK + "conv_dw", _PATH + "depthwise", "conv"),
-    (_BLOCK + "bn2", _PATH + "depthwise_bn", "batchnorm"),
-    (_BLOCK + "se.conv_reduce", _PATH + "squeeze/reduce", "pixel"),
-    (_BLOCK + "se.conv_expand", _PATH + "squeeze/expand", "pixel"),
-    (_BLOCK + "conv_pwl", _PATH + "project", "conv"),
-    (_BLOCK + "bn3", _PATH + "project_bn", "batchnorm"),
-    ("conv_head", "last_conv", "conv"),
-    ("bn2", "last_bn", "batchnorm"),
-    ("classifier", "head", "dense"),
-)
-
-
-def keras_rows(depthwise: str, letters: str) -> Rows:
-    """Returns Keras' rows, where the blocks of a stage have letters: "block2a_expand_conv".
-
-    Args:
-      depthwise: what the depthwise convolution of a block is called, such as "dwconv".
-      letters: one for each block of the longest stage.
-    """
-    rows: list[tuple[str, str, str]] = [("stem_conv", "stem_conv", "conv"), ("stem_bn", "stem_bn", "batchnorm")]
-    for i, letter in enumerate(letters):
-        source, path = f"block{{s}}{letter}_", f"stage{{s}}.{i}/"
-        rows += [
-            (source + "expand_conv", path + "expand", "conv"),
-            (source + "expand_bn", path + "expand_bn", "batchnorm"),
-            (source + depthwise, path + "depthwise", "depthwise"),
-            (source + "bn", path + "depthwise_bn", "batchnorm"),
-            (source + "se_reduce", path + "squeeze/reduce", "pixel"),
-            (source + "se_expand", path + "squeeze/expand", "pixel"),
-            (source + "project_conv", path + "project", "conv"),
-            (source + "project_bn", path + "project_bn", "batchnorm"),
-        ]
-    last = (("top_conv", "last_conv", "conv"), ("top_bn", "last_bn", "batchnorm"), ("predictions", "head", "dense"))
-    return (*rows, *last)
-
-
-def _huggingface(depths: tuple[int, ...]) -> Rows:
-    """Returns the rows of transformers, which numbers the blocks of all stages in a row."""
-    rows: list[tuple[str, str, str]] = [
-        ("embeddings.convolution", "stem_conv", "conv"),
-        ("embeddings.batchnorm", "stem_bn", "batchnorm"),
-        ("encoder.top_conv", "last_conv", "conv"),
-        ("encoder.top_bn", "last_bn", "batchnorm"),
-        ("classifier", "head", "dense"),
-    ]
-    places = [(stage, i) for stage, depth in enumerate(depths, start=1) for i in range(depth)]
-    for number, (stage, i) in enumerate(places):
-        source, path = f"encoder.blocks.{number}", f"stage{stage}.{i}"
-        rows += [
-            (f"{source}.expansion.expand_conv", f"{path}/expand", "conv"),
-            (f"{source}.expansion.expand_bn", f"{path}/expand_bn", "batchnorm"),
-            (f"{source}.depthwise_conv.depthwise_conv", f"{path}/depthwise", "conv"),
-            (f"{source}.depthwise_conv.depthwise_norm", f"{path}/depthwise_bn", "batchnorm"),
-            (f"{source}.squeeze_excite.reduce", f"{path}/squeeze/reduce", "pixel"),
-            (f"{source}.squeeze_excite.expand", f"{path}/squeeze/expand", "pixel"),
-            (f"{source}.projection.project_conv", f"{path}/project", "conv"),
-            (f"{source}.projection.project_bn", f"{path}/project_bn", "batchnorm"),
-        ]
-    return tuple(rows)
 
 
 def _of_torchvision(shapes: Mapping[str, tuple[int, ...]]) -> KeyMapping:
@@ -203,7 +112,7 @@ _WIDE = VARIANTS["efficientnet_b5"]["widths"][-1]
 _TORCHVISION = KeyMapping(
     "torchvision",
     "torch",
-    _torchvision(),
+    torchvision_rows(),
     pixels=PixelDefaults(IMAGENET, "bicubic", 224 / 256),
     unused=COUNTERS,
     refine=_of_torchvision,
@@ -217,12 +126,12 @@ _TORCHVISION_WIDE = replace(
 
 KEY_MAPPINGS = (
     _TORCHVISION,
-    KeyMapping("timm", "torch", _TIMM, pixels=PixelDefaults(IMAGENET, "bicubic", 0.875), unused=COUNTERS),
+    KeyMapping("timm", "torch", TIMM_ROWS, pixels=PixelDefaults(IMAGENET, "bicubic", 0.875), unused=COUNTERS),
     *(
         KeyMapping(
             "huggingface",
             "torch",
-            _huggingface(depths),
+            huggingface_rows(depths),
             prefixes=("efficientnet.", ""),
             # Its code takes the share 0.99 that is kept for the share that is new, and would keep 0.01.
             fields={"epsilon": 1e-3, "momentum": 0.99, "hf_padding": True},

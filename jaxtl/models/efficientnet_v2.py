@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxtl.errors import UserError
 from jaxtl.models.builders import from_timm_efficientnet, to_timm_efficientnet
-from jaxtl.models.efficientnet import keras_rows
+from jaxtl.models.efficientnet_rows import keras_rows
 from jaxtl.models.key_mapping import COUNTERS, KeyMapping, Rows
 from jaxtl.models.layers.inverted_residual import BlockSpec, InvertedResidualNet
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults

@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtl.models.base import GroupedModel, Groups, classify
+from jaxtl.models.base import Groups, classify
+from jaxtl.models.batchnorm_model import BatchNormModel
 from jaxtl.models.key_mapping import COUNTERS, KeyMapping
 from jaxtl.models.layers.batchnorm import norm_fields
 from jaxtl.models.layers.conv_norm import ConvNorm, max_pool_3x3, rows
@@ -56,7 +57,7 @@ class Inception(nn.Module):
         return jnp.concatenate(branches, axis=-1)
 
 
-class GoogLeNet(GroupedModel):
+class GoogLeNet(BatchNormModel, kw_only=True):
     """A GoogLeNet from images [B, H, W, C] to logits [B, num_classes].
 
     Attributes:
@@ -65,20 +66,14 @@ class GoogLeNet(GroupedModel):
       remat: whether training computes each inception a second time instead of keeping what lies within it.
     """
 
-    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased", "aux")
-    auxiliary_weight: ClassVar[float] = 0.3
+    unseen: ClassVar[tuple[str, ...]] = (*BatchNormModel.unseen, "aux")
+    auxiliary_field: ClassVar[str] = "aux"
     auxiliary_classifiers: ClassVar[str] = r"aux\d/fc2"
 
     num_classes: int
     image_size: int = 224
     aux: bool = True
     epsilon: float = 1e-3
-    momentum: float = 0.9
-    unbiased: bool = True
-    dropout: float = 0.0
-    axis_name: str | None = None
-    remat: bool = False
-    dtype: Any = jnp.float32
 
     def groups(self) -> Groups:
         """Gives the groups from input to head: the stem, each inception, auxiliary heads behind 4a and 4d, the head."""
@@ -185,3 +180,9 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     if shapes["params/inception5b/branch1/conv/kernel"][-1] != 384:
         raise ValueError("no GoogLeNet")
     return {"aux": "params/aux1/fc1/kernel" in shapes}
+
+
+def torchvision_arguments(model: GoogLeNet) -> dict[str, Any]:
+    """Gives what torchvision's function takes besides: an exported file leaves the auxiliary heads out."""
+    del model
+    return {"aux_logits": False}

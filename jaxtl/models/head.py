@@ -77,6 +77,60 @@ class Head(nn.Module):
         return jnp.pad(logits, ((0, 0), (1, 0))) if self.single_logit else logits
 
 
+class CustomHead(nn.Module, kw_only=True):
+    """What a model needs to have another head than its family's own; the arrays of that lie below "head".
+
+    A family does two things for it: the last group before its dense layers hands its maps or tokens to `pooled`, and
+    where `head_pool` is set its `groups` leave the dense layers after that out.
+
+    Attributes:
+      head_hidden: the widths of dense layers with ReLU between the pooling and the logits.
+      head_pool: one of `POOLINGS`, in place of the family's own pooling and the dense layers after it.
+      single_logit: whether one logit z tells two classes apart; (0, z) is returned.
+    """
+
+    head_hidden: tuple[int, ...] = ()
+    head_pool: str = ""
+    single_logit: bool = False
+
+    @property
+    def custom_head(self) -> bool:
+        """Whether the head is another than the family's own."""
+        return bool(self.head_hidden or self.head_pool or self.single_logit)
+
+    def pooled(self, x: jax.Array) -> jax.Array:
+        """Pools maps [B, h, w, D] or tokens [B, N, D] as `head_pool` says; the mean is what most families have."""
+        return pool(x, self.head_pool)
+
+    def run_custom_head(self, x: jax.Array, train: bool) -> jax.Array:
+        """Gives the logits of that head; it is called within a compact method."""
+        if not self.num_classes:
+            return x.astype(jnp.float32)
+        dropout, dtype = getattr(self, "dropout", 0.0), getattr(self, "dtype", jnp.float32)
+        return Head(self.num_classes, self.head_hidden, self.single_logit, dropout, dtype, name="head")(x, train)
+
+
+def asked_fields(how: str, hidden: str | int, single_logit: bool) -> dict[str, Any]:
+    """Gives the fields of a model for the head that is asked for; those that are left to its weights are missing.
+
+    >>> asked_fields("own", "512,256", False)
+    {'head_pool': '', 'head_hidden': (512, 256)}
+
+    Args:
+      how: one of `POOLINGS`, "own" for that of its family, or "" for that of the weights.
+      hidden: widths with commas, "0" for no hidden layers, or "" for those of the weights.
+      single_logit: whether there is one; False for what the weights have.
+    """
+    fields: dict[str, Any] = {}
+    if how:
+        fields["head_pool"] = "" if how == "own" else how
+    if text := str(hidden):
+        fields["head_hidden"] = tuple(int(width) for width in text.split(",")) if text != "0" else ()
+    if single_logit:
+        fields["single_logit"] = True
+    return fields
+
+
 def check_fields(hidden: Sequence[int], how: str, single_logit: bool, num_classes: int) -> None:
     """Sees that the fields of a head are sound.
 

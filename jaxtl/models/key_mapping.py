@@ -10,7 +10,7 @@ Rows = tuple[tuple[str, str, str], ...]
 """Rows (source, target, kind): the path of a layer in the source's files, its path in the variables, and what it is.
 
 `{i}` in both paths stands for the same number, `{i+1}` for that number plus one. The kinds are those of
-`jaxtl.pretrained.rename.LEAVES`: "dense", "conv", "norm", "batchnorm", "array" and so on.
+`jaxtl.pretrained.layouts.LEAVES`: "dense", "conv", "norm", "batchnorm", "array" and so on.
 """
 
 

@@ -9,9 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtl.models.base import Fit, GroupedModel, Groups, Shape, classify
+from jaxtl.models.base import Fit, Groups, Shape, classify
+from jaxtl.models.batchnorm_model import BatchNormModel
+from jaxtl.models.convolution import conv
 from jaxtl.models.layers.batchnorm import BatchNorm, norm_fields
-from jaxtl.models.layers.conv import convolve
 from jaxtl.models.layers.gelu import KINDS
 from jaxtl.models.layers.layernorm import LayerNorm
 from jaxtl.models.layers.squeeze_excite import SqueezeExcite
@@ -116,32 +117,7 @@ class Block(nn.Module):
         return PartitionAttention(self.window, True, *kind, drop_path, self.dtype, name="grid")(x, train)
 
 
-def conv(
-    features: int,
-    size: int,
-    stride: int = 1,
-    padding: int | str = 0,
-    groups: int = 1,
-    *,
-    bias: bool = True,
-    dtype: Any,
-    name: str,
-) -> nn.Conv:
-    """Makes a convolution with square windows."""
-    return nn.Conv(
-        features,
-        (size, size),
-        strides=(stride, stride),
-        padding=padding,
-        feature_group_count=groups,
-        use_bias=bias,
-        dtype=dtype,
-        conv_general_dilated=convolve,
-        name=name,
-    )
-
-
-class MaxViT(GroupedModel):
+class MaxViT(BatchNormModel, kw_only=True):
     """A MaxViT from images [B, H, W, C] to logits [B, num_classes].
 
     Attributes:
@@ -154,9 +130,6 @@ class MaxViT(GroupedModel):
         shortcut and always projects it, divides the products of queries and keys by the root of all channels, and has
         no bias before its first norm and in its head.
       gelu: one of `jaxtl.models.layers.gelu.KINDS`.
-      momentum: the share that running statistics keep at each training step.
-      axis_name: the mapped axis over which batch statistics are taken, under pmap.
-      remat: whether training computes each block a second time instead of keeping what lies within it.
     """
 
     unseen: ClassVar[tuple[str, ...]] = ("epsilon", "gelu", "momentum", "torchvision", "window")
@@ -170,13 +143,7 @@ class MaxViT(GroupedModel):
     torchvision: bool = False
     gelu: str = "tanh"
     epsilon: float = 1e-3
-    momentum: float = 0.9
-    unbiased: bool = True
-    dropout: float = 0.0
     drop_path: float = 0.0
-    axis_name: str | None = None
-    remat: bool = False
-    dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
         shrink = 2 ** (len(self.blocks) + 1)

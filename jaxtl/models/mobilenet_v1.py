@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.errors import UserError
-from jaxtl.models.base import GroupedModel, Groups, classify
+from jaxtl.models.base import Groups, classify
+from jaxtl.models.batchnorm_model import BatchNormModel
 from jaxtl.models.key_mapping import COUNTERS, KeyMapping, Rows, refuse_timm_changes
 from jaxtl.models.layers.batchnorm import BatchNorm, norm_fields
-from jaxtl.models.layers.conv import convolve
+from jaxtl.models.layers.inverted_residual import conv
 from jaxtl.models.layers.squeeze_excite import ACTIVATIONS
 from jaxtl.preprocessing import HALF, PixelDefaults
 
@@ -25,13 +26,13 @@ _BLOCKS = (
 _STAGES = tuple(itertools.accumulate(int(stride == 2) for _, stride in _BLOCKS))
 _NAMES = tuple(f"stage{stage + 1}.{i - _STAGES.index(stage)}" for i, stage in enumerate(_STAGES))
 
-PADDINGS: Mapping[str, tuple[str | int | list[tuple[int, int]], ...]] = {
-    "torch": (1, 1),
-    "tf": ("SAME", "SAME"),
-    "keras": ("SAME", [(0, 1), (0, 1)]),
+PADDINGS: Mapping[str, tuple[str, str]] = {
+    "torch": ("centred", "centred"),
+    "tf": ("tensorflow", "tensorflow"),
+    "keras": ("tensorflow", "shifted"),
 }
-"""How windows at stride 2 are padded, in the stem and in the blocks: one pixel on every side, as TensorFlow does it, or
-in the blocks one pixel below and at the right, whatever the size."""
+"""How windows at stride 2 are padded, in the stem and in the blocks, in the words of `inverted_residual.conv`: one
+pixel on every side, as TensorFlow does it, or in the blocks one pixel below and at the right, whatever the size."""
 
 
 class Block(nn.Module):
@@ -46,7 +47,7 @@ class Block(nn.Module):
 
     width: int
     stride: int
-    padding: Any
+    padding: str
     norm: Mapping[str, Any]
     dtype: Any = jnp.float32
 
@@ -54,38 +55,28 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [B, H, W, C] to [B, H/stride, W/stride, width]."""
         channels, activate = x.shape[-1], ACTIVATIONS["relu6"]
-        x = _conv(channels, 3, self.stride, self.padding, channels, self.dtype, "depthwise")(x)
+        x = conv(channels, 3, self.stride, groups=channels, padding=self.padding, dtype=self.dtype, name="depthwise")(x)
         x = activate(BatchNorm(**self.norm, name="depthwise_bn")(x, use_running_average=not train))
-        x = _conv(self.width, 1, 1, 0, 1, self.dtype, "pointwise")(x)
+        x = conv(self.width, 1, dtype=self.dtype, name="pointwise")(x)
         return activate(BatchNorm(**self.norm, name="pointwise_bn")(x, use_running_average=not train))
 
 
-class MobileNetV1(GroupedModel):
+class MobileNetV1(BatchNormModel):
     """A MobileNet V1 from images [B, H, W, C] to logits [B, num_classes].
 
     Attributes:
       widths: channels of each block.
       stem_width: channels of the stem.
       padding: one of `PADDINGS`.
-      momentum: the share that running statistics keep at each training step.
-      unbiased: whether the running variance is the unbiased one, as in PyTorch.
-      remat: whether training computes each block a second time instead of keeping what lies within it.
     """
 
-    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased", "padding")
+    unseen: ClassVar[tuple[str, ...]] = (*BatchNormModel.unseen, "padding")
 
     num_classes: int
     widths: tuple[int, ...] = tuple(width for width, _ in _BLOCKS)
     image_size: int = 224
     stem_width: int = 32
     padding: str = "torch"
-    epsilon: float = 1e-5
-    momentum: float = 0.9
-    unbiased: bool = True
-    dropout: float = 0.0
-    axis_name: str | None = None
-    remat: bool = False
-    dtype: Any = jnp.float32
 
     def __post_init__(self):
         if self.padding not in PADDINGS:
@@ -113,7 +104,7 @@ class MobileNetV1(GroupedModel):
         if name == "head":
             return classify(x, self.num_classes, train=train, dropout=self.dropout)
         if name == "stem":
-            x = _conv(self.stem_width, 3, 2, stem_padding, 1, self.dtype, "stem_conv")(x)
+            x = conv(self.stem_width, 3, 2, padding=stem_padding, dtype=self.dtype, name="stem_conv")(x)
             x = BatchNorm(**norm_fields(self), name="stem_bn")(x, use_running_average=not train)
             return ACTIVATIONS["relu6"](x)
         number = _NAMES.index(name)
@@ -121,27 +112,12 @@ class MobileNetV1(GroupedModel):
         x = (nn.remat(Block, static_argnums=2) if self.remat else Block)(
             width=self.widths[number],
             stride=stride,
-            padding=1 if stride == 1 else padding,
+            padding="centred" if stride == 1 else padding,
             norm=norm_fields(self),
             dtype=self.dtype,
             name=name,
         )(x, train)
         return self.pooled(x) if name == _NAMES[-1] else x
-
-
-def _conv(features: int, size: int, stride: int, padding: Any, groups: int, dtype: Any, name: str) -> nn.Conv:
-    return nn.Conv(
-        features,
-        (size, size),
-        strides=(stride, stride),
-        padding=padding,
-        feature_group_count=groups,
-        use_bias=False,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        dtype=dtype,
-        conv_general_dilated=convolve,
-        name=name,
-    )
 
 
 def _sizes(alpha: float) -> dict[str, Any]:

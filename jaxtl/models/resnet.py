@@ -58,6 +58,11 @@ ARCHITECTURES = (
     r"seresnext(50|101)_32x4d",
 )
 
+TELLTALES = {
+    r"layer\d+\..*\.se\.conv\..*": "ECA-ResNet",
+    r"layer\d+\..*\.se_module\..*": "SE-ResNet of the kind that timm calls legacy",
+}
+
 _TORCHVISION = (
     ("conv1", "conv1", "conv"),
     ("bn1", "bn1", "batchnorm"),
@@ -222,4 +227,4 @@ def to_timm(model: ResNet) -> tuple[str, dict[str, Any]]:
     for name, fields in VARIANTS.items():
         if ResNet(num_classes=model.num_classes, dtype=model.dtype, **fields) == model.clone(image_size=224):
             return name, {}
-    raise UserError(f"timm has no such ResNet; it has {', '.join(VARIANTS)}. Export to transformers instead.")
+    raise UserError(f"timm has no such ResNet; it has {', '.join(VARIANTS)}.")

@@ -47,6 +47,8 @@ ARCHITECTURES = (
     r"swin_[tsb]",  # torchvision
 )
 
+TELLTALES = {r".*\.(?:logit_scale|cpb_mlp\..*|continuous_position_bias_mlp\..*)": "Swin Transformer V2"}
+
 # Left out: numbers of places and masks, which follow from the sizes, and what only pretraining uses.
 _UNUSED = (r".*relative_position_index", r".*attn_mask", r"pooler\..*", r"embeddings\.mask_token")
 
@@ -242,7 +244,7 @@ def to_timm(model: Swin) -> tuple[str, dict[str, Any]]:
         maps = ", ".join(map(str, model.maps))
         raise UserError(
             f"timm shifts maps before it pads them, and this model after it: its maps of {maps} are no multiples of "
-            f"the window of {model.window}. Train it at a size of images whose maps are, or export to another format."
+            f"the window of {model.window}. Train it at a size of images whose maps are."
         )
     return "swin_tiny_patch4_window7_224", {
         "img_size": model.image_size,

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.errors import UserError
-from jaxtl.models.base import GroupedModel, Groups, classify
+from jaxtl.models.base import Groups, classify
+from jaxtl.models.batchnorm_model import BatchNormModel
 from jaxtl.models.key_mapping import COUNTERS, KeyMapping, Rows, refuse_timm_changes
 from jaxtl.models.layers.batchnorm import BatchNorm, norm_fields
 from jaxtl.models.layers.dense_grid import DenseGrid
@@ -18,7 +19,7 @@ from jaxtl.models.layers.residual_block import conv
 from jaxtl.preprocessing import CAFFE, IMAGENET, PixelDefaults
 
 
-class VGG(GroupedModel):
+class VGG(BatchNormModel):
     """A VGG from images [B, H, W, C] to logits [B, num_classes].
 
     Attributes:
@@ -29,10 +30,9 @@ class VGG(GroupedModel):
       average_first: where images are of another size, the grid before the first dense layer is averaged to 7 x 7, as in
         torchvision; else that layer moves over the grid and what it gives is averaged, as in timm.
       dropout: the rate after each dense layer.
-      remat: whether training computes each block a second time instead of keeping what lies within it.
     """
 
-    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased", "average_first")
+    unseen: ClassVar[tuple[str, ...]] = (*BatchNormModel.unseen, "average_first")
 
     num_classes: int
     convs: tuple[int, ...]
@@ -41,13 +41,6 @@ class VGG(GroupedModel):
     hidden: int = 4096
     batch_norm: bool = False
     average_first: bool = True
-    epsilon: float = 1e-5
-    momentum: float = 0.9
-    unbiased: bool = True
-    dropout: float = 0.0
-    axis_name: str | None = None
-    remat: bool = False
-    dtype: Any = jnp.float32
 
     def groups(self) -> Groups:
         """Gives the groups from input to head: one for each block, the two dense layers, the head."""
@@ -203,7 +196,7 @@ def to_timm(model: VGG) -> tuple[str, dict[str, Any]]:
     if model.average_first and model.image_size != IMAGE_SIZE:
         raise UserError(
             f"timm's VGG agrees with this one for images of {IMAGE_SIZE} pixels only, and the model sees "
-            f"{model.image_size}: export to another format."
+            f"{model.image_size}."
         )
     for name, fields in VARIANTS.items():
         sizes = {**fields, "width": 64, "hidden": 4096, "epsilon": 1e-5}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxtl.errors import UserError
+from jaxtl.models import vit_config
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.transformer import ViT
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults
@@ -59,6 +59,13 @@ ARCHITECTURES = (
     r"vit_(tiny|small|base|large|huge)_patch\d+_\d+(_in21k|_dino|_sam|_miil(_in21k)?)?",  # timm
     r"vit_(b_16|b_32|l_16|l_32|h_14)",  # torchvision
 )
+
+TELLTALES = {
+    r"(?:blocks\.\d+\.attn|rel_pos_bias)\.relative_position_bias_table": "BEiT",
+    r"(?:.*\.)?encoder\.layer\.\d+\.attention\..*relative_position_bias_table": "BEiT",
+    r"attn_pool\..*": "SigLIP",
+    r"blocks\.\d+\.attn\.rel_pos\..*": "ViT with relative positions",
+}
 
 TIMM = (
     ("patch_embed.proj", "patch_embed", "conv"),
@@ -205,81 +212,15 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     return {**fields, "heads": heads[width]} if width in heads else fields
 
 
-_TIMM_POOLS = {"token": "cls", "avg": "mean"}
-_TIMM_ACTIVATIONS = {"gelu": "exact", "gelu_tanh": "tanh", "quick_gelu": "quick"}
-# Shapes show what these say, or they change nothing that is computed in evaluation.
-_TIMM_SHOWN = (
-    *("img_size", "patch_size", "embed_dim", "depth", "mlp_ratio", "qkv_bias", "init_values", "class_token"),
-    *("no_embed_class", "reg_tokens", "fc_norm", "in_chans", "num_classes", "dynamic_img_size", "dynamic_img_pad"),
-    *("drop_rate", "drop_path_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "patch_drop_rate"),
-    "weight_init",
-)
-
-
-def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads the fields out of the arguments of timm's create_model, as far as shapes do not show them.
-
-    Raises:
-      ValueError: an argument, or its value, is none that the module has; it names the two.
-    """
-    fields: dict[str, Any] = {}
-    for key, value in arguments.items():
-        if key == "num_heads":
-            fields["heads"] = int(value)
-        elif key == "global_pool" and value in _TIMM_POOLS:
-            fields["pool"] = _TIMM_POOLS[value]
-        elif key == "act_layer" and value in _TIMM_ACTIVATIONS:
-            fields["gelu"] = _TIMM_ACTIVATIONS[value]
-        elif key not in _TIMM_SHOWN:
-            raise ValueError(f"{key}={value!r}")
-    return fields
-
-
-_ACTIVATIONS = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh", "quick_gelu": "quick"}
-
-
-def fields_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads the fields that the configurations of ViT, DeiT and DINOv2 in transformers share.
-
-    Raises:
-      UserError: the activation is none that the module has.
-    """
-    if config["hidden_act"] not in _ACTIVATIONS:
-        raise UserError(f"config.json: hidden_act {config['hidden_act']!r} is none of {', '.join(_ACTIVATIONS)}.")
-    mlp = config.get("intermediate_size", 0)
-    return {
-        "image_size": config["image_size"],
-        "patch": config["patch_size"],
-        "width": config["hidden_size"],
-        "depth": config["num_hidden_layers"],
-        "heads": config["num_attention_heads"],
-        "mlp": 0 if mlp == 4 * config["hidden_size"] else mlp,
-        "qkv_bias": config["qkv_bias"],
-        "gelu": _ACTIVATIONS[config["hidden_act"]],
-        "epsilon": config["layer_norm_eps"],
-    }
-
-
-def config_from_fields(model: ViT, *, channels: int) -> dict[str, Any]:
-    """Writes what `fields_from_config` reads."""
-    return {
-        "image_size": model.image_size,
-        "patch_size": model.patch,
-        "num_channels": channels,
-        "hidden_size": model.width,
-        "num_hidden_layers": model.depth,
-        "num_attention_heads": model.heads,
-        "qkv_bias": model.qkv_bias,
-        "hidden_act": next(name for name, kind in _ACTIVATIONS.items() if kind == model.gelu),
-        "layer_norm_eps": model.epsilon,
-    }
+from_timm = vit_config.from_timm
+to_timm = vit_config.to_timm
 
 
 def from_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Reads the fields out of a config.json of transformers; None if it is of another model type."""
     if config.get("model_type") != "vit":
         return None
-    return fields_from_config(config)
+    return vit_config.fields_from_config(config)
 
 
 def to_config(model: ViT, *, channels: int) -> dict[str, Any] | None:
@@ -296,43 +237,11 @@ def to_config(model: ViT, *, channels: int) -> dict[str, Any] | None:
     return {
         "model_type": "vit",
         "architectures": ["ViTForImageClassification"],
-        **config_from_fields(model, channels=channels),
+        **vit_config.config_from_fields(model, channels=channels),
         "intermediate_size": model.mlp or 4 * model.width,
     }
 
 
-def to_timm(model: ViT) -> tuple[str, dict[str, Any]] | None:
-    """Writes the architecture and the arguments by which timm's create_model makes the model; None for a CLIP.
-
-    Raises:
-      UserError: timm's epsilon of 1e-6 is not that of the model, or it has no such pooling.
-    """
-    if model.pre_norm or not model.final_norm:
-        return None
-    if model.epsilon != 1e-6:
-        raise UserError(
-            f"timm's ViT has an epsilon of 1e-6, this one {model.epsilon:g}: export to transformers instead."
-        )
-    if model.pool == "cls+mean":
-        raise UserError("timm has no head on the class token and the mean together: export to transformers instead.")
-    arguments = {
-        "img_size": model.image_size,
-        "patch_size": model.patch,
-        "embed_dim": model.width,
-        "depth": model.depth,
-        "num_heads": model.heads,
-        "mlp_ratio": (model.mlp or 4 * model.width) / model.width,
-        "qkv_bias": model.qkv_bias,
-        "init_values": 1e-5 if model.layer_scale else None,
-        "act_layer": next(name for name, kind in _TIMM_ACTIVATIONS.items() if kind == model.gelu),
-    }
-    if model.teacher_head:
-        return "deit_base_distilled_patch16_224", arguments
-    arguments |= {
-        "global_pool": "token" if model.pool == "cls" else "avg",
-        "class_token": model.class_token,
-        "no_embed_class": not model.embed_prefix,
-        "reg_tokens": model.registers,
-        "fc_norm": model.norm_after_pool,
-    }
-    return "vit_base_patch16_224", arguments
+def torchvision_arguments(model: ViT) -> dict[str, Any]:
+    """Gives what torchvision's function takes besides: it is made for one size, whose positions it has."""
+    return {} if model.image_size == IMAGE_SIZE else {"image_size": model.image_size}

@@ -41,18 +41,6 @@ _CHANGED = frozenset(
 _CHANGED_SMALL = frozenset(["evos", "gn", "hnf", "minimal", "mlp", "ols", "pruned", "rms", "rw", "xxlarge"])
 _SMALL = re.compile(r"(?:tf_)?(?:convnext|efficientnet|mobilenet)")
 
-_TELLTALES = (
-    (r".*\.(?:logit_scale|cpb_mlp\..*|continuous_position_bias_mlp\..*)", "Swin Transformer V2"),
-    (r"(?:blocks\.\d+\.attn|rel_pos_bias)\.relative_position_bias_table", "BEiT"),
-    (r"(?:.*\.)?encoder\.layer\.\d+\.attention\..*relative_position_bias_table", "BEiT"),
-    (r"(?:visual\.)?ln_pre\..*", "CLIP in the names of its authors"),
-    (r"attn_pool\..*", "SigLIP"),
-    (r"blocks\.\d+\.attn\.rel_pos\..*", "ViT with relative positions"),
-    (r"layer\d+\..*\.se\.conv\..*", "ECA-ResNet"),
-    (r"layer\d+\..*\.se_module\..*", "SE-ResNet of the kind that timm calls legacy"),
-)
-"""Arrays that only one family has, and its name."""
-
 
 class UnknownArchitecture(UserError):
     """The source names an architecture that is not supported.
@@ -126,7 +114,8 @@ def telltale(shapes: Mapping[str, tuple[int, ...]]) -> str:
     Args:
       shapes: of the arrays, by the names of the source, in PyTorch's layout [D, C, H, W] where it is of a ResNet.
     """
-    for pattern, family in _TELLTALES:
-        if any(re.fullmatch(pattern, name) for name in shapes):
-            return family
+    for family in families():
+        for pattern, relative in getattr(family, "TELLTALES", {}).items():
+            if any(re.fullmatch(pattern, name) for name in shapes):
+                return relative
     return ""

@@ -8,7 +8,7 @@ from typing import Any
 from jaxtl.errors import UserError
 from jaxtl.models import families, spec
 from jaxtl.models.base import Family
-from jaxtl.preprocessing import INTERPOLATIONS, Pixels
+from jaxtl.preprocessing import INTERPOLATIONS, Pixels, Processor
 from jaxtl.pretrained.architecture import fields_of_name
 
 
@@ -101,11 +101,6 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 _RESAMPLING = {number: name for name, number in INTERPOLATIONS.items()}
-# What transformers' processors do where their file does not say: the filter, and the crop of those that have one.
-_BICUBIC_PROCESSORS = ("DeiT", "Bit", "EfficientNet")
-_CROPPING_PROCESSOR = "ConvNext"
-# For a classifier it divides by the deviation once more: its files give the square roots of ImageNet's.
-_TWICE_DIVIDING_PROCESSOR = "EfficientNet"
 
 
 def _transformers_pixels(facts: Mapping[str, Any]) -> Pixels | None:
@@ -113,17 +108,17 @@ def _transformers_pixels(facts: Mapping[str, Any]) -> Pixels | None:
         return None
     if abs(facts.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
         raise UserError(f"preprocessor_config.json: a rescale_factor of {facts['rescale_factor']} is not supported.")
-    kind = str(facts.get("image_processor_type") or facts.get("feature_extractor_type") or "")
+    processor = _processor(str(facts.get("image_processor_type") or facts.get("feature_extractor_type") or ""))
     shorter = _side(facts["size"])
     side = _side(facts.get("crop_size", shorter)) if facts.get("do_center_crop") else shorter
-    crop_share = facts.get("crop_pct") or (224 / 256 if kind.startswith(_CROPPING_PROCESSOR) else None)
+    crop_share = facts.get("crop_pct") or processor.crop_share
     # That processor enlarges the images for its crop only at sizes below 384.
     resize = int(shorter / crop_share) if crop_share and side == shorter < 384 else max(shorter, side)
     if facts.get("rescale_offset"):
         raise UserError("preprocessor_config.json: a rescale_offset is not supported.")
     normalised = facts.get("do_normalize", True)
-    again = kind.startswith(_TWICE_DIVIDING_PROCESSOR) and facts.get("include_top", True)
-    default = 3 if kind.startswith(_BICUBIC_PROCESSORS) else 2
+    again = processor.divides_twice and facts.get("include_top", True)
+    default = INTERPOLATIONS[processor.interpolation]
     return Pixels(
         size=side,
         resize=resize,
@@ -131,6 +126,12 @@ def _transformers_pixels(facts: Mapping[str, Any]) -> Pixels | None:
         std=tuple(value ** (normalised + again) for value in facts["image_std"]),
         interpolation=_RESAMPLING.get(facts.get("resample", default), str(facts.get("resample"))),
     )
+
+
+def _processor(kind: str) -> Processor:
+    """Finds what a family says of its processor, whatever the model: many are saved with that of another one."""
+    known = (family.PROCESSOR for family in families() if hasattr(family, "PROCESSOR"))
+    return next((processor for processor in known if kind.startswith(processor.name)), Processor(kind))
 
 
 def _side(size: Any) -> int:

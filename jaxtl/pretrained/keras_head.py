@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxtl import models
 from jaxtl.models.key_mapping import KeyMapping
-from jaxtl.pretrained import rename
+from jaxtl.pretrained import layouts, rename
 from jaxtl.pretrained.formats.arrays import Arrays
 from jaxtl.pretrained.formats.keras_layers import walk
 
@@ -145,7 +145,7 @@ def _fill(arrays: Arrays, key_mapping: KeyMapping, dense: list[str], how: str, m
         raise _Other(f"it reads {shapes[0][0]:,} features, not the {width:,} that the network gives")
     leaves = [*(f"head/hidden{number}" for number in range(1, len(dense))), "head"]
     parts: dict[str, tuple[rename.Part, ...]] = {
-        f"params/{leaf}/{variable}": (rename.Part(f"{name}/{variable}", rename.SAME),)
+        f"params/{leaf}/{variable}": (rename.Part(f"{name}/{variable}", layouts.SAME),)
         for leaf, name in zip(leaves, dense, strict=True)
         for variable in ("kernel", "bias")
     }

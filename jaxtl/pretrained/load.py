@@ -14,7 +14,7 @@ from jaxtl.errors import UserError
 from jaxtl.models import spec
 from jaxtl.models.base import Fit, GroupedModel
 from jaxtl.models.head import HEAD_FIELDS
-from jaxtl.pretrained import rename
+from jaxtl.pretrained import layouts, rename
 from jaxtl.pretrained.open import Weights
 from jaxtl.pretrained.report import LoadReport
 from jaxtl.pretrained.resolve import resolution_notes
@@ -149,7 +149,7 @@ def _examine(
     shapes = {path: list(leaf.shape) for path, leaf in leaves.items()}
     load_report.contradicted = _contradictions(weights, model)
     load_report.notes = [*weights.notes, *resolution_notes(weights, weights.asked), *_left_out_notes(weights, left_out)]
-    load_report.ones = {path: shapes[path] for path in fits if sources[path][0].transform is rename.ONES}
+    load_report.ones = {path: shapes[path] for path in fits if sources[path][0].transform is layouts.ONES}
     load_report.loaded = {
         path: {"from": [part.source for part in sources[path]], "shape": shapes[path]}
         for path in fits

@@ -18,7 +18,7 @@ from jaxtl.models.base import Family
 from jaxtl.models.head import HEAD_FIELDS
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import HALF, IMAGENET, PixelDefaults, Pixels
-from jaxtl.pretrained import keras_model, rename
+from jaxtl.pretrained import keras_model, layouts, rename
 from jaxtl.pretrained.architecture import UnknownArchitecture, fields_of_name, keras_name, telltale, unknown_name
 from jaxtl.pretrained.formats.arrays import Arrays, Loader
 from jaxtl.pretrained.formats.read import read
@@ -260,7 +260,7 @@ def from_native(
         loaders: dict[str, Loader] = {path: partial(np.asarray, array) for path, array in arrays.items()}
         arrays = Arrays("orbax", shapes, loaders)
     family = find_family(facts["model"])
-    parts: dict[str, tuple[rename.Part, ...]] = {path: (rename.Part(path, rename.SAME),) for path in arrays}
+    parts: dict[str, tuple[rename.Part, ...]] = {path: (rename.Part(path, layouts.SAME),) for path in arrays}
     return Weights(
         location=location,
         files=files,

@@ -11,6 +11,7 @@ import optax
 
 from jaxtl.finetune.freezing import frozen_modules
 from jaxtl.finetune.stages import group_of
+from jaxtl.models.base import auxiliary_weight
 from jaxtl.train.losses import Loss
 from jaxtl.train.penalties import Penalty
 from jaxtl.train.state import Batch, Leaves, Scalars
@@ -49,7 +50,7 @@ class Objective:
         it is frozen too, there is nothing that its loss could move.
         """
         weight = self.auxiliary_weight
-        stated: float = getattr(self.model, "auxiliary_weight", 0.3) if weight is None else weight
+        stated = auxiliary_weight(self.model) if weight is None else weight
         training = {group_of(label) for label in self.groups.values()}
         return {name: stated for name in auxiliary if name in training}
 

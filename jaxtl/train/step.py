@@ -32,7 +32,7 @@ class StepOptions:
       ema_decay: of the moving average in state.ema.
       ema_since: path -> the step at which a parameter began to train; 0 where absent.
       auxiliary_weight: weight of the loss of each auxiliary output, where the model has some; None for what the model
-        states, or 0.3 where it states nothing.
+        states (see `jaxtl.models.base.auxiliary_weight`).
     """
 
     clip_norm: float = 0.0
@@ -85,10 +85,7 @@ def train_step(
       UserError: the batch lacks a key.
     """
     _check_keys(batch, "image")
-    key = jax.random.fold_in(state.rng, state.step)
-    if axis_name is not None:
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    prepare_key, dropout_key = jax.random.split(key)
+    prepare_key, dropout_key = step_keys(state.rng, state.step, axis_name)
     batch = {"mask": jnp.ones(batch["image"].shape[:1], jnp.float32), **batch}
     if prepare is not None:
         batch = dict(prepare(batch, prepare_key))
@@ -136,6 +133,15 @@ def train_step(
         since = options.ema_since or {}
         average = ema.update(average, variables, decay=options.ema_decay, step=state.step, since=since)
     return TrainState(state.step + 1, params, model_state, opt_state, state.rng, average, next_scaling), scalars
+
+
+def step_keys(rng: jax.Array, step: jax.Array | int, axis_name: str | None = None) -> tuple[jax.Array, jax.Array]:
+    """Returns the keys of a step: that of `prepare`, and that of dropout and stochastic depth."""
+    key = jax.random.fold_in(rng, step)
+    if axis_name is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    prepare_key, dropout_key = jax.random.split(key)
+    return prepare_key, dropout_key
 
 
 def _check_keys(batch: Batch, *needed: str) -> None:

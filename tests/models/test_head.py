@@ -8,8 +8,7 @@ import pytest
 from jaxtl import models
 from jaxtl.errors import UserError
 from jaxtl.finetune import param_groups
-from jaxtl.models import base
-from jaxtl.models.head import Head, pool
+from jaxtl.models.head import Head, asked_fields, pool
 from jaxtl.pretrained.load import abstract_variables
 from jaxtl.train.losses import class_weighted, focal_loss, softmax_cross_entropy
 from jaxtl.trees import nest
@@ -34,6 +33,19 @@ FAMILIES = [QUICK.get(name, name) for name in FIRST]
 VGG = "vgg11:convs=1-1,width=4,hidden=8"
 RESNET = "resnet18:stages=1-1,width=4"
 VIT = "vit_s16:patch=8,width=16,depth=2,heads=2"
+
+
+@pytest.mark.parametrize(
+    ("how", "hidden", "single", "fields"),
+    [
+        ("", "", False, {}),
+        ("own", "0", False, {"head_pool": "", "head_hidden": ()}),
+        ("avg+max", "512, 256", True, {"head_pool": "avg+max", "head_hidden": (512, 256), "single_logit": True}),
+        ("flatten", 256, False, {"head_pool": "flatten", "head_hidden": (256,)}),
+    ],
+)
+def test_the_fields_of_a_head_that_is_asked_for(how, hidden, single, fields):
+    assert asked_fields(how, hidden, single) == fields
 
 
 def test_poolings():
@@ -92,7 +104,7 @@ def test_focal_loss_and_class_weights_of_one_logit():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_takes_a_head_of_another_form_and_its_least_images(name, monkeypatch):
     pooled = []
-    monkeypatch.setattr(base, "pool", lambda x, how: pooled.append((x.ndim, how)) or pool(x, how))
+    monkeypatch.setattr("jaxtl.models.head.pool", lambda x, how: pooled.append((x.ndim, how)) or pool(x, how))
     asked = models.with_fields(name, head_pool="flatten", head_hidden=(6, 5), single_logit=True)
     size = models.build(name, num_classes=2).min_size
     model = models.build(asked, num_classes=2, image_size=size)

@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from jaxtl import models, pretrained
 from jaxtl.main import main
 from jaxtl.models.base import Model, image_channels
+from jaxtl.pretrained.architecture import is_known, telltale
+from jaxtl.pretrained.hub_config import facts_from_config
 from jaxtl.pretrained.load import abstract_variables
 from jaxtl.trees import flatten
 
@@ -25,7 +27,7 @@ from jaxtl.models.base import GroupedModel, classify
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.layers.batchnorm import BatchNorm
 from jaxtl.models.layers.residual_block import conv
-from jaxtl.preprocessing import HALF, PixelDefaults
+from jaxtl.preprocessing import HALF, PixelDefaults, Processor
 
 
 class Toy(GroupedModel):
@@ -61,9 +63,12 @@ VARIANTS = {"toy8": {}, "toy4": {"width": 4}}
 MODEL = Toy
 IMAGE_SIZE = 16
 ARCHITECTURES = (r"toynet\\d+",)
+TELLTALES = {r"features\\.2\\.gate": "ToyNet with gates"}
+PROCESSOR = Processor("Toy", interpolation="nearest")
+BUILDERS = {"torchvision": {"toy8": "toynet8"}}
 KEY_MAPPINGS = (
     KeyMapping(
-        "toynet",
+        "torchvision",
         "torch",
         (
             ("features.0", "stem", "conv"),
@@ -79,6 +84,10 @@ KEY_MAPPINGS = (
 
 def infer(shapes):
     return {"width": shapes["params/stem/kernel"][-1]}
+
+
+def torchvision_arguments(model):
+    return {"side": model.image_size}
 '''
 
 
@@ -132,7 +141,7 @@ def test_the_file_alone_makes_it_known(toy):
 def test_it_loads_files_in_the_names_of_its_table(toy, weights):
     module, path = weights
     opened = pretrained.open_weights(str(path))
-    assert (opened.model, opened.num_classes, opened.key_mapping.name) == ("toy8", 3, "toynet")
+    assert (opened.model, opened.num_classes, opened.key_mapping.name) == ("toy8", 3, "torchvision")
     model = models.build(pretrained.resolve_model(opened, "auto"), num_classes=3)
     variables, report = pretrained.load_pretrained(opened, model, image_size=16, rng=jax.random.key(0))
     assert report.initialised == {}
@@ -146,6 +155,13 @@ def test_it_loads_files_in_the_names_of_its_table(toy, weights):
     np.testing.assert_allclose(
         gray["params"]["stem"]["kernel"][:, :, 0], variables["params"]["stem"]["kernel"].sum(axis=2), atol=1e-6
     )
+
+
+def test_what_others_say_of_it_and_its_relatives_is_understood(toy):
+    assert is_known("toynet8")
+    assert telltale({"features.2.gate": (8,)}) == "ToyNet with gates"
+    preprocessor = {"image_processor_type": "ToyImageProcessor", "size": 16, "image_mean": [0.5], "image_std": [0.5]}
+    assert facts_from_config({}, preprocessor).pixels.interpolation == "nearest"
 
 
 def test_it_trains_its_head_alone_and_is_exported(toy, weights, tmp_path, capsys):
@@ -178,6 +194,9 @@ def test_it_trains_its_head_alone_and_is_exported(toy, weights, tmp_path, capsys
     assert pretrained.open_weights(str(output)).model == "toy8"
 
     capsys.readouterr()
+    assert main(["export", f"--workdir={run}", "--format=torchvision", f"--output={tmp_path / 'toy.pth'}"]) == 0
+    assert "torchvision.models.toynet8(num_classes=3, side=16)" in capsys.readouterr().out
+    TorchToy().load_state_dict(torch.load(tmp_path / "toy.pth"))
     for form, message in (
         ("hf", "transformers has no model that computes what 'toy8' does"),
         ("timm", "timm has no model that computes what 'toy8' does"),

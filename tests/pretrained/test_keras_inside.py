@@ -9,7 +9,7 @@ import pytest
 from jaxtl.errors import UserError
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import HALF, PixelDefaults
-from jaxtl.pretrained import rename
+from jaxtl.pretrained import layouts, rename
 from jaxtl.pretrained.formats.arrays import Arrays
 from jaxtl.pretrained.formats.keras_layers import config_layers
 from jaxtl.pretrained.keras_head import _by_layers, _by_shapes, _Other
@@ -147,7 +147,7 @@ def _model(*top, first=()):
 
 
 def _plan(arrays):
-    known = {name: (rename.Part(name, rename.SAME),) for name in arrays if name.startswith(("conv/", "last/"))}
+    known = {name: (rename.Part(name, layouts.SAME),) for name in arrays if name.startswith(("conv/", "last/"))}
     return rename.Plan(known, (), tuple(name for name in arrays if name not in known))
 
 

@@ -8,6 +8,7 @@ import pytest
 from jaxtl.models import families
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.pretrained import rename
+from jaxtl.pretrained.layouts import LEAVES
 
 TABLE = KeyMapping(
     "sample",
@@ -89,7 +90,7 @@ def test_every_table_read_backwards_and_forwards_gives_the_same_leaves(family, k
     generator = np.random.default_rng(0)
     leaves = {}
     for _, target, kind in key_mapping.rows:
-        for suffix, path, transform in rename.LEAVES["torch"][kind.partition(" ")[0]]:
+        for suffix, path, transform in LEAVES["torch"][kind.partition(" ")[0]]:
             del suffix, transform
             path = re.sub(r"\{\w(\+\d)?\}", "3", path.format(target))
             shape = SHAPES.get(kind, (6,))

@@ -5,6 +5,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,15 @@ class Format:
       save: (path, variables, model=name, pixels=, classes=, epsilon=), as `hf.save_huggingface` takes them; returns
         what its user must know besides, or None.
       suffix: that the name of its file must have; "" where it is a new folder.
-      any_head: whether it holds a head with hidden layers, with another pooling than its family's, or with one logit.
+      lay_out: (leaves, model=name, pixels=, epsilon=) -> what it would write, or a UserError that says why the program
+        has no such model; None where it holds any.
     """
 
     name: str
     text: str
     save: Callable[..., str | None]
     suffix: str = ""
-    any_head: bool = True
+    lay_out: Callable[..., Any] | None = None
 
 
 @cache

@@ -4,18 +4,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxtl.deploy.export import Format
 from jaxtl.deploy.export.torch_names import (
     evaluated_leaves,
     families_of,
     in_first_complete,
+    lay_out,
     module_of,
-    refusal,
     write_folder,
 )
+from jaxtl.errors import UserError
 from jaxtl.models.base import image_channels
 from jaxtl.preprocessing import INTERPOLATIONS, Pixels
-from jaxtl.trees import flatten
 
 
 def save_huggingface(
@@ -40,7 +42,19 @@ def save_huggingface(
     Raises:
       UserError: transformers has no such model.
     """
-    leaves = flatten(variables)
+    arrays, config = lay_out("hf", variables, model=model, pixels=pixels, epsilon=epsilon)
+    config |= _labels(classes) if classes else {}
+    write_folder(Path(path), arrays, {"config.json": config, "preprocessor_config.json": _preprocessor(pixels)})
+
+
+def lay_out_huggingface(
+    leaves: Mapping[str, np.ndarray], *, model: str, pixels: Pixels, epsilon: float | None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the arrays and the config.json, with numbers for class names.
+
+    Raises:
+      UserError: transformers has no such model.
+    """
     module = module_of(leaves, model, pixels, epsilon)
     channels = image_channels(module, leaves)
     for family in families_of(module):
@@ -52,15 +66,16 @@ def save_huggingface(
         ]
         arrays = in_first_complete(evaluated_leaves(module, leaves), key_mappings)
         arrays |= family.extras(module) if hasattr(family, "extras") else {}
-        labels = classes or [f"LABEL_{i}" for i in range(module.num_classes)]
-        config |= {
-            "id2label": {str(i): name for i, name in enumerate(labels)},
-            "label2id": {name: i for i, name in enumerate(labels)},
-            "dtype": "float32",
-        }
-        write_folder(Path(path), arrays, {"config.json": config, "preprocessor_config.json": _preprocessor(pixels)})
-        return
-    raise refusal("transformers", model, "hf")
+        numbered = _labels([f"LABEL_{i}" for i in range(module.num_classes)])
+        return arrays, {**config, **numbered, "dtype": "float32"}
+    raise UserError(f"transformers has no model that computes what {model!r} does.")
+
+
+def _labels(classes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "id2label": {str(i): name for i, name in enumerate(classes)},
+        "label2id": {name: i for i, name in enumerate(classes)},
+    }
 
 
 def _preprocessor(pixels: Pixels) -> dict[str, Any]:
@@ -81,4 +96,4 @@ def _preprocessor(pixels: Pixels) -> dict[str, Any]:
     }
 
 
-FORMAT = Format("hf", "a folder for transformers", save_huggingface, any_head=False)
+FORMAT = Format("hf", "a folder for transformers", save_huggingface, lay_out=lay_out_huggingface)

@@ -4,19 +4,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxtl.deploy.export import Format
 from jaxtl.deploy.export.torch_names import (
     evaluated_leaves,
     families_of,
     in_first_complete,
+    lay_out,
     module_of,
-    refusal,
     write_folder,
 )
-from jaxtl.models.base import image_channels
+from jaxtl.errors import UserError
+from jaxtl.models.base import Family, GroupedModel, image_channels
 from jaxtl.models.builders import find_builder
 from jaxtl.preprocessing import Pixels
-from jaxtl.trees import flatten
 
 
 def save_timm(
@@ -35,7 +37,19 @@ def save_timm(
     Raises:
       UserError: timm has no such model.
     """
-    leaves = flatten(variables)
+    arrays, config = lay_out("timm", variables, model=model, pixels=pixels, epsilon=epsilon)
+    config |= {"label_names": list(classes)} if classes else {}
+    write_folder(Path(path), arrays, {"config.json": config})
+
+
+def lay_out_timm(
+    leaves: Mapping[str, np.ndarray], *, model: str, pixels: Pixels, epsilon: float | None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the arrays and the config.json, without class names.
+
+    Raises:
+      UserError: timm has no such model.
+    """
     module = module_of(leaves, model, pixels, epsilon)
     for family in families_of(module):
         # timm's own names first: torchvision's name everything of some families that have both.
@@ -45,19 +59,10 @@ def save_timm(
             for key_mapping in family.KEY_MAPPINGS
             if key_mapping.name == name
         ]
-        if not key_mappings:
+        made = _made_by(family, module) if key_mappings else None
+        if made is None:
             continue
-        builders = getattr(family, "BUILDERS", {}).get("timm")
-        if hasattr(family, "to_timm"):
-            made = family.to_timm(module)
-            if made is None:
-                continue
-            architecture, arguments = made
-        elif builders:
-            variants = {name: family.VARIANTS[variant] for variant, name in builders.items()}
-            architecture, arguments = find_builder("timm", module, variants), {}
-        else:
-            continue
+        architecture, arguments = made
         arrays = in_first_complete(evaluated_leaves(module, leaves), key_mappings)
         count: int = module.num_classes
         facts = {
@@ -69,10 +74,18 @@ def save_timm(
             "num_classes": count,
         }
         config = {"architecture": architecture, "num_classes": count, "model_args": arguments, "pretrained_cfg": facts}
-        config |= {"label_names": list(classes)} if classes else {}
-        write_folder(Path(path), arrays, {"config.json": config})
-        return
-    raise refusal("timm", model, "timm")
+        return arrays, config
+    raise UserError(f"timm has no model that computes what {model!r} does.")
 
 
-FORMAT = Format("timm", "a folder in timm's names", save_timm, any_head=False)
+def _made_by(family: Family, module: GroupedModel) -> tuple[str, dict[str, Any]] | None:
+    """Returns the architecture and the arguments of create_model; None if timm does not have the family."""
+    if hasattr(family, "to_timm"):
+        made: tuple[str, dict[str, Any]] | None = family.to_timm(module)
+        return made
+    if builders := getattr(family, "BUILDERS", {}).get("timm"):
+        return find_builder("timm", module, {name: family.VARIANTS[variant] for variant, name in builders.items()}), {}
+    return None
+
+
+FORMAT = Format("timm", "a folder in timm's names", save_timm, lay_out=lay_out_timm)

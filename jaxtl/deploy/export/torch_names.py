@@ -7,14 +7,43 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.deploy.export import formats
+from jaxtl.deploy.export import Format, formats
 from jaxtl.errors import UserError
-from jaxtl.models import build, count_classes, families, find_family
+from jaxtl.models import build, count_classes, families
 from jaxtl.models.base import AUXILIARY, Family, GroupedModel
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.preprocessing import Pixels
 from jaxtl.pretrained import rename
 from jaxtl.pretrained.native import write_safetensors
+from jaxtl.trees import flatten
+
+
+def lay_out(
+    form: str, variables: Mapping[str, Any], *, model: str, pixels: Pixels, epsilon: float | None
+) -> tuple[Any, ...]:
+    """Returns what the format of that name would write of a model.
+
+    Raises:
+      UserError: it has no such model; it says why, and names the formats that take it.
+    """
+    leaves = flatten(variables)
+
+    def made_for(other: Format) -> Any:
+        return other.lay_out and other.lay_out(leaves, model=model, pixels=pixels, epsilon=epsilon)
+
+    def takes(other: Format) -> bool:
+        try:
+            made_for(other)
+        except UserError:
+            return False
+        return True
+
+    try:
+        made: tuple[Any, ...] = made_for(formats()[form])
+        return made
+    except UserError as error:
+        able = ", ".join(name for name, other in formats().items() if name != form and takes(other))
+        raise UserError(f"{error} It can be exported to {able}.") from None
 
 
 def module_of(leaves: Mapping[str, np.ndarray], model: str, pixels: Pixels, epsilon: float | None) -> GroupedModel:
@@ -28,8 +57,7 @@ def module_of(leaves: Mapping[str, np.ndarray], model: str, pixels: Pixels, epsi
         raise UserError(f"the model {model!r} has no head; only classifiers are exported.")
     module = build(model, num_classes=num_classes, image_size=pixels.size, epsilon=epsilon)
     if module.custom_head:
-        able = ", ".join(format.name for format in formats().values() if format.any_head)
-        raise UserError(f"other programs have no names for the head of {model!r}; the formats that hold it: {able}.")
+        raise UserError(f"other programs have no names for the head of {model!r}.")
     return module
 
 
@@ -42,17 +70,6 @@ def evaluated_leaves(module: GroupedModel, leaves: Mapping[str, np.ndarray]) -> 
     """Leaves out what only training uses: the auxiliary heads."""
     auxiliary = {pattern for name, pattern in module.groups() if AUXILIARY.fullmatch(name)}
     return {path: leaf for path, leaf in leaves.items() if path.split("/")[1] not in auxiliary}
-
-
-def refusal(package: str, model: str, form: str) -> UserError:
-    """Words that a package has no network like a model, and names the other formats that may."""
-    found = [family for family in families() if family.MODEL is find_family(model).MODEL]
-    others = {name for family in found for name in getattr(family, "BUILDERS", {})}
-    others |= {name for family in found for name in ("timm", "config") if hasattr(family, f"to_{name}")}
-    named = ["jaxtl", *sorted({"hf" if name == "config" else name for name in others} - {form})]
-    return UserError(
-        f"{package} has no model that computes what {model!r} does: it can be exported to {', '.join(named)}."
-    )
 
 
 def in_first_complete(leaves: Mapping[str, np.ndarray], key_mappings: Sequence[KeyMapping]) -> dict[str, np.ndarray]:

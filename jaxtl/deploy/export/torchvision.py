@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxtl.deploy.export import Format
-from jaxtl.deploy.export.torch_names import evaluated_leaves, families_of, in_first_complete, module_of, refusal
+from jaxtl.deploy.export.torch_names import evaluated_leaves, families_of, in_first_complete, lay_out, module_of
 from jaxtl.errors import UserError
 from jaxtl.models.base import image_channels
 from jaxtl.models.builders import find_builder
-from jaxtl.models.transformer import ViT
 from jaxtl.preprocessing import Pixels
-from jaxtl.trees import flatten
 
 
 def save_torchvision(
@@ -35,7 +35,20 @@ def save_torchvision(
       UserError: torchvision has no such network, or PyTorch is not installed.
     """
     del classes
-    leaves = flatten(variables)
+    arrays, call = lay_out("torchvision", variables, model=model, pixels=pixels, epsilon=epsilon)
+    _write(Path(path), arrays)
+    facts = ", ".join(f"{key} {value}" for key, value in pixels.to_json().items())
+    return f"for torchvision.models.{call}; the file names no classes and does not say how images are prepared: {facts}"
+
+
+def lay_out_torchvision(
+    leaves: Mapping[str, np.ndarray], *, model: str, pixels: Pixels, epsilon: float | None
+) -> tuple[dict[str, np.ndarray], str]:
+    """Returns the arrays, and the call of the function that makes the network.
+
+    Raises:
+      UserError: torchvision has no such network.
+    """
     module = module_of(leaves, model, pixels, epsilon)
     for family in families_of(module):
         builders = getattr(family, "BUILDERS", {}).get("torchvision")
@@ -53,17 +66,10 @@ def save_torchvision(
             raise UserError(f"torchvision's networks take images of 3 channels, {model!r} was trained on {channels}.")
         arrays = in_first_complete(evaluated_leaves(module, leaves), key_mappings)
         arrays |= family.torchvision_extras(module) if hasattr(family, "torchvision_extras") else {}
-        _write(Path(path), arrays)
-        others = ", aux_logits=False" if hasattr(module, "aux") else ""
-        # Its vision transformers alone are made for a size: the positions are theirs.
-        if isinstance(module, ViT) and pixels.size != family.IMAGE_SIZE:
-            others += f", image_size={pixels.size}"
-        facts = ", ".join(f"{key} {value}" for key, value in pixels.to_json().items())
-        return (
-            f"for torchvision.models.{builder}(num_classes={module.num_classes}{others}); the file names no classes "
-            f"and does not say how images are prepared: {facts}"
-        )
-    raise refusal("torchvision", model, "torchvision")
+        arguments = {"num_classes": module.num_classes}
+        arguments |= family.torchvision_arguments(module) if hasattr(family, "torchvision_arguments") else {}
+        return arrays, f"{builder}({', '.join(f'{name}={value}' for name, value in arguments.items())})"
+    raise UserError(f"torchvision has no model that computes what {model!r} does.")
 
 
 def _write(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -74,4 +80,6 @@ def _write(path: Path, arrays: Mapping[str, Any]) -> None:
     torch.save({name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, path)
 
 
-FORMAT = Format("torchvision", "a .pth file in torchvision's names", save_torchvision, suffix=".pth", any_head=False)
+FORMAT = Format(
+    "torchvision", "a .pth file in torchvision's names", save_torchvision, suffix=".pth", lay_out=lay_out_torchvision
+)

@@ -185,11 +185,15 @@ def test_torchvision_takes_images_of_three_channels(tmp_path):
             "its efficientnet_b0 computes with epsilon=1e-05 for 0.001",
         ),
         (save_torchvision, "efficientnet_b5", "its efficientnet_b5 computes with epsilon=0.001 for 1e-05"),
-        (save_torchvision, "lenet5", "what 'lenet5' does: it can be exported to jaxtl"),
-        (save_timm, "googlenet", "what 'googlenet' does: it can be exported to jaxtl, torchvision"),
+        (save_torchvision, "lenet5", r"what 'lenet5' does\. It can be exported to jaxtl\.$"),
+        (save_timm, "googlenet", r"what 'googlenet' does\. It can be exported to jaxtl, torchvision\.$"),
         (save_timm, "densenet121:growth=16", "its densenet121 computes with growth=32 for 16"),
-        (save_huggingface, "vgg11", "what 'vgg11' does: it can be exported to jaxtl, timm, torchvision"),
-        (save_huggingface, "efficientnet_b0", "it can be exported to jaxtl, timm, torchvision"),
+        # At 64 pixels timm's VGG computes otherwise, and no one else has Keras' ResNet v2.
+        (save_huggingface, "vgg11", r"what 'vgg11' does\. It can be exported to jaxtl, torchvision\.$"),
+        (save_huggingface, "resnet50v2", r"It can be exported to jaxtl\.$"),
+        (save_huggingface, "efficientnet_b0", r"It can be exported to jaxtl, torchvision, timm\.$"),
+        (save_timm, "resnet18:width=32", r"timm has no such ResNet; .*\. It can be exported to jaxtl, hf\.$"),
+        (save_timm, "seresnet50:width=32", r"timm has no such ResNet; .*\. It can be exported to jaxtl\.$"),
     ],
 )
 def test_what_a_package_lacks_is_refused(save, name, message, tmp_path):
