@@ -33,7 +33,7 @@ def start_run(experiment: Experiment, workdir: Path) -> Experiment:
         experiment = replace(experiment, plan=replace(experiment.plan, no_weight_decay=began))
     experiment = load_into_memory(experiment)
     model, plan, splits, report = experiment.model, experiment.plan, experiment.splits, experiment.load_report
-    # What was cut to the size of the data; runs of before cut nothing, and note nothing.
+    # What was cut to the size of the data or set by a preset; runs of before cut nothing, and note nothing.
     given = experiment.given or experiment.config
     fitted = {} if experiment.earlier else {files.FITTED: json.dumps(replaced(given, experiment.config))}
     files.claim_inputs(workdir, {**digests(splits, report.sha256 if report else {}), **fitted})

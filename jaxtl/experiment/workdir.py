@@ -22,7 +22,7 @@ from jaxtl.parallel import processes
 # Keys that may change between two starts of one run: they change nothing that is computed but its rounding,
 # and model.attention the masks of dropout.
 FITTED = "fitted"
-"""The key of inputs.json for what was cut to the size of the data."""
+"""The key of inputs.json for what was cut to the size of the data, and for the values of a preset."""
 
 _HARMLESS = (
     "data.workers:",
@@ -183,7 +183,7 @@ def in_words(key: str) -> str:
         "data.train": "the training images",
         "data.val": "the validation images",
         "data.test": "the test images",
-        FITTED: "what is cut to the size of the set",
+        FITTED: "what is cut to the size of the set, or set by a preset,",
     }
     return named[key] if key in named else f"the weight file {key.removeprefix('weights ')}"
 
@@ -227,7 +227,7 @@ def began_earlier(workdir: Path) -> bool:
 
 
 def began_fitted(workdir: Path) -> dict[str, Any] | None:
-    """Returns the values that a run was cut to when it began, by key; None before its first checkpoint."""
+    """Returns what took the place of given values when a run began, by key; None before its first checkpoint."""
     if not has_checkpoints(workdir) or began_earlier(workdir):
         return None
     values: dict[str, Any] = json.loads(read_json(workdir / "inputs.json")[FITTED])
