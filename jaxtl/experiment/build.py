@@ -53,7 +53,8 @@ class Experiment:
     """What a config describes, ready for a command.
 
     Attributes:
-      config: what it was built from, cut to the size of the data (see `sizes.fit_to_size`); nobody changes it.
+      config: what it was built from, its preset written out and cut to the size of the data (see
+        `sizes.fit_to_size`); nobody changes it.
       model: for the classes of the data, or as the purpose has it.
       variables: to start from; of an abstract experiment their shapes.
       load_report: where they come from; None without weights.
@@ -108,7 +109,8 @@ def build(
       weights_optional: whether an abstract experiment does without weights where they cannot be opened.
       earlier: whether a run goes on that began before splits and steps were cut to the size of the data: it keeps its
         own (see `workdir.began_earlier`).
-      fitted: what a run that goes on was cut to when it began (see `workdir.began_fitted`); None to cut it now.
+      fitted: what a run that goes on was cut to, and its preset written out to, when it began (see
+        `workdir.began_fitted`); None to do so now.
 
     Raises:
       UserError: the config is not sound, data or weights cannot be opened, do not fit each other or the config, or a
@@ -158,7 +160,7 @@ def _training(
     if fitted is not None:
         config = with_fitted(given, fitted, partitioner.devices)
     elif not earlier:
-        config, notes = fit_to_size(given, len(splits.train), partitioner.devices)
+        config, notes = fit_to_size(options.write_out_preset(given), len(splits.train), partitioner.devices)
     model = make_model(config, opened, source.classes)
     check_size(model.name, model.module, training=True)
     if getattr(model.module, "single_logit", False) and config.train.loss == "binary":

@@ -1,13 +1,14 @@
-"""What has changed on disk since a run: its data and weights are told apart by their digests."""
+"""What has changed since a run: its data and weights are told apart by their digests, its model by its facts."""
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxtl import data
+from jaxtl import data, models
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.model import open_weights
@@ -53,6 +54,32 @@ def changed_since(config: ConfigDict, workdir: Path) -> list[str]:
         known = {key: value for key, value in before.items() if key.startswith(prefix)}
         lines += [f"{files.in_words(key)} changed" for key in {**known, **now} if known.get(key) != now.get(key)]
     return lines
+
+
+def changed_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns what the facts of a model have become since model.json was written, as "pixels.resize: 256 -> 224".
+
+    Facts that the older file lacks are no change: they were added since.
+
+    >>> changed_facts({"epsilon": 1e-6, "num_classes": 3}, {"epsilon": 1e-5, "num_classes": 3})
+    ['epsilon: 1e-06 -> 1e-05']
+    """
+    names = (before.get("model"), now.get("model"))
+    try:
+        old, new = (_flat(facts, models.complete_fields(facts["model"])) for facts in (before, now))
+    except (KeyError, UserError):  # A name that says nothing here is compared as it stands.
+        old, new = ({**_flat(facts, {}), "model": name} for facts, name in zip((before, now), names, strict=True))
+    return [f"{key}: {value!r} -> {new.get(key)!r}" for key, value in old.items() if value != new.get(key)]
+
+
+def _flat(facts: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what to compare, by key. Fields stand for the name, which may leave some to the family and some not."""
+    given = {key: value for key, value in facts.items() if key not in ("model", "classes", "pixels", "epsilon")}
+    pixels = {f"pixels.{key}": value for key, value in (facts.get("pixels") or {}).items()}
+    # Classes are those of the data, which have their digest; an epsilon of None is that of the name.
+    epsilon = fields.get("epsilon") if facts.get("epsilon") is None else facts["epsilon"]
+    named = {f"model:{key}": value for key, value in fields.items() if key != "epsilon"}
+    return {**named, **given, "epsilon": epsilon, **pixels}
 
 
 def _splits(config: ConfigDict, by_class: bool) -> data.Splits:

@@ -1,5 +1,6 @@
 """From the sections of a config to the options that the folders above take: each key is read here, once."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from functools import partial
@@ -24,10 +25,28 @@ def augmentation(config: ConfigDict) -> Augmentation:
     return Augmentation(**plain)
 
 
-def preset_in_words(config: ConfigDict) -> str:
-    """Returns what augment.preset sets, in one line; "" without one."""
-    preset = config.augment.preset
-    return presets.in_words(preset, _augment_values(config)) if preset else ""
+def write_out_preset(config: ConfigDict) -> ConfigDict:
+    """Returns the config with the values of augment.preset in its place: a run keeps them, not the name alone."""
+    if not config.augment.preset:
+        return config
+    written_out = copy.deepcopy(config)
+    written_out.augment.update(presets.with_preset(config.augment.preset, _augment_values(config)), preset="")
+    return written_out
+
+
+def preset_in_words(given: ConfigDict, config: ConfigDict) -> str:
+    """Returns what augment.preset sets, in one line; "" without one.
+
+    Args:
+      given: the config as it was given.
+      config: the same, or as a run has it, its preset written out when it began.
+    """
+    preset = given.augment.preset
+    if not preset:
+        return ""
+    values, other = _augment_values(config), augmentation(given) != augmentation(config)
+    text = presets.in_words(preset, _augment_values(given), presets.with_preset(config.augment.preset, values))
+    return f"{text}; this version would set others, but the run goes on as it began" if other else text
 
 
 def _augment_values(config: ConfigDict) -> dict[str, Any]:

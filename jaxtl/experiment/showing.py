@@ -39,7 +39,7 @@ def draw_sheets(config: ConfigDict, workdir: Path) -> list[Path]:
         experiment = _open(config)
         side, name = experiment.model.pixels.size, config.data.source.rpartition("/")[2]
         lines = [f"images of {side} x {side} pixels, as {experiment.model.name} sees them before normalisation"]
-        if preset := options.preset_in_words(config):
+        if preset := options.preset_in_words(config, config):
             lines.append(f"augment.preset {preset}")
         if is_cached_plain(experiment):
             lines.append("finetune.cache_features is on: what trains sees each image as evaluation does")

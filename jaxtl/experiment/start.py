@@ -9,7 +9,7 @@ from jaxtl.experiment import options
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.attention import with_fastest_attention
 from jaxtl.experiment.build import Experiment, check_devices
-from jaxtl.experiment.changes import digests
+from jaxtl.experiment.changes import changed_facts, digests
 from jaxtl.experiment.input_pipeline import load_into_memory
 from jaxtl.experiment.sizes import replaced
 from jaxtl.experiment.steps import make_step, shard_states
@@ -33,11 +33,11 @@ def start_run(experiment: Experiment, workdir: Path) -> Experiment:
         experiment = replace(experiment, plan=replace(experiment.plan, no_weight_decay=began))
     experiment = load_into_memory(experiment)
     model, plan, splits, report = experiment.model, experiment.plan, experiment.splits, experiment.load_report
-    # What was cut to the size of the data; runs of before cut nothing, and note nothing.
+    # What was cut to the size of the data or set by a preset; runs of before cut nothing, and note nothing.
     given = experiment.given or experiment.config
     fitted = {} if experiment.earlier else {files.FITTED: json.dumps(replaced(given, experiment.config))}
     files.claim_inputs(workdir, {**digests(splits, report.sha256 if report else {}), **fitted})
-    files.write_json(workdir / "model.json", model.facts())
+    files.claim_facts(workdir, model.facts(), changed_facts)
     files.write_json(workdir / "weight_decay.json", {"spares": plan.no_weight_decay})
     if report is not None:
         files.write_json(workdir / "weights.json", report.to_json())

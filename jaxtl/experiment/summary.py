@@ -28,7 +28,7 @@ def opening_lines(experiment: Experiment) -> list[str]:
     if report is None:
         lines.append(_row("weights", f"none: {experiment.model.name} starts from random numbers"))
     lines.append(_row("images", f"{pixels.size} x {pixels.size} pixels, normalised {origin}"))
-    if preset := options.preset_in_words(experiment.config):
+    if preset := options.preset_in_words(experiment.given or experiment.config, experiment.config):
         lines.append(_row("augment", preset))
     lines.append(_row("data", f"{experiment.config.data.source}: {split_sizes(experiment.splits)}"))
     lines += [_row("note", note) for note in (*experiment.splits.notes, *plan.notes)]

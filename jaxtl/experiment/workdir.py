@@ -6,7 +6,7 @@ import socket
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from jaxtl.parallel import processes
 # Keys that may change between two starts of one run: they change nothing that is computed but its rounding,
 # and model.attention the masks of dropout.
 FITTED = "fitted"
-"""The key of inputs.json for what was cut to the size of the data."""
+"""The key of inputs.json for what was cut to the size of the data, and for the values of a preset."""
 
 _HARMLESS = (
     "data.workers:",
@@ -154,13 +154,36 @@ def claim_inputs(workdir: Path, inputs: Mapping[str, str]) -> None:
         write_json(path, inputs)
 
 
+def claim_facts(workdir: Path, facts: Mapping[str, Any], changed: Callable[[Any, Any], list[str]]) -> None:
+    """Writes model.json, the facts of the model, or sees that they are those that the run began with.
+
+    Args:
+      workdir: of the run.
+      facts: of its model, as this version reads them from the weights.
+      changed: (the facts of before, those of now) -> what differs, a line each.
+
+    Raises:
+      UserError: they are others, so that the run would go on with other pixels or another function.
+    """
+    path = workdir / "model.json"
+    if has_checkpoints(workdir) and path.exists():
+        _refuse(
+            workdir,
+            "whose weights are read otherwise now, by this version of jaxtl or because of a file beside them",
+            changed(read_json(path), facts),
+            "Go on with the version and the files that the run was started with, or begin another one, in another "
+            f"--workdir. With --config.model.weights=run:{workdir} it starts from what was learnt, as it was.",
+        )
+    write_json(path, facts)
+
+
 def in_words(key: str) -> str:
     """Says what a key of inputs.json stands for."""
     named = {
         "data.train": "the training images",
         "data.val": "the validation images",
         "data.test": "the test images",
-        FITTED: "what is cut to the size of the set",
+        FITTED: "what is cut to the size of the set, or set by a preset,",
     }
     return named[key] if key in named else f"the weight file {key.removeprefix('weights ')}"
 
@@ -204,7 +227,7 @@ def began_earlier(workdir: Path) -> bool:
 
 
 def began_fitted(workdir: Path) -> dict[str, Any] | None:
-    """Returns the values that a run was cut to when it began, by key; None before its first checkpoint."""
+    """Returns what took the place of given values when a run began, by key; None before its first checkpoint."""
     if not has_checkpoints(workdir) or began_earlier(workdir):
         return None
     values: dict[str, Any] = json.loads(read_json(workdir / "inputs.json")[FITTED])
@@ -231,7 +254,7 @@ def note_unfinished(workdir: Path, taken: str) -> None:
         )
 
 
-def _refuse(workdir: Path, what: str, changed: list[str]) -> None:
+def _refuse(workdir: Path, what: str, changed: list[str], advice: str = "") -> None:
     if changed:
         shown = "\n  ".join(changed[:6] + [f"... and {len(changed) - 6} more"] * (len(changed) > 6))
         if (workdir / "results.json").exists():
@@ -240,7 +263,7 @@ def _refuse(workdir: Path, what: str, changed: list[str]) -> None:
                 f"--config.model.weights=run:{workdir}"
             )
         else:
-            advice = "Give another --workdir, or what the run was started with to go on with it."
+            advice = advice or "Give another --workdir, or what the run was started with to go on with it."
         raise UserError(f"--workdir={workdir} holds a run {what}:\n  {shown}\n{advice}")
 
 

@@ -20,6 +20,8 @@ _POOLINGS = {"flatten": "flatten", "global_average_pooling2d": "avg", "global_ma
 _HARMLESS = ("dropout", "spatial_dropout2d", "gaussian_dropout", "gaussian_noise", "input_layer")
 _ENDING = ("add",)
 _LAST = ("linear", "softmax")
+# Networks of branches end where these are joined, each with an activation; one that twice is the same as once.
+_JOIN, _TWICE = "concatenate", ("relu",)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def _by_layers(arrays: Arrays, plan: rename.Plan, names: list[str]) -> tuple[lis
         raise _Other("the file does not list the layers of its model: save it as a functional model")
     layers = list(zip(listed, walk(arrays.metadata["model_config"]), strict=True))
     own = [_activation(kind, layer) for (kind, _), layer in layers[:last] if kind in ("activation", "re_lu")]
+    joined = any(kind == _JOIN for (kind, _), _ in layers[:last])
     ending = [*own, *_ENDING]
     dense: list[str] = []
     activations: list[str] = []
@@ -87,6 +90,10 @@ def _by_layers(arrays: Arrays, plan: rename.Plan, names: list[str]) -> tuple[lis
             continue
         elif kind == "activation" and dense and activations[-1] == "linear":
             activations[-1] = activation
+        elif joined and kind == _JOIN and not dense and not how:
+            continue  # Of its branches; whatever else were joined would make it wider than it is, see `_fill`.
+        elif joined and activation in own and activation in _TWICE and not dense and not how:
+            continue  # Of each branch, or once more over all.
         elif activation in ending and not dense and not how:
             # The network's own last one; a second one is none of it.
             ending = own if activation in _ENDING else []

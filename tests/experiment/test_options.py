@@ -2,6 +2,7 @@ import pytest
 
 from jaxtl.config import default
 from jaxtl.data import Augmentation, Reading
+from jaxtl.data.augment import presets
 from jaxtl.experiment import options
 from jaxtl.train.optimizer import OptimizerOptions
 from jaxtl.train.step import StepOptions
@@ -37,10 +38,27 @@ def test_each_key_arrives(config):
 
 
 def test_a_preset_in_words(config):
-    assert options.preset_in_words(config) == ""
+    assert options.preset_in_words(config, config) == ""
     config.augment.update({"preset": "light", "color_jitter": 0.7})
-    assert options.preset_in_words(config) == "light sets scale 0.5 to 1; as written stay color_jitter 0.7"
+    words = "light sets scale 0.5 to 1; as written stay color_jitter 0.7"
+    assert options.preset_in_words(config, config) == words
+    assert options.preset_in_words(config, options.write_out_preset(config)) == words
     assert options.augmentation(config) == Augmentation(scale=(0.5, 1.0), color_jitter=0.7)
+
+
+def test_a_preset_written_out_is_the_same_and_no_longer_follows_its_name(config, monkeypatch):
+    assert options.write_out_preset(config) is config
+    config.augment.update({"preset": "medium except erase", "rotate": 25.0})
+    written_out, found = options.write_out_preset(config), options.augmentation(config)
+    assert (config.augment.preset, written_out.augment.preset) == ("medium except erase", "")
+    assert options.augmentation(written_out) == found
+    monkeypatch.setitem(presets.PRESETS, "medium", {"scale": (0.5, 1.0), "shear": 3.0, "erase": 0.1})
+    assert options.augmentation(config) != found
+    assert options.augmentation(written_out) == found
+    assert options.preset_in_words(config, written_out) == (
+        "medium sets scale 0.3 to 1, color_jitter 0.2; as written stay erase 0; this version would set others, but "
+        "the run goes on as it began"
+    )
 
 
 def test_evaluation_batches_are_those_of_training_unless_said(config):

@@ -7,8 +7,11 @@ from PIL import Image
 
 from jaxtl import config as config_lib
 from jaxtl import recipes
+from jaxtl.data.augment import presets
 from jaxtl.errors import UserError
+from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import build
+from jaxtl.experiment.options import augmentation
 from jaxtl.experiment.sizes import fit_to_size, note_few, replaced, stage_lengths, with_fitted
 from jaxtl.experiment.start import start_run
 from jaxtl.experiment.training import train_to_end
@@ -193,3 +196,22 @@ def test_a_run_goes_on_with_what_it_was_cut_to_whatever_devices_it_has():
     with pytest.raises(UserError, match=r"began with batches of 27 images, .* which 8 devices cannot share"):
         with_fitted(config, values, 8)
     assert replaced(config, config) == {}
+
+
+def test_a_run_goes_on_with_the_values_that_its_preset_had(config, tmp_path, monkeypatch, capsys):
+    config.augment.preset = "light"
+    began = start_run(build(config), tmp_path)
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    capsys.readouterr()
+    monkeypatch.setitem(presets.PRESETS, "light", {"scale": (0.9, 1.0), "rotate": 5.0})
+    fitted = json.loads(json.loads((tmp_path / "inputs.json").read_text())["fitted"])
+    assert fitted == files.began_fitted(tmp_path)
+    assert {key: value for key, value in fitted.items() if key.startswith("augment.")} == {
+        "augment.preset": "",
+        "augment.scale": [0.5, 1.0],
+        "augment.color_jitter": 0.1,
+    }
+    goes_on = start_run(build(config, fitted=fitted), tmp_path)
+    assert augmentation(goes_on.config) == augmentation(began.config) != augmentation(config)
+    assert "light sets scale 0.5 to 1, color_jitter 0.1; this version would set others" in capsys.readouterr().out
+    assert json.loads((tmp_path / "config.json").read_text())["augment"]["preset"] == "light"

@@ -171,3 +171,29 @@ def test_weight_decay_spares_what_it_spared_when_the_run_began(tmp_path):
     # A run from before this was noted spared nothing by its name.
     (tmp_path / "weight_decay.json").unlink()
     assert start_run(later, tmp_path).plan.no_weight_decay == ()
+
+
+def test_a_run_does_not_go_on_with_other_pixels_or_another_function(tmp_path):
+    """What a version reads from the same weights may change, and so may a preprocessor_config.json beside them."""
+    experiment = tiny.experiment(tiny.config())
+    start_run(experiment, tmp_path)
+    facts = files.read_json(tmp_path / "model.json")
+    pixels = dataclasses.replace(experiment.model.pixels, resize=5)
+    other = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, pixels=pixels, epsilon=1e-6))
+    start_run(other, tmp_path)  # Nothing was trained yet.
+    start_run(experiment, tmp_path)
+    begun(tmp_path)
+    with pytest.raises(UserError) as error:
+        start_run(other, tmp_path)
+    assert str(error.value) == (
+        f"--workdir={tmp_path} holds a run whose weights are read otherwise now, by this version of jaxtl or because "
+        "of a file beside them:\n  epsilon: None -> 1e-06\n  pixels.resize: 4 -> 5\nGo on with the version and the "
+        "files that the run was started with, or begin another one, in another --workdir. With "
+        f"--config.model.weights=run:{tmp_path} it starts from what was learnt, as it was."
+    )
+    assert files.read_json(tmp_path / "model.json") == facts
+    # A fact that was not kept then is no difference, and is kept from now on.
+    del facts["epsilon"]
+    files.write_json(tmp_path / "model.json", facts)
+    start_run(experiment, tmp_path)
+    assert "epsilon" in files.read_json(tmp_path / "model.json")

@@ -143,6 +143,41 @@ def test_heads_with_hidden_layers_and_other_poolings(fields, tmp_path):
         same(logits, expected)
 
 
+def _on_inception(*top, twice=False):
+    base = keras.applications.InceptionV3(weights=None, include_top=False, input_shape=(107, 107, 3))
+    x = layers.Concatenate()([base.output] * 2) if twice else base.output
+    for layer in top:
+        x = layer(x)
+    return keras.Model(base.input, x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("top", "fields"),
+    [
+        ((layers.GlobalAveragePooling2D, lambda: layers.Dense(CLASSES)), ()),
+        (
+            (lambda: layers.Activation("relu"), layers.GlobalMaxPooling2D, lambda: layers.Dense(CLASSES)),
+            ("head_pool=max",),
+        ),
+        (
+            (layers.Flatten, lambda: layers.Dense(8, "relu"), lambda: layers.Dense(CLASSES)),
+            ("head_hidden=8", "head_pool=flatten"),
+        ),
+    ],
+    ids=["avg", "another ReLU", "flatten"],
+)
+def test_the_head_of_a_network_that_ends_in_branches(top, fields, tmp_path):
+    module = randomise(_on_inception(*(make_layer() for make_layer in top)))
+    place, batch = save(module, tmp_path, ".keras"), photographs(107)
+    opened = pretrained.open_weights(str(place))
+    found = opened.model.partition(":")[2].split(",")
+    assert tuple(each for each in found if each.startswith("head")) == fields
+    model, variables = load(place, num_classes=CLASSES, image_size=107)
+    expected = run(module, keras.applications.inception_v3.preprocess_input(batch.copy()))[0][0]
+    same(jax.jit(model.apply)(variables, normalised(batch, place)), expected)
+
+
 def _tanh():
     return _on_base(layers.GlobalAveragePooling2D(), layers.Dense(8, activation="tanh"), layers.Dense(CLASSES))
 
@@ -158,6 +193,10 @@ def _normalised():
         (_normalised, ".h5", "it has a layer of the class batch_normalization"),
         (_tutorial, ".weights.h5", "such a file does not tell their activations: save it as .keras"),
         (lambda: _on_base(layers.Dense(CLASSES), pooling="max"), ".weights.h5", "what is pooled by its maximum"),
+        (
+            lambda: _on_inception(layers.GlobalAveragePooling2D(), layers.Dense(CLASSES), twice=True),
+            *(".keras", "it reads 4,096 features, not the 2,048 that the network gives"),
+        ),
         (KNOWN["head_pool=flatten"], ".weights.h5", "it reads 1,024 features, not the 256 that the network gives"),
     ],
 )

@@ -54,12 +54,18 @@ def preset_problems(preset: str) -> list[str]:
     return [f"preset is {preset!r}, but {name!r} does not set {field!r}; {sets}" for field in strange]
 
 
-def in_words(preset: str, values: Mapping[str, Any]) -> str:
-    """Says what a preset sets beside the values of all fields, and which of these stay: one line."""
-    name = preset.partition(_EXCEPT)[0]
-    now, chosen = with_preset(preset, values), _chosen(preset)
+def in_words(preset: str, values: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Says what a preset sets, and what stays as written: one line.
+
+    Args:
+      preset: as `with_preset` takes it.
+      values: of all fields, as written.
+      now: of all fields, with those of the preset, as `with_preset` gives them or gave them once.
+    """
+    name, chosen = preset.partition(_EXCEPT)[0], _chosen(preset)
     stay = [field for field in PRESETS[name] if field not in chosen or not is_default(field, values[field])]
-    text = f"{name} sets {_listed([field for field in chosen if field not in stay], now) or 'nothing'}"
+    changed = [field for field in {**chosen, **DEFAULTS} if _plain(now[field]) != _plain(values[field])]
+    text = f"{name} sets {_listed(changed, now) or 'nothing'}"
     return f"{text}; as written stay {_listed(stay, now)}" if stay else text
 
 

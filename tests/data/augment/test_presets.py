@@ -32,12 +32,16 @@ def test_what_is_left_out_stays_at_its_default():
     assert except_for("", ["rotate"]) == ""
 
 
+def in_words_now(preset, values):
+    return in_words(preset, values, with_preset(preset, values))
+
+
 def test_in_words():
-    assert in_words("medium", DEFAULTS) == "medium sets scale 0.3 to 1, rotate 10, color_jitter 0.2, erase 0.1"
-    assert in_words("strong except policy", {**DEFAULTS, "erase": 0.5}) == (
+    assert in_words_now("medium", DEFAULTS) == "medium sets scale 0.3 to 1, rotate 10, color_jitter 0.2, erase 0.1"
+    assert in_words_now("strong except policy", {**DEFAULTS, "erase": 0.5}) == (
         "strong sets scale 0.2 to 1; as written stay policy '', erase 0.5"
     )
-    assert in_words("none", {**DEFAULTS, "crop": "pad_crop", "flip": 0.1}) == (
+    assert in_words_now("none", {**DEFAULTS, "crop": "pad_crop", "flip": 0.1}) == (
         "none sets nothing; as written stay crop pad_crop, flip 0.1"
     )
 
