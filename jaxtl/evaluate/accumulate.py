@@ -1,7 +1,7 @@
 """Accumulators over the batches of an evaluation: all metrics derive from them, never from means of means."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -12,10 +12,12 @@ import optax
 from jaxtl.errors import Stopped
 from jaxtl.parallel.fetch import one_behind
 
+T = TypeVar("T")
 Batch = Mapping[str, jax.Array]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 Prepare = Callable[[Batch], Batch]
 Accumulators = dict[str, jax.Array]
+Rows = dict[str, jax.Array]
 
 # A confusion matrix grows with the square of the classes: 2,048 classes are 16 MiB a batch.
 MAX_CONFUSION_CLASSES = 2048
@@ -29,8 +31,8 @@ def eval_step(
     loss_fn: Loss = optax.softmax_cross_entropy_with_integer_labels,
     prepare: Prepare | None = None,
     axis_name: str | None = None,
-) -> Accumulators:
-    """Returns the accumulators of one batch over its rows with mask 1.
+) -> tuple[Accumulators, Rows]:
+    """Returns the accumulators of one batch over its rows with mask 1, and what they were computed from.
 
     Args:
       variables: parameters and collections of the model.
@@ -38,18 +40,23 @@ def eval_step(
       model: a Linen module called as model.apply(variables, images, train=False).
       loss_fn: (logits [B, C], labels [B]) -> per-example loss [B].
       prepare: batch -> batch, run on the device before the model (normalisation).
-      axis_name: the pmap axis to sum over; None under jit.
+      axis_name: the pmap axis to sum over, and to gather rows along; None under jit.
 
     Returns:
-      "count", "loss", "correct", "top5" (scalars); "hits", "predicted" and "actual" (per class, [C]); and up to
+      The accumulators: "count", "loss", "correct", "top5" (scalars); "hits", "predicted" and "actual" (per class, [C]); and up to
       MAX_CONFUSION_CLASSES classes "confusion" [C, C] (row: the true class, column: the predicted one).
+      The rows of the whole batch: "logits" [B, C], float32, and "mask" [B].
     """
     batch = {"mask": jnp.ones(batch["image"].shape[:1], jnp.float32), **batch}
     if prepare is not None:
         batch = dict(prepare(batch))
     logits = jnp.asarray(model.apply(variables, batch["image"], train=False))
     accumulators = batch_accumulators(logits, batch["label"], batch["mask"], loss_fn)
-    return accumulators if axis_name is None else jax.lax.psum(accumulators, axis_name)
+    # bfloat16 fits into float32: no logits change their order.
+    rows = {"logits": logits.astype(jnp.float32), "mask": batch["mask"]}
+    if axis_name is None:
+        return accumulators, rows
+    return jax.lax.psum(accumulators, axis_name), jax.lax.all_gather(rows, axis_name, tiled=True)
 
 
 def batch_accumulators(
@@ -84,34 +91,42 @@ def batch_accumulators(
     return accumulators
 
 
-def accumulate_batches(
-    step: Callable[[Any, Any], Accumulators],
+def fetch_batches(
+    step: Callable[[Any, Any], T],
     variables: Any,
     batches: Iterable[Any],
     *,
     stop: Callable[[], bool] = lambda: False,
-) -> dict[str, np.ndarray]:
-    """Returns the accumulators of all batches, added in float64 and int64 on the host.
+) -> Iterator[T]:
+    """Yields what a compiled step gives for each batch, on the host, while the next batch is computed.
 
     Args:
-      step: (variables, batch) -> accumulators, compiled.
+      step: (variables, batch) -> arrays.
       variables: on the devices.
       batches: each on the devices.
       stop: asked after each batch whether to leave it at that.
 
     Raises:
-      ValueError: there is no batch.
       Stopped: `stop` said so.
     """
 
-    def results() -> Iterator[Accumulators]:
+    def results() -> Iterator[T]:
         for batch in batches:
             yield step(variables, batch)
             if stop():
                 raise Stopped("the evaluation was left")
 
+    return one_behind(results())
+
+
+def add_up(batches: Iterable[Accumulators]) -> dict[str, np.ndarray]:
+    """Returns the accumulators of all batches, added in float64 and int64 on the host.
+
+    Raises:
+      ValueError: there is no batch.
+    """
     total: dict[str, np.ndarray] = {}
-    for accumulators in one_behind(results()):
+    for accumulators in batches:
         for key, value in accumulators.items():
             wide = np.float64 if np.asarray(value).dtype.kind == "f" else np.int64
             total[key] = np.asarray(value).astype(wide) + total.get(key, 0)

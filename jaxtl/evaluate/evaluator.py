@@ -12,12 +12,12 @@ import optax
 
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.loader import Batch
-from jaxtl.evaluate.accumulate import Accumulators, Loss, Prepare, accumulate_batches, eval_step
+from jaxtl.evaluate.accumulate import Accumulators, Loss, Prepare, Rows, add_up, eval_step, fetch_batches
 from jaxtl.parallel.partitioner import Partitioner
 
 Variables = Mapping[str, Any]
-# Steps from variables and a batch, or all batches, to accumulators, or those of each batch.
-Step = Callable[..., Accumulators]
+# Steps from variables and a batch, or all batches, to accumulators and rows, or those of each batch.
+Step = Callable[..., tuple[Accumulators, Rows]]
 
 
 def _never() -> bool:
@@ -31,7 +31,7 @@ class Resident:
     Attributes:
       dataset: the data set.
       batches: all of them, on the devices.
-      step: (variables, batches) -> the accumulators of each batch, stacked; None where there is one batch alone.
+      step: (variables, batches) -> what the step gives for each batch, stacked; None where there is one batch alone.
     """
 
     dataset: Dataset
@@ -44,7 +44,7 @@ class Evaluator:
     """Measures variables on data sets with one compiled step.
 
     Attributes:
-      step: (variables, batch), both on the devices -> accumulators.
+      step: (variables, batch), both on the devices -> accumulators, and the rows that they were computed from.
       partitioner: how batches get to the devices, and accumulators back.
       batches: data set -> this host's rows of its batches, each of the size that the step was compiled for.
       resident: a data set whose batches are on the devices already.
@@ -66,26 +66,52 @@ class Evaluator:
         Raises:
           Stopped: `stop` said so.
         """
-        there = self.resident if self.resident is not None and dataset is self.resident.dataset else None
-        if there is not None and there.step is not None:
-            stacked = self.partitioner.gather(there.step(variables, there.batches))
-            return accumulate_batches(lambda _, batch: batch, variables, _unstacked(stacked), stop=stop)
-        return accumulate_batches(
-            lambda *arguments: self.partitioner.gather(self.step(*arguments)),
-            variables,
-            map(self.partitioner.shard_batch, self.batches(dataset)) if there is None else there.batches,
-            stop=stop,
-        )
+        # The rows stay on the devices: nobody asks for them.
+        return add_up(self._fetch(variables, dataset, stop, lambda result: result[0]))
+
+    def with_logits(
+        self, variables: Any, dataset: Dataset, stop: Callable[[], bool] = _never
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Returns the accumulators as a call does, and from the same pass float32 logits [n, C] in the set's order.
+
+        Every process gets the logits of all. Padding is not in them.
+        """
+        logits: list[np.ndarray] = []
+
+        def accumulators() -> Iterator[Accumulators]:
+            for of_batch, rows in self._fetch(variables, dataset, stop, lambda result: result):
+                logits.append(np.asarray(rows["logits"])[np.asarray(rows["mask"]) > 0])
+                yield of_batch
+
+        total, found = add_up(accumulators()), np.concatenate(logits)
+        if len(found) != len(dataset):
+            raise ValueError(f"the batches have {len(found)} examples, but the data set has {len(dataset)}")
+        return total, found
+
+    def _fetch(
+        self, variables: Any, dataset: Dataset, stop: Callable[[], bool], wanted: Callable[[Any], Any]
+    ) -> Iterator[Any]:
+        """Yields what is wanted of the step's result, for each batch, on the host."""
+        gather, there = self.partitioner.gather, self.resident
+        if there is None or dataset is not there.dataset:
+            batches: Any = map(self.partitioner.shard_batch, self.batches(dataset))
+        elif there.step is None:
+            batches = there.batches
+        else:
+            stacked = jax.device_get(gather(wanted(there.step(variables, there.batches))))
+            return fetch_batches(lambda _, result: result, variables, _unstacked(stacked), stop=stop)
+        return fetch_batches(lambda *given: gather(wanted(self.step(*given))), variables, batches, stop=stop)
 
 
-def _unstacked(stacked: Accumulators) -> Iterator[Accumulators]:
-    on_host = jax.device_get(stacked)
-    for number in range(len(on_host["count"])):
-        yield {key: value[number] for key, value in on_host.items()}
+def _unstacked(stacked: Any) -> Iterator[Any]:
+    for number in range(len(jax.tree.leaves(stacked)[0])):
+        yield jax.tree.map(lambda values: values[number], stacked)
 
 
-def _each(variables: Any, batches: Sequence[Batch], *, step: Step, axis_name: str | None = None) -> Accumulators:
-    """Returns the accumulators of each batch, stacked: what adds them up is the same as for batches one by one."""
+def _each(
+    variables: Any, batches: Sequence[Batch], *, step: Step, axis_name: str | None = None
+) -> tuple[Accumulators, Rows]:
+    """Returns what the step gives for each batch, stacked: what adds it up is the same as for batches one by one."""
     given = {} if axis_name is None else {"axis_name": axis_name}
     stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *batches)
     return jax.lax.map(lambda batch: step(variables, batch, **given), stacked)

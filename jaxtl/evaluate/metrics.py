@@ -24,7 +24,7 @@ def compute_metrics(
     without predictions has precision 0, and one without examples recall 0.
 
     Args:
-      accumulators: what `accumulators.accumulate_batches` returned.
+      accumulators: what `accumulate.add_up` returned.
       classes: the names of the C classes.
       always_top5: whether to give top-5 accuracy of five classes or fewer too, which is 1.
     """

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxtl.evaluate import accumulate
-from jaxtl.evaluate.accumulate import accumulate_batches
+from jaxtl.evaluate.accumulate import add_up
 from jaxtl.evaluate.metrics import compute_metrics, headline, summary, wilson_interval
 from jaxtl.train.losses import binary_cross_entropy
 
@@ -85,16 +85,14 @@ def test_top5_is_the_share_with_the_label_among_the_five_highest():
 def test_any_cut_into_batches_gives_the_same_sums():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(60, 7)).astype(np.float32), rng.integers(0, 7, 60)
-    whole = accumulate_batches(
-        lambda _, b: batch_accumulators(*b, jnp.ones(len(b[1]))), None, [(jnp.asarray(logits), jnp.asarray(labels))]
-    )
+    whole = add_up([batch_accumulators(logits, labels, jnp.ones(60))])
     for size in (7, 32):
-        cut = [(jnp.asarray(logits[i : i + size]), jnp.asarray(labels[i : i + size])) for i in range(0, 60, size)]
-        parts = accumulate_batches(lambda _, b: batch_accumulators(*b, jnp.ones(len(b[1]))), None, cut)
+        cut = [(logits[i : i + size], labels[i : i + size]) for i in range(0, 60, size)]
+        parts = add_up(batch_accumulators(*rows, jnp.ones(len(rows[1]))) for rows in cut)
         for key in whole:
             np.testing.assert_allclose(parts[key], whole[key], rtol=1e-6, err_msg=key)
 
 
 def test_no_batch_is_an_error():
     with pytest.raises(ValueError, match="at least one batch"):
-        accumulate_batches(lambda *_: {}, None, [])
+        add_up([])
