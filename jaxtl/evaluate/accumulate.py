@@ -43,8 +43,8 @@ def eval_step(
       axis_name: the pmap axis to sum over, and to gather rows along; None under jit.
 
     Returns:
-      The accumulators: "count", "loss", "correct", "top5" (scalars); "hits", "predicted" and "actual" (per class, [C]); and up to
-      MAX_CONFUSION_CLASSES classes "confusion" [C, C] (row: the true class, column: the predicted one).
+      The accumulators: "count", "loss", "correct", "top5" (scalars); "hits", "predicted" and "actual" (per class,
+      [C]); and up to MAX_CONFUSION_CLASSES classes "confusion" [C, C] (row: the true class, column: the predicted one).
       The rows of the whole batch: "logits" [B, C], float32, and "mask" [B].
     """
     batch = {"mask": jnp.ones(batch["image"].shape[:1], jnp.float32), **batch}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -105,7 +106,7 @@ class Evaluator:
 
 def _unstacked(stacked: Any) -> Iterator[Any]:
     for number in range(len(jax.tree.leaves(stacked)[0])):
-        yield jax.tree.map(lambda values: values[number], stacked)
+        yield jax.tree.map(itemgetter(number), stacked)
 
 
 def _each(

@@ -100,3 +100,30 @@ def headline(result: Mapping[str, Any]) -> str:
     images = "image" if result["count"] == 1 else "images"
     accuracy = f"accuracy {100 * result['accuracy']:.1f} % of {result['count']:,} {images}{interval}"
     return "  ".join([accuracy, *shares, f"loss {result['loss']:.4f}"])
+
+
+def detailed_headline(result: Mapping[str, Any]) -> str:
+    r"""Returns what `headline` leaves out, of `detailed_metrics`, with 95 % intervals.
+
+    >>> intervals = {key: [0.2, 0.9] for key in ("balanced_accuracy", "macro_f1", "log_loss", "ece")}
+    >>> metrics = {"balanced_accuracy": 0.875, "macro": {"f1": 0.8}, "log_loss": 0.25, "ece": 0.25}
+    >>> print(*detailed_headline({**metrics, "intervals": intervals}).split("  "), sep="\n")
+    balanced accuracy 87.5 % (20 to 90)
+    macro F1 80.0 % (20 to 90)
+    log loss 0.2500 (0.200 to 0.900)
+    ECE 25.0 % (20 to 90)
+    """
+    intervals = result["intervals"]
+    low, high = intervals["log_loss"]
+
+    def share(name: str, key: str, value: float) -> str:
+        return f"{name} {100 * value:.1f} % ({percent_interval(intervals[key])})"
+
+    return "  ".join(
+        [
+            share("balanced accuracy", "balanced_accuracy", result["balanced_accuracy"]),
+            share("macro F1", "macro_f1", result["macro"]["f1"]),
+            f"log loss {result['log_loss']:.4f} ({low:.3f} to {high:.3f})",
+            share("ECE", "ece", result["ece"]),
+        ]
+    )

@@ -57,12 +57,34 @@ def test_one_program_over_batches_that_stay_on_the_devices_gives_the_same_to_the
     one_by_one, at_once, alone = build(), build(resident=DATA), build(resident=other)
     for evaluator, dataset in ((at_once, DATA), (at_once, other), (alone, other)):
         found, expected = evaluator(variables, dataset), one_by_one(variables, dataset)
+        logits = [each.with_logits(variables, dataset)[1] for each in (evaluator, one_by_one)]
+        np.testing.assert_array_equal(*logits)
         assert found.keys() == expected.keys()
         for key, value in expected.items():
             assert found[key].dtype == value.dtype
             np.testing.assert_array_equal(found[key], value, err_msg=key)
     with pytest.raises(Stopped, match="the evaluation was left"):
         at_once(variables, DATA, stop=lambda: True)
+
+
+@pytest.mark.parametrize("name", ["jit", "pmap"])
+def test_the_logits_of_the_same_pass_lie_in_the_order_of_the_examples(name):
+    partitioner = make_partitioner(name)
+    variables = partitioner.shard_state({"scale": jnp.float32(2.0)})
+    evaluator = compile_evaluator(Linear(), variables, partitioner, batches=batches, dummy=next(batches(DATA)))
+    accumulators, logits = evaluator.with_logits(variables, DATA)
+    assert logits.dtype == np.float32
+    assert logits.tolist() == [[2 * value, -2 * value] for value in VALUES]
+    np.testing.assert_equal(accumulators, evaluator(variables, DATA))
+
+
+def test_batches_that_lack_an_example_are_an_error():
+    partitioner = make_partitioner("jit")
+    variables = partitioner.shard_state({"scale": jnp.float32(1.0)})
+    few = lambda dataset: [next(batches(dataset))]  # noqa: E731
+    evaluator = compile_evaluator(Linear(), variables, partitioner, batches=few, dummy=next(batches(DATA)))
+    with pytest.raises(ValueError, match="the batches have 4 examples, but the data set has 6"):
+        evaluator.with_logits(variables, DATA)
 
 
 def test_an_evaluation_can_be_left():

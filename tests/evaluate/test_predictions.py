@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+
+from jaxtl.evaluate.predictions import as_arrays, as_half
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0, 1e3, 1e6])
+def test_the_predicted_class_stays_and_logits_move_by_a_rounding(scale):
+    rng = np.random.default_rng(0)
+    # Many are closer together than float16 can tell, and some equal.
+    logits = np.float32(scale * (1 + np.round(rng.uniform(size=(500, 6)), 4) * 1e-2))
+    half = as_half(logits)
+    assert half.dtype == np.float16
+    assert np.isfinite(half).all()
+    np.testing.assert_array_equal(half.argmax(1), logits.argmax(1))
+    limited = np.clip(logits, -65472, 65472)
+    assert (np.abs(half.astype(np.float32) - limited) <= 2 * np.spacing(np.abs(half)).astype(np.float32)).all()
+
+
+def test_what_a_half_can_say_stays_as_it_is():
+    logits = np.float32([[0.5, -2, 0.5], [-7, 1024, 0], [1e9, -1e9, 3e38]])
+    assert as_half(logits)[:2].tolist() == logits[:2].tolist()
+    assert as_half(-logits)[2].tolist() == [-65472.0, 65472.0, -65472.0]
+    assert as_half(logits)[2].argmax() == 2
+
+
+def test_arrays_of_a_split():
+    found = as_arrays("val", ("a/é.png", "b.png"), np.array([1, 0]), np.float32([[0, 1], [2, 0]]))
+    assert {key: (array.dtype.kind, array.tolist()) for key, array in found.items()} == {
+        "val_names": ("U", ["a/é.png", "b.png"]),
+        "val_labels": ("i", [1, 0]),
+        "val_logits": ("f", [[0, 1], [2, 0]]),
+    }
