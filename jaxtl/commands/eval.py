@@ -9,13 +9,14 @@ from ml_collections import ConfigDict
 
 from jaxtl.commands import flags
 from jaxtl.config import to_dict
-from jaxtl.evaluate.metrics import compute_metrics, headline
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.attention import with_fastest_attention
 from jaxtl.experiment.broken_images import all_named
 from jaxtl.experiment.build import build
 from jaxtl.experiment.input_pipeline import compile_image_evaluator
+from jaxtl.experiment.measuring import measure, write_predictions
 from jaxtl.experiment.model import weights_location
+from jaxtl.experiment.results import metric_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,7 @@ def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
     evaluator = compile_image_evaluator(experiment, variables)
     compiled = time.perf_counter()
     with all_named(dataset, workers=config.data.workers):
-        result = compute_metrics(evaluator(variables, dataset), model.classes)
+        measured = measure(experiment, evaluator, variables, "test", dataset)
     ended = time.perf_counter()
     results = {
         "model": model.name,
@@ -55,12 +56,13 @@ def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
         "classes": list(model.classes),
         "loss": experiment.loss_name,
         "seconds": {"total": ended - started, "compile": compiled - begun, "evaluate": ended - compiled},
-        "test": result,
+        "test": measured.metrics,
     }
     files.write_json(workdir / "config.json", to_dict(config))
     files.write_json(workdir / "weights.json", load_report.to_json())
+    write_predictions(workdir, experiment, measured)
     files.write_json(workdir / "results.json", results)
-    print(f"test   {headline(result)}")
+    print("\n".join(metric_lines("test", measured.metrics)))
     print(
         f"{ended - started:.0f} s in all; {len(dataset) / (ended - compiled):.1f} images/s; {workdir / 'results.json'}"
     )

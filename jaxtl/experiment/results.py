@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtl.evaluate.metrics import headline, wilson_interval
+from jaxtl.evaluate.metrics import detailed_headline, headline, wilson_interval
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.model import weights_location
 from jaxtl.experiment.training_plan import Plan
@@ -61,7 +61,8 @@ def report(results: dict[str, Any], workdir: Path) -> dict[str, Any]:
 
 def closing_lines(results: Mapping[str, Any], workdir: Path) -> list[str]:
     """Returns what a run ends with: its metrics, its best checkpoint, its speed, and the command that comes next."""
-    lines = [f"{split:<10}{headline(results[split])}" for split in ("val", "test") if split in results]
+    splits = [split for split in ("val", "test") if split in results]
+    lines = [line for split in splits for line in metric_lines(split, results[split], detailed=split == splits[-1])]
     never = never_predicted(results.get("test", {}))
     if never:
         lines.append(f"never     predicted on test: {', '.join(never)}")
@@ -79,6 +80,13 @@ def closing_lines(results: Mapping[str, Any], workdir: Path) -> list[str]:
     lines.append(f"results   {workdir / 'results.json'}")
     lines.append(f"next      python -m jaxtl.main predict --workdir={shlex.quote(str(workdir))} PHOTO_OR_FOLDER")
     return lines
+
+
+def metric_lines(split: str, metrics: Mapping[str, Any], *, detailed: bool = True) -> list[str]:
+    """Returns the metrics on a split for a person, in one line, or in two where they are detailed."""
+    # Runs from before these were measured have none.
+    second = [f"{'':<10}{detailed_headline(metrics)}"] if detailed and "intervals" in metrics else []
+    return [f"{split:<10}{headline(metrics)}", *second]
 
 
 def never_predicted(metrics: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A run from where it stands to its end: restored, trained stage by stage, and evaluated once on test."""
+"""A run from where it stands to its end: restored, trained stage by stage, and its best evaluated on val and test."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,6 +15,7 @@ from jaxtl.experiment import lr_sweep, steps
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.input_pipeline import Inputs, make_inputs
+from jaxtl.experiment.measuring import measure, write_predictions
 from jaxtl.experiment.results import results_of
 from jaxtl.experiment.summary import saved_work
 from jaxtl.finetune.stages import Stage, stage_of
@@ -51,7 +52,9 @@ class Running:
 
 
 def train_to_end(experiment: Experiment, workdir: Path, *, started: float, stop: Callable[[], bool]) -> dict[str, Any]:
-    """Trains to the end and evaluates the best checkpoint on test; writes and returns what results.json holds.
+    """Trains to the end and evaluates the best checkpoint on val and test.
+
+    It writes predictions.npz and results.json, and returns what the latter holds.
 
     Args:
       experiment: from `start_run`.
@@ -65,11 +68,20 @@ def train_to_end(experiment: Experiment, workdir: Path, *, started: float, stop:
     """
     step, progress, evaluator = _train(experiment, workdir, started, stop)
     results = results_of(experiment, step, progress)
-    if experiment.splits.test is not None:
-        results["best_step"], best = read_best(workdir)
-        accumulators = evaluator(experiment.partitioner.shard_state(best), experiment.splits.test, stop)
-        results["test"] = compute_metrics(accumulators, experiment.model.classes, always_top5=experiment.earlier)
-        progress.spend("evaluate")
+    results["best_step"], best = read_best(workdir)
+    variables = experiment.partitioner.shard_state(best)
+    splits = {"val": experiment.splits.val, "test": experiment.splits.test}
+    measured = {
+        name: measure(experiment, evaluator, variables, name, split, stop)
+        for name, split in splits.items()
+        if split is not None
+    }
+    # What chose the checkpoint stays as it was, unless that one is damaged, and another was taken.
+    chosen = results["val"] if results["best_step"] == progress.best_step else {}
+    results |= {name: found.metrics for name, found in measured.items()}
+    results["val"] |= chosen
+    write_predictions(workdir, experiment, *measured.values())
+    progress.spend("evaluate")
     results["seconds"] = {**progress.seconds, "total": progress.total()}
     files.write_json(workdir / "results.json", results)
     processes.gather()  # Nobody reads features any more.

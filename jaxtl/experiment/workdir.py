@@ -1,4 +1,4 @@
-"""The files of a run besides checkpoints and metrics: config.json, model.json, weights.json, results.json."""
+"""The files of a run besides checkpoints and metrics: its JSON files, and predictions.npz."""
 
 import contextlib
 import json
@@ -8,9 +8,10 @@ import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxtl import config as config_lib
@@ -283,9 +284,19 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Writes a file whole or not at all; of several processes only the first does."""
+    _write(path, lambda file: file.write((json.dumps(values, indent=1) + "\n").encode()))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an .npz file, as `write_json` does."""
+    _write(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     if not processes.is_main():
         return
     temporary = path.with_suffix(".tmp")
     with writing(path):
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        with temporary.open("wb") as file:
+            write(file)
         temporary.replace(path)

@@ -84,10 +84,29 @@ def same(ours, theirs):
     assert one["best_step"] == two["best_step"]
 
 
+# What depends on probabilities; in results "intervals" have two of these names.
+ROUNDED = ("log_loss", "brier", "ece", "adaptive_ece")
+
+
 def same_figures(one, two):
     assert one.keys() == two.keys()
     for key, value in one.items():
-        if key in ("loss", "grad_norm"):
+        if isinstance(value, dict):
+            same_figures(value, two[key])
+        elif key in ROUNDED:
+            np.testing.assert_allclose(value, two[key], atol=2e-6, err_msg=key)
+        elif key in ("loss", "grad_norm"):
             np.testing.assert_allclose(value, two[key], atol=1e-6 if key == "loss" else 1e-5)
         else:
             assert value == two[key], key
+
+
+def same_predictions(ours, theirs):
+    """Compares the predictions of two workdirs: names and labels are identical, and logits as far as float16 goes."""
+    with np.load(ours / "predictions.npz") as one, np.load(theirs / "predictions.npz") as two:
+        assert set(one) == set(two)
+        for key in one:
+            if key.endswith("_logits"):
+                np.testing.assert_allclose(one[key], two[key], rtol=2e-3, atol=1e-6, err_msg=key)
+            else:
+                np.testing.assert_array_equal(one[key], two[key], err_msg=key)

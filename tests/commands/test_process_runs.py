@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from joined import begin_all, finish, same, stop
+from joined import begin_all, finish, same, same_predictions, stop
 
 from jaxtl.parallel import processes as processes_lib
 
@@ -58,6 +58,7 @@ def test_two_and_four_processes_do_what_one_does(begin, alone, tmp_path):
         # Only the first speaks; but Gloo, from several threads at once, reports each connection of all.
         assert not any(word in text for text in printed[1:] for word in ("petals", "images", "step", "accuracy"))
         same(tmp_path / "by 1", tmp_path / f"by {processes}")  # 18 images of test, 6 of val, in batches of 16.
+        same_predictions(tmp_path / "by 1", tmp_path / f"by {processes}")
 
 
 @pytest.mark.slow

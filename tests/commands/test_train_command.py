@@ -35,6 +35,7 @@ def test_a_run_leaves_what_the_interface_promises(trained):
         "metrics.jsonl",
         "features.json",
         "model.json",
+        "predictions.npz",
         "results.json",
         "weight_decay.json",
     }

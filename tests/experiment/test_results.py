@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from jaxtl.experiment.build import build
 from jaxtl.experiment.results import closing_lines, never_predicted, report, results_of
 from jaxtl.train.progress import Progress
@@ -45,6 +47,22 @@ def test_the_last_lines_of_a_run(tmp_path, capsys):
         f"results   {tmp_path / 'results.json'}",
         f"next      python -m jaxtl.main predict --workdir={tmp_path} PHOTO_OR_FOLDER",
     ]
+
+
+def test_details_are_told_of_the_last_split():
+    intervals = {key: [0.25, 0.75] for key in ("balanced_accuracy", "macro_f1", "log_loss", "ece")}
+    metrics = {"accuracy": 0.5, "f1": 0.25, "loss": 1.5, "count": 8, "balanced_accuracy": 0.5, "macro": {"f1": 0.25}}
+    metrics |= {"log_loss": 1.5, "ece": 0.125, "intervals": intervals}
+    results = {"best_step": 1, "steps": 1, "monitor": "loss", "seconds": {"total": 1.0, "train": 1.0}}
+    results |= {"train": {"images_per_second": 1.0}, "val": metrics, "test": metrics}
+    lines = closing_lines(results, Path("run"))
+    assert [line[:9].strip() for line in lines[:4]] == ["val", "test", "", "best"]
+    assert lines[2] == (
+        "          balanced accuracy 50.0 % (25 to 75)  macro F1 25.0 % (25 to 75)  log loss 1.5000 (0.250 to 0.750)  "
+        "ECE 12.5 % (25 to 75)"
+    )
+    del results["test"]
+    assert closing_lines(results, Path("run"))[1] == lines[2]
 
 
 def test_runs_of_before_have_no_time_of_waiting(tmp_path, capsys):

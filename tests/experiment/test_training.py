@@ -88,6 +88,16 @@ def test_a_run_is_its_steps_and_its_best_is_measured_on_test(tmp_path):
     loss, accuracy = by_hand(variables, experiment.splits.test)
     assert (results["best_step"], results["test"]["count"]) == (best, 6)
     assert (results["test"]["loss"], results["test"]["accuracy"]) == (pytest.approx(loss, rel=1e-5), accuracy)
+    with np.load(tmp_path / "run" / "predictions.npz") as arrays:
+        for name in ("val", "test"):
+            split = getattr(experiment.splits, name)
+            assert arrays[f"{name}_names"].tolist() == list(split.names)
+            assert arrays[f"{name}_labels"].tolist() == split.labels.tolist()
+            logits = tiny.logits(variables, [split.read(i) for i in range(len(split))])
+            np.testing.assert_allclose(arrays[f"{name}_logits"], logits, atol=5e-3)
+            accuracy = np.mean(arrays[f"{name}_logits"].argmax(1) == split.labels)
+            assert results[name]["accuracy"] == accuracy
+            assert results[name]["log_loss"] == pytest.approx(results[name]["loss"])
 
 
 # Questions: after each step, and after each batch of an evaluation. 1 is step 1; 2 and 3 are the border of the stages,
@@ -169,3 +179,6 @@ def test_features_go_with_the_run_and_without_a_test_split_nothing_is_measured_o
     # Of the whole network, on the images.
     loss, accuracy = by_hand(variables, tiny.experiment(config).splits.val)
     assert (results["val"]["loss"], results["val"]["accuracy"]) == (pytest.approx(loss, rel=1e-5), accuracy)
+    assert results["val"]["log_loss"] == pytest.approx(loss, rel=1e-5)
+    with np.load(run / "predictions.npz") as arrays:
+        assert set(arrays) == {"classes", "val_names", "val_labels", "val_logits"}

@@ -1,0 +1,83 @@
+"""The last measurement of a split: all its metrics and its predictions, from one pass over the data."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtl.data.dataset import Dataset
+from jaxtl.evaluate.details import detailed_metrics
+from jaxtl.evaluate.evaluator import Evaluator
+from jaxtl.evaluate.metrics import compute_metrics
+from jaxtl.evaluate.predictions import as_arrays
+from jaxtl.experiment import workdir as files
+from jaxtl.experiment.build import Experiment
+
+# Logits past this number (those of 130,000 images of 1,000 classes) do not fit beside what is computed of them.
+_MAX_LOGITS = 2**27
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an evaluation found.
+
+    Attributes:
+      metrics: as results.json holds them.
+      arrays: as predictions.npz holds them.
+    """
+
+    metrics: dict[str, Any]
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def measure(
+    experiment: Experiment,
+    evaluator: Evaluator,
+    variables: Any,
+    split: str,
+    dataset: Dataset,
+    stop: Callable[[], bool] = lambda: False,
+) -> Measured:
+    """Measures variables, on the devices, on a split; in all processes alike.
+
+    Args:
+      experiment: whose classes and loss they are.
+      evaluator: of such variables.
+      variables: on the devices.
+      split: what the split is called in files.
+      dataset: its examples.
+      stop: asked after each batch whether to leave it at that.
+
+    Raises:
+      Stopped: `stop` said so.
+    """
+    classes = experiment.model.classes
+    if len(dataset) * len(classes) > _MAX_LOGITS:
+        _note(f"{len(dataset):,} images x {len(classes):,} classes are too many logits to keep", split)
+        return Measured(_computed(experiment, evaluator(variables, dataset, stop)))
+    accumulators, logits = evaluator.with_logits(variables, dataset, stop)
+    metrics = _computed(experiment, accumulators)
+    if not np.isfinite(logits).all():
+        _note("some logits are not finite", split)
+        return Measured(metrics)
+    details = detailed_metrics(dataset.labels, logits, classes, sigmoid=experiment.loss_name == "binary")
+    # Of a class without images the evaluator says 0, where nothing is defined.
+    metrics = {**details, **metrics, "per_class": details["per_class"]}
+    return Measured(metrics, as_arrays(split, dataset.names, dataset.labels, logits))
+
+
+def write_predictions(workdir: Path, experiment: Experiment, *measured: Measured) -> None:
+    """Writes predictions.npz: the arrays of each split, and the names of the classes."""
+    arrays = {key: array for each in measured for key, array in each.arrays.items()}
+    if arrays:
+        files.write_arrays(workdir / "predictions.npz", {"classes": np.asarray(experiment.model.classes), **arrays})
+
+
+def _computed(experiment: Experiment, accumulators: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return compute_metrics(accumulators, experiment.model.classes, always_top5=experiment.earlier)
+
+
+def _note(why: str, split: str) -> None:
+    print(f"note      {why}: {split} has no predictions in predictions.npz, and only the metrics that need none")
