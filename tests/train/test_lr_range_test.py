@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_finite_has_diverged():
 
 
 def setup(unfreeze="all"):
-    variables = Net().init(jax.random.key(1), batch()["image"])
+    variables = jax.jit(Net().init)(jax.random.key(1), batch()["image"])
     owners = groups_lib.assign(variables["params"], TABLE)
     labels = groups_lib.select(owners, unfreeze)
     optimizer = make_optimizer(

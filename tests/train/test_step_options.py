@@ -85,7 +85,8 @@ def test_a_gradient_that_is_not_finite_changes_nothing_but_the_step():
     step = jax.jit(step)
     state, scalars = step(state, batch())
     assert scalars["skipped"] == 0
-    broken = {**batch(), "image": batch()["image"].at[0, 0, 0, 0].set(np.nan)}
+    broken = batch()
+    broken["image"][0, 0, 0, 0] = np.nan
     after, scalars = step(state, broken)
     assert scalars["skipped"] == 1
     assert int(after.step) == 2
@@ -96,7 +97,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_but_the_step():
 
 def test_rates_follow_the_step_though_some_are_skipped():
     model = Net()
-    variables = model.init(jax.random.key(1), batch()["image"])
+    variables = jax.jit(model.init)(jax.random.key(1), batch()["image"])
     labels = groups_lib.assign(variables["params"], TABLE)
     optimizer = make_optimizer(
         labels, OptimizerOptions(name="sgd", momentum=0.0, learning_rate=lambda step: 0.1 * (step == 1))
@@ -205,14 +206,14 @@ def test_the_average_follows_the_weights():
     }
 
 
-# One case of each family and of each cut; the others in the slow part.
+# One case in the fast part; test_step.py has one of the other family there.
 @pytest.mark.parametrize(
     ("name", "unfreeze"),
     [
-        (SMALL_VIT, "1"),
         (SMALL_RESNET, "head"),
-        pytest.param(SMALL_VIT, "head", marks=pytest.mark.slow),
         pytest.param(SMALL_RESNET, "1", marks=pytest.mark.slow),
+        pytest.param(SMALL_VIT, "1", marks=pytest.mark.slow),
+        pytest.param(SMALL_VIT, "head", marks=pytest.mark.slow),
     ],
 )
 def test_freezing_saves_the_backward_pass_with_everything_switched_on(name, unfreeze):

@@ -28,9 +28,9 @@ def test_a_pair_of_places_has_the_bias_of_its_offset(sides):
 
 def _attend(x, mask=None, **fields):
     module = WindowAttention(heads=2, sides=(2, 2), **fields)
-    variables = module.init(jax.random.key(0), x)
+    variables = jax.jit(module.init)(jax.random.key(0), x)
     variables = jax.tree.map(lambda leaf: jnp.asarray(normal(*leaf.shape)), variables)
-    return module.apply(variables, x, mask), variables["params"]
+    return jax.jit(module.apply)(variables, x, mask), variables["params"]
 
 
 def test_attention_is_the_softmax_of_products_and_biases():
