@@ -134,6 +134,7 @@ def test_eval_measures_a_source_without_splits_as_a_whole(jaxtl, run, pictures, 
     assert {name: values["count"] for name, values in test["per_class"].items()} == {"blue": 1, "green": 0, "red": 1}
 
 
+@pytest.mark.slow
 def test_what_is_taken_of_a_run_that_is_not_finished_is_said(jaxtl, run, pictures, config_file, tmp_path):
     (run / "results.json").unlink()
     step, _ = read_best(run)

@@ -22,7 +22,7 @@ KERAS = "resnet50v2:stages=1-1,width=8"
         # Two others have its parts.
         pytest.param(RESNET, 64, marks=[pytest.mark.gpu, pytest.mark.slow]),
         # 33 pixels do not come in blocks of two.
-        (RESNET, 33),
+        pytest.param(RESNET, 33, marks=pytest.mark.slow),
         pytest.param(
             RESNET + ",deep_stem=true,average_shortcut=true,stride_first=true,conv_bias=true",
             32,

@@ -100,6 +100,7 @@ def test_a_saved_head_comes_back(native):
             np.testing.assert_array_equal(leaf, flatten(variables)[key], err_msg=key)
 
 
+@pytest.mark.slow
 def test_a_flattening_head_is_kept_at_its_image_size_alone(native):
     path, _ = native
     name = models.with_fields(VGG, **ASKED)

@@ -119,7 +119,7 @@ def test_families_state_their_weights():
     assert (GoogLeNet.auxiliary_weight, InceptionV3.auxiliary_weight) == (0.3, 0.4)
 
 
-@pytest.mark.parametrize("name", ["jit", "pmap"])
+@pytest.mark.parametrize("name", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"clip_norm": 1e3, "skip_nonfinite": True}])
 def test_a_step_descends_the_weighted_sum_and_reports_the_main_loss(name, options):
     state, step = prepare(**options)
