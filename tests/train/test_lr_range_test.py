@@ -117,6 +117,7 @@ def batches():
     return (batch(8, seed) for seed in range(100))
 
 
+@pytest.mark.slow
 def test_a_sweep_is_training_with_that_rate_and_leaves_the_state_alone():
     state, owners, labels, optimizer, make_step = setup()
     before = jax.tree.map(np.asarray, state.variables)

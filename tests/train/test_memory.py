@@ -30,7 +30,8 @@ def prepare(unfreeze="all", accumulate=1, **options):
     return state, step, partitioner
 
 
-@pytest.mark.parametrize("unfreeze", [pytest.param("all", marks=pytest.mark.slow), "1"])
+@pytest.mark.slow
+@pytest.mark.parametrize("unfreeze", ["all", "1"])
 def test_the_state_is_given_away_and_its_buffers_are_taken_over(unfreeze):
     state, step, partitioner = prepare(unfreeze)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))

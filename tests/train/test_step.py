@@ -125,6 +125,7 @@ def test_clipping_takes_one_norm_over_all_trainable_gradients():
     )
 
 
+@pytest.mark.slow
 def test_accumulation_equals_the_large_batch():
     model = models.build(VIT, num_classes=3, image_size=16)
     state, step = setup(model, jnp.zeros((1, 16, 16, 3)), model.groups(), clip_norm=1.0)
@@ -168,7 +169,6 @@ def _host(tree):
     return jax.tree.map(np.asarray, tree)
 
 
-# One case in the fast part; test_step_options.py has one of the other family there.
 @pytest.mark.parametrize(
     ("name", "size", "unfreeze"),
     [

@@ -206,16 +206,9 @@ def test_the_average_follows_the_weights():
     }
 
 
-# One case in the fast part; test_step.py has one of the other family there.
-@pytest.mark.parametrize(
-    ("name", "unfreeze"),
-    [
-        (SMALL_RESNET, "head"),
-        pytest.param(SMALL_RESNET, "1", marks=pytest.mark.slow),
-        pytest.param(SMALL_VIT, "1", marks=pytest.mark.slow),
-        pytest.param(SMALL_VIT, "head", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("unfreeze", ["head", "1"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_freezing_saves_the_backward_pass_with_everything_switched_on(name, unfreeze):
     state, step = family(name, unfreeze, name="adamw", average=True, loss_scale=8.0, **ALL_ON)
     rows, size = 64, FAMILIES[name]

@@ -16,6 +16,7 @@ def run(spec, x, zero=False):
     return variables["params"], jax.jit(block.apply, static_argnums=2)(variables, x, False)
 
 
+@pytest.mark.slow
 def test_a_block_of_the_same_shape_adds_to_its_input():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 8)).astype(np.float32))
     np.testing.assert_array_equal(run(BlockSpec(8, 16, 3, 1, 4, "relu6"), x, zero=True)[1], x)
