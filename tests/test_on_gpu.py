@@ -89,7 +89,8 @@ def test_a_resnet_learns_and_keeps_its_statistics():
     assert all(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True))
 
 
-@pytest.mark.parametrize("form", [pytest.param(form, marks=[pytest.mark.slow] * (form != "xla")) for form in FORMS])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
 def test_the_flop_of_a_step_are_literal(form):
     _, state, step = prepare(VIT, attention=form)
     embed, block = 2 * 16 * 192 * 64, 2 * 17 * (12 * 64**2 + 2 * 17 * 64)

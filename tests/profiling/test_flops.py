@@ -261,14 +261,9 @@ def test_vit_ti_at_batch_8():
     assert cost["full_gflop"] / cost["forward_gflop"] == pytest.approx(2.975, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("name", "backend"),
-    [
-        (RESNET, "cpu"),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((SMALL, "cpu"), (RESNET, "gpu"), (SMALL, "gpu"))),
-        *(pytest.param(name, "tpu", marks=pytest.mark.slow) for name in FULL),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("name", FULL)
 def test_the_count_does_not_depend_on_the_backend(name, backend):
     # A CPU has a convolution with fewer products, and the others a function of their own for attention.
     step, state, batch, _ = prepare(name, dtype=jnp.bfloat16 if backend == "gpu" else jnp.float32)

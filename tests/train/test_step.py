@@ -141,7 +141,7 @@ def test_accumulation_equals_the_large_batch():
     ("accumulate", "unfreeze"),
     [
         (1, "all"),
-        (2, "head"),
+        pytest.param(2, "head", marks=pytest.mark.slow),
         pytest.param(1, "head", marks=pytest.mark.slow),
         pytest.param(2, "all", marks=pytest.mark.slow),
     ],

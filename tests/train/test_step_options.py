@@ -61,6 +61,7 @@ def assert_close(one, other, **tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), one, other)
 
 
+@pytest.mark.slow
 def test_sam_takes_the_gradient_uphill():
     state, step = setup(Net(), batch()["image"], TABLE, sam_rho=0.05)
 
@@ -178,7 +179,7 @@ def test_auxiliary_outputs_add_their_weighted_losses_to_what_is_differentiated(a
     np.testing.assert_allclose(scalars["loss"], loss_of(state.params, "head"), rtol=1e-5)  # The main one's alone.
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_penalty_counts_once_a_batch(accumulate):
     state, step = setup(Net(), batch()["image"], TABLE, "head", learning_rate=1.0)
     labels = groups_lib.select(groups_lib.assign(state.params, TABLE), "head")
