@@ -59,7 +59,7 @@ def test_wilson_intervals(hits, count, interval):
 
 def test_the_loss_is_the_one_that_is_asked_for():
     labels = jnp.array([0, 1])
-    result = accumulate.batch_accumulators(
+    result = jax.jit(accumulate.batch_accumulators, static_argnums=3)(
         jnp.log(jnp.array([[3.0, 1], [1, 1]])), labels, jnp.ones(2), binary_cross_entropy
     )
     # Sigmoids of 3/4 and 1/2, and of 1/2 twice: right, wrong; wrong, right.
@@ -85,12 +85,10 @@ def test_top5_is_the_share_with_the_label_among_the_five_highest():
 def test_any_cut_into_batches_gives_the_same_sums():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(60, 7)).astype(np.float32), rng.integers(0, 7, 60)
-    whole = accumulate_batches(
-        lambda _, b: batch_accumulators(*b, jnp.ones(len(b[1]))), None, [(jnp.asarray(logits), jnp.asarray(labels))]
-    )
+    whole = accumulate_batches(lambda _, b: batch_accumulators(*b, np.ones(len(b[1]))), None, [(logits, labels)])
     for size in (7, 32):
-        cut = [(jnp.asarray(logits[i : i + size]), jnp.asarray(labels[i : i + size])) for i in range(0, 60, size)]
-        parts = accumulate_batches(lambda _, b: batch_accumulators(*b, jnp.ones(len(b[1]))), None, cut)
+        cut = [(logits[i : i + size], labels[i : i + size]) for i in range(0, 60, size)]
+        parts = accumulate_batches(lambda _, b: batch_accumulators(*b, np.ones(len(b[1]))), None, cut)
         for key in whole:
             np.testing.assert_allclose(parts[key], whole[key], rtol=1e-6, err_msg=key)
 

@@ -19,7 +19,7 @@ def test_patches_are_those_of_a_strided_convolution():
 
     images = np.random.default_rng(0).normal(size=(2, 12, 12, 3)).astype(np.float32)
     embed = PatchEmbed(patch=4, width=5)
-    variables = embed.init(jax.random.key(0), images)
+    variables = jax.jit(embed.init)(jax.random.key(0), images)
     kernel = torch.from_numpy(np.asarray(variables["params"]["kernel"]).transpose(3, 2, 0, 1).copy())
     expected = torch.nn.functional.conv2d(torch.from_numpy(images).permute(0, 3, 1, 2), kernel, stride=4)
     expected = expected.flatten(2).transpose(1, 2)
@@ -29,7 +29,7 @@ def test_patches_are_those_of_a_strided_convolution():
 def test_a_standardised_kernel_ignores_its_mean_and_scale():
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
     conv = StandardizedConv(features=4, size=3, padding=1)
-    variables = conv.init(jax.random.key(0), x)
+    variables = jax.jit(conv.init)(jax.random.key(0), x)
     changed = jax.tree.map(lambda kernel: 5 * kernel + 2, variables)
     np.testing.assert_allclose(conv.apply(variables, x), conv.apply(changed, x), atol=1e-4)
 
@@ -52,7 +52,19 @@ def test_bfloat16_computes_in_half_and_keeps_float32_at_both_ends(name):
 
 
 @pytest.mark.parametrize(
-    "name", [VIT, "resnet18:stages=2-2,width=8", "bit_r50x1:stages=1-2,width=32", "resnet20_cifar:blocks=1", SWIN]
+    "name",
+    [
+        VIT,
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "resnet18:stages=2-2,width=8",
+                "bit_r50x1:stages=1-2,width=32",
+                "resnet20_cifar:blocks=1",
+                SWIN,
+            )
+        ),
+    ],
 )
 def test_stochastic_depth_draws_in_training_only(name):
     model = models.build(name, num_classes=0, image_size=32, options=models.ModelOptions(drop_path=0.9))
