@@ -65,9 +65,9 @@ TORCHVISION = {
     "inception_v3": ("inception_v3", {"init_weights": False}),
     "mobilenet_v2": ("mobilenet_v2", {}),
     "mobilenet_v3_large": ("mobilenet_v3_large", {}),
-    "efficientnet_b0": ("efficientnet_b0", {"stochastic_depth_prob": 0.0}),
-    "convnext_t": ("convnext_tiny", {"stochastic_depth_prob": 0.0}),
-    "swin_t": ("swin_t", {"stochastic_depth_prob": 0.0}),
+    "efficientnet_b0": ("efficientnet_b0", {}),
+    "convnext_t": ("convnext_tiny", {}),
+    "swin_t": ("swin_t", {}),
 }
 TIMM = {"vit_ti16": "vit_tiny_patch16_224", "vit_s16": "vit_small_patch16_224", "vit_b16": "vit_base_patch16_224"}
 MODELS = tuple(name for name in (*TIMM, *TORCHVISION) if name in models.names())
@@ -129,7 +129,11 @@ def torch_model(name: str, work: str) -> nn.Module:
     for path, parameter in model.named_parameters():
         parameter.requires_grad_(trains.match(path) is not None)
     for path, module in model.named_modules():
-        if isinstance(module, nn.Dropout) or (isinstance(module, nn.BatchNorm2d) and not trains.match(path)):
+        if (
+            isinstance(module, nn.Dropout)
+            or type(module).__name__ == "StochasticDepth"
+            or (isinstance(module, nn.BatchNorm2d) and not trains.match(path))
+        ):
             module.eval()
     return model
 
