@@ -2,12 +2,14 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxtl import models
+from jaxtl.models import hybrid, resnet_v2_network
 from jaxtl.models.layers.patch_embed import PatchEmbed
 from jaxtl.models.layers.standardized_conv import StandardizedConv
 from jaxtl.pretrained.load import abstract_variables
@@ -32,6 +34,33 @@ def test_a_standardised_kernel_ignores_its_mean_and_scale():
     variables = jax.jit(conv.init)(jax.random.key(0), x)
     changed = jax.tree.map(lambda kernel: 5 * kernel + 2, variables)
     np.testing.assert_allclose(conv.apply(variables, x), conv.apply(changed, x), atol=1e-4)
+
+
+class Normalised(nn.Module):
+    """The normalisation of BiT or of the hybrids alone, on maps [B, H, W, C]."""
+
+    of: str
+
+    @nn.compact
+    def __call__(self, x):
+        if self.of == "bit":
+            return resnet_v2_network.Layers(False, 32, 1e-5, 1e-8, None, jnp.float32).norm(x, False, "norm")
+        # A kernel of one pixel that hands every channel on would be standardised: the product is replaced.
+        with nn.intercept_methods(lambda call, args, kw, context: x if context.module.name == "conv" else call(*args)):
+            return hybrid.NormalisedConv(64, 1, 1, True, jnp.float32).run(x, "conv", "norm")
+
+
+@pytest.mark.parametrize("of", ["bit", "hybrid"])
+def test_groups_are_normalised_to_float32_where_the_mean_is_large(of):
+    """As it is in later stages, whose inputs are sums over all blocks before; by hand in float64."""
+    generator = np.random.default_rng(0)
+    x = (generator.normal(size=(2, 7, 7, 64)) + np.repeat(generator.uniform(50, 100, 32), 2)).astype(np.float32)
+    found = Normalised(of).init_with_output(jax.random.key(0), x)[0]
+    groups = x.astype(np.float64).reshape(2, 49, 32, 2)
+    variance = groups.var((1, 3), keepdims=True)
+    expected = ((groups - groups.mean((1, 3), keepdims=True)) / np.sqrt(variance + 1e-5)).reshape(x.shape)
+    # A mean near 100 is itself rounded by 1e-5 and more; the fast variance is off by 7e-3 here.
+    np.testing.assert_allclose(found, np.maximum(expected, 0) if of == "bit" else expected, atol=1e-4)
 
 
 VIT = "vit_s16:patch=8,width=32,depth=2,heads=2"
