@@ -105,6 +105,8 @@ def _model_problems(values: Mapping[str, Any]) -> list[str]:
             found.append(f"{key}: {error}")
             break  # Of a model that is not known, the size cannot be wrong.
     found.choice("model.head", ("auto", "keep", "new"))
+    if values["model.head"] == "keep" and not values["model.weights"]:
+        found.append("model.head is 'keep', but a start at random has no head to keep: give model.weights, or 'auto'.")
     found.choice("model.pool", ("", "own", *POOLINGS))
     found.check("model.head_hidden", _are_widths, "widths with commas, such as '512,256', '0' for none, or ''")
     if values["model.single_logit"] and values["train.loss"] == "binary":

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,17 @@ def folder_of(path: Path) -> str:
     return path.relative_to(ROOT).with_suffix("").parts[0]
 
 
+@cache
+def parse(path: Path) -> ast.Module:
+    """Parses a file once for all rules."""
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports(path: Path) -> list[str]:
     """Returns what a file imports from jaxtl, relative to it, as in "models.vit"."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -82,7 +90,7 @@ def test_no_command_imports_another():
 
 def strings(path: Path) -> list[str]:
     """Returns the string constants of a file but for its docstrings."""
-    tree = ast.parse(path.read_text())
+    tree = parse(path)
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     first = [node.body[0] for node in ast.walk(tree) if isinstance(node, documented) and node.body]
     docstrings = {node.value for node in first if isinstance(node, ast.Expr)}
@@ -101,7 +109,7 @@ def test_no_message_below_the_door_names_a_config_key():
 def test_no_signature_is_longer_than_eight_arguments():
     long = []
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parse(path)):
             if isinstance(node, ast.FunctionDef):
                 given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 names = [each.arg for each in given if each.arg not in ("self", "cls", "state", "batch")]

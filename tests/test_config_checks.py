@@ -80,6 +80,7 @@ def test_a_file_may_give_whole_numbers_for_k_and_for_rates(load):
         ("c.model.pool = 'mean'", "'mean', but it must be one of: '', 'own', 'flatten', 'avg', 'max', 'avg+max'"),
         ("c.model.head_hidden = '256,'", "'256,', but it must be widths with commas, such as '512,256', '0' for none"),
         ("c.model.head_hidden = True", "model.head_hidden is True, but it must be text"),
+        ("c.model.head = 'keep'", "'keep', but a start at random has no head to keep: give model.weights"),
         ("c.model.single_logit, c.train.loss = True, 'binary'", "has the binary cross entropy of its logit already"),
         ("c.data.reader = 'thread'", "'thread', but it must be one of: 'auto', 'threads', 'processes'"),
         ("del c.train.seed", "train.seed is missing"),

@@ -25,6 +25,14 @@ sys.exit(main.start())
 """
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A shell starts what it runs in the background with SIGINT ignored, and each process hands that down."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt(command, ready, **options):
     """Starts a process and interrupts it when it has printed a line; returns its status and what it complained of."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:

@@ -4,7 +4,7 @@ On a machine with a GPU, where other tests would need torch and keras,
 
     JAX_PLATFORMS=cuda,cpu pytest -m gpu -n 0 tests/models tests/test_on_gpu.py
 
-runs these and the tests of the models' forms on it. On a CPU they run with all the others.
+runs these and the tests of the models' forms on it. On a CPU they run with all the others, most in the slow part.
 """
 
 from functools import partial
@@ -47,7 +47,9 @@ def prepare(name, **options):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(jnp.float32, 1e-4), (jnp.bfloat16, 2e-2)], ids=["float32", "bfloat16"]
 )
-@pytest.mark.parametrize("name", [VIT, RESNET], ids=["vit", "resnet"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(VIT, id="vit"), pytest.param(RESNET, id="resnet", marks=pytest.mark.slow)]
+)
 def test_logits_are_those_of_a_cpu(name, dtype, tolerance):
     model = models.build(name, num_classes=3, image_size=SIZE, options=models.ModelOptions(dtype=dtype))
     exact = model.clone(dtype=jnp.float32)
@@ -74,6 +76,7 @@ def test_every_form_of_attention_trains_alike():
     np.testing.assert_allclose(losses, [losses[-1]] * 3, rtol=2e-2)
 
 
+@pytest.mark.slow
 def test_a_resnet_learns_and_keeps_its_statistics():
     _, state, step = prepare(RESNET, dtype=jnp.bfloat16)
     step, losses, before = jax.jit(step), [], jax.device_get(state.model_state)
@@ -86,6 +89,7 @@ def test_a_resnet_learns_and_keeps_its_statistics():
     assert all(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_the_flop_of_a_step_are_literal(form):
     _, state, step = prepare(VIT, attention=form)
@@ -95,6 +99,7 @@ def test_the_flop_of_a_step_are_literal(form):
     assert count_flops(step, state, BATCH) == 8 * (3 * (embed + block + last + head) - embed)
 
 
+@pytest.mark.slow
 def test_the_state_is_given_away():
     _, state, step = prepare(RESNET)
     compiled = jax.jit(step, donate_argnums=0).lower(state, BATCH).compile()

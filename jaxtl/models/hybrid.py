@@ -66,7 +66,9 @@ class NormalisedConv:
             dtype=self.dtype,
             name=conv,
         )(x)
-        return nn.GroupNorm(num_groups=32, epsilon=1e-5 if self.timm else 1e-6, dtype=self.dtype, name=norm)(x)
+        # The fast variance, E[x^2] - E[x]^2, loses digits where the mean is large.
+        options = {"epsilon": 1e-5 if self.timm else 1e-6, "dtype": self.dtype, "use_fast_variance": False}
+        return nn.GroupNorm(num_groups=32, **options, name=norm)(x)
 
 
 class HybridViT(ViT):

@@ -30,7 +30,9 @@ class Layers:
         if self.keras:
             options = {"epsilon": self.epsilon, "axis_name": self.axis_name, "dtype": self.dtype, "name": name}
             return BatchNorm(**options, momentum=0.99, unbiased=False, relu=True)(x, use_running_average=not train)
-        return nn.relu(nn.GroupNorm(self.norm_groups, epsilon=self.epsilon, dtype=self.dtype, name=name)(x))
+        # The fast variance, E[x^2] - E[x]^2, loses digits where the mean is large, as it is in later stages.
+        options = {"epsilon": self.epsilon, "dtype": self.dtype, "use_fast_variance": False, "name": name}
+        return nn.relu(nn.GroupNorm(self.norm_groups, **options)(x))
 
     def conv(self, x: jax.Array, features: int, size: int, stride: int, name: str) -> jax.Array:
         """Convolves, padded by size // 2 on every side."""

@@ -1,8 +1,9 @@
 """Fills a model with opened weights, leaf by leaf, and accounts for every array on both sides."""
 
 import dataclasses
+import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,12 +40,19 @@ def initialise(model: GroupedModel, rng: jax.Array, image_size: int, *, channels
 def _initialise_leaves(
     model: GroupedModel, rng: jax.Array, image_size: int, channels: int, paths: set[str] | None
 ) -> dict[str, Any]:
+    return _initialiser(model, image_size, channels, None if paths is None else frozenset(paths))(rng)
+
+
+@functools.lru_cache(maxsize=4)  # Runs of one process, as a sweep's, often begin with the same model.
+def _initialiser(
+    model: GroupedModel, image_size: int, channels: int, paths: frozenset[str] | None
+) -> Callable[[jax.Array], dict[str, Any]]:
     def init(rng: jax.Array) -> dict[str, jax.Array]:
         leaves = flatten(model.init(rng, jnp.zeros((1, image_size, image_size, channels))))
         # What is not returned is not computed either: the compiler drops it.
         return {path: leaf for path, leaf in leaves.items() if paths is None or path in paths}
 
-    return jax.jit(init)(rng)
+    return jax.jit(init)
 
 
 def load_pretrained(

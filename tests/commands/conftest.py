@@ -96,6 +96,18 @@ def trained(once, _pictures):
     return get
 
 
+@pytest.fixture(scope="session")
+def own_pixels():
+    """The flags of `plain` beside its config: a normalisation that no default has."""
+    return "--config.model.mean=0.3,0.4,0.5", "--config.model.std=0.2,0.2,0.2"
+
+
+@pytest.fixture(scope="session")
+def plain(trained, own_pixels):
+    """The run that most tests look at, trained once for all of them."""
+    return trained("plain", *own_pixels)
+
+
 @pytest.fixture
 def config_file(tmp_path):
     path = tmp_path / "tiny.py"

@@ -4,10 +4,13 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from jaxtl import models
 from jaxtl.checkpoints.manager import read_best
+from jaxtl.models import googlenet
 
 # Whole runs.
 pytestmark = pytest.mark.slow
@@ -93,3 +96,48 @@ def test_auxiliary_heads_train_and_are_new_for_other_classes(train, pictures, tm
     status, out, err = train(*weights[1:], "--config.model.name=branched:aux=false", workdir="without")
     assert (status, err) == (0, "")
     assert "aux: left out of the model, as asked" in out
+
+
+@pytest.fixture
+def thin(monkeypatch):
+    """Leaves of GoogLeNet the inceptions that have a head behind them and the last, an eighth as wide."""
+    inceptions = {name: googlenet._INCEPTIONS[name] for name in ("4a", "4d", "5b")}
+    kept = {name: tuple(width // 8 for width in widths) for name, widths in inceptions.items()}
+    monkeypatch.setattr(googlenet, "_INCEPTIONS", kept)
+
+
+def test_googlenet_trains_with_its_auxiliary_heads_and_is_used_without_them(train, jaxtl, thin, pictures, tmp_path):
+    flags = ("--config.train.steps=4", "--config.train.log_every=1", "--config.train.mesh={'data':1,'fsdp':2}")
+    status, _, err = train("--config.model.name=googlenet", *flags)
+    assert (status, err) == (0, "")
+    run = tmp_path / "run"
+    # All heads begin at zero: with a part of the others in it, the first loss would be more.
+    assert losses(run)[0] == pytest.approx(np.log(3), abs=1e-5)
+    _, variables = read_best(run)
+    for name in ("aux1", "aux2"):
+        assert abs(variables["params"][name]["fc2"]["kernel"]).max() > 1e-3
+
+    # The run is evaluated as a network that has none of them.
+    weights, source = f"--config.model.weights=run:{run}", f"--config.data.source=folder:{pictures}"
+    asked = ("--config.model.name=googlenet:aux=false", weights, source, "--config.data.test=test")
+    status, out, err = jaxtl("eval", f"--config={tmp_path / 'tiny.py'}", f"--workdir={tmp_path / 'without'}", *asked)
+    assert (status, err) == (0, "")
+    ours, without = (json.loads((tmp_path / of / "results.json").read_text())["test"] for of in ("run", "without"))
+    assert without["loss"] == pytest.approx(ours["loss"], abs=1e-6)
+    assert without["confusion_matrix"] == ours["confusion_matrix"]
+
+    status, _, err = jaxtl("export", f"--workdir={run}", "--format=torchvision", f"--output={tmp_path / 'it.pth'}")
+    assert (status, err) == (0, "")
+    exported = torch.load(tmp_path / "it.pth", weights_only=True)
+    assert {key.partition(".")[0] for key in exported} == {
+        *("conv1", "conv2", "conv3", "inception4a", "inception4d", "inception5b", "fc")
+    }
+
+    status, out, err = jaxtl("predict", f"--workdir={run}", pictures / "test")
+    assert (status, err) == (0, "")
+    lines = [json.loads(line) for line in out.splitlines()]
+    logarithms = [
+        np.log(next(each["probability"] for each in line["top5"] if f"/{each['class']}/" in line["file"]))
+        for line in lines
+    ]
+    assert -np.mean(logarithms) == pytest.approx(ours["loss"], abs=1e-4)

@@ -83,6 +83,7 @@ def test_wrong_values(train, flag, fragment):
     check(train(*flag.split()), fragment)
 
 
+@pytest.mark.slow
 def test_a_rule_that_cuts_one_block_of_a_stack_only(train):
     flags = ("--config.model.name=vit_petals:depth=4,width=16,heads=2,patch=8", "--config.model.scan=True")
     rules = "--config.train.sharding={'params/block1/mlp/fc1/kernel':('fsdp',)}"
@@ -221,6 +222,7 @@ def test_describe_refuses_missing_weights_as_train_does(
     assert check(train(flag), fragment).splitlines()[0] == err.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_the_real_process_exits_with_1_and_no_traceback(tmp_path):
     command = [sys.executable, "-m", "jaxtl.main", "--config=nothing.py", f"--workdir={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

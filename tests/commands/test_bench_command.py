@@ -10,6 +10,7 @@ COMMON = ("--config.data.source=folder:nowhere", "--steps=2")
 KEYS = {"images_per_second", "step_seconds", "waiting_for_data", "step_gflop", "mfu", "memory_bytes", "seconds", "run"}
 
 
+@pytest.mark.slow
 def test_a_config_is_timed_without_data_or_weights(jaxtl, config_file, tmp_path):
     status, out, err = jaxtl(
         "bench",

@@ -71,7 +71,9 @@ def test_a_state_that_is_cut_is_foretold_too(jaxtl, config_file, tmp_path):
         ("v5e-8", ("--config.train.mesh={'data': -1, 'fsdp': 3}",), "must be the number of devices, 8"),
         ("v5e-8", ("--plan-share=0",), "--plan-share=0: give a share of the chip's peak, above 0 and at most 1"),
         ("v5e-8", ("--plan-share=1.5",), "--plan-share=1.5"),
-        ("v5e-8", ("--config.train.sharding={'tail': ()}",), "'tail' fits no parameter"),
+        pytest.param(
+            *("v5e-8", ("--config.train.sharding={'tail': ()}",), "'tail' fits no parameter"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_plan_that_cannot_be_is_an_error(jaxtl, config_file, tmp_path, name, flags, problem):

@@ -13,8 +13,8 @@ from jaxtl.checkpoints.manager import read_best
 
 
 @pytest.fixture
-def run(trained, tmp_path):
-    return shutil.copytree(trained("plain") / "run", tmp_path / "run")
+def run(plain, tmp_path):
+    return shutil.copytree(plain / "run", tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -114,6 +114,7 @@ def test_each_stage_trains_what_it_says_at_its_rate(train, tmp_path):
     assert results["cost"]["full_gflop"] > 2 * results["cost"]["forward_gflop"]
 
 
+@pytest.mark.slow
 def test_the_better_of_weights_and_averages_is_kept_and_tested(train, tmp_path):
     # A rate that wrecks the weights again and again, and an average that hardly follows.
     flags = ("--config.train.ema_decay=0.99", "--config.optimizer.name=sgd", "--config.optimizer.learning_rate=5.0")
@@ -130,6 +131,7 @@ def test_the_better_of_weights_and_averages_is_kept_and_tested(train, tmp_path):
     assert read_best(run)[0] == results["best_step"]
 
 
+@pytest.mark.slow
 def test_a_head_only_run_tells_what_freezing_saves(train, tmp_path, jaxtl, config_file, pictures):
     flags = ("--config.finetune.unfreeze=head", "--config.train.steps=2", "--config.finetune.cache_features=off")
     status, out, _ = train(*flags)

@@ -13,20 +13,20 @@ from jaxtl.trees import flatten
 
 
 @pytest.fixture
-def finished(trained, _pictures, tmp_path):
-    """A run that is over lies in `run`; gives the source that it was trained on."""
-    shutil.copytree(trained("plain") / "run", tmp_path / "run")
-    return f"folder:{_pictures}"
+def finished(plain, own_pixels, _pictures, tmp_path):
+    """A run that is over lies in `run`; gives the flags with which it was trained."""
+    shutil.copytree(plain / "run", tmp_path / "run")
+    return f"--config.data.source=folder:{_pictures}", *own_pixels
 
 
 def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_what_the_interface_promises(trained):
-    folder = trained("plain")  # Its status is 0, and there is nothing that it complains of.
-    assert "6 examples of train (train[90%:]) serve as one" in (folder / "printed").read_text()
-    run = folder / "run"
+def test_a_run_leaves_what_the_interface_promises(plain):
+    # Its status is 0, and there is nothing that it complains of.
+    assert "6 examples of train (train[90%:]) serve as one" in (plain / "printed").read_text()
+    run = plain / "run"
     assert {path.name for path in run.iterdir()} == {
         "checkpoints",
         "config.json",
@@ -68,7 +68,7 @@ def test_a_run_leaves_what_the_interface_promises(trained):
 @pytest.mark.slow
 def test_started_again_a_finished_run_says_so_and_changes_nothing(train, finished, tmp_path):
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes(), (tmp_path / "run" / "results.json").read_bytes()
-    status, out, _ = train(source=finished)
+    status, out, _ = train(*finished)
     assert status == 0
     assert "finished already" in out
     assert before == (
@@ -91,19 +91,17 @@ def test_reader_processes_give_the_run_that_threads_give(train, tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(train, trained, tmp_path):
-    train(workdir="b")
-    train("--config.train.seed=1", workdir="c")
-    a, b, c = (
-        (run / "metrics.jsonl").read_bytes() for run in (trained("plain") / "run", tmp_path / "b", tmp_path / "c")
-    )
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(train, plain, own_pixels, tmp_path):
+    train(*own_pixels, workdir="b")
+    train(*own_pixels, "--config.train.seed=1", workdir="c")
+    a, b, c = ((run / "metrics.jsonl").read_bytes() for run in (plain / "run", tmp_path / "b", tmp_path / "c"))
     assert a == b
     assert a != c
 
 
 @pytest.mark.parametrize("parallel", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
-def test_head_only_moves_the_head_only(train, trained, tmp_path, parallel):
-    first = trained("plain") / "run"
+def test_head_only_moves_the_head_only(train, plain, tmp_path, parallel):
+    first = plain / "run"
     status, out, err = train(
         f"--config.model.weights=run:{first}",
         "--config.train.steps=4",
@@ -122,6 +120,7 @@ def test_head_only_moves_the_head_only(train, trained, tmp_path, parallel):
     assert sorted(changed) == ["head/bias", "head/kernel"]
 
 
+@pytest.mark.slow
 def test_a_new_head_trains_even_if_it_was_not_named(train):
     status, out, _ = train("--config.finetune.unfreeze=bias")
     assert status == 0
@@ -137,6 +136,7 @@ def test_patience_stops_early(train, tmp_path):
     assert (results["steps"], results["best_step"]) == (12, 4)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(train, tmp_path):
     status, _, err = train("--config.optimizer.name=sgd", "--config.optimizer.learning_rate=1e25")
     assert status == 1
@@ -146,6 +146,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(train, tmp_pa
     assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_it_keeps_the_last_good_checkpoint_when_the_loss_diverges_later(train, tmp_path):
     # A schedule that jumps up after the first checkpoint.
     status, _, err = train(
@@ -192,7 +193,7 @@ def test_steps_that_are_left_out_have_lines_too(train, tmp_path):
 @pytest.mark.slow
 def test_changed_config_on_the_same_workdir_is_refused(train, finished):
     flags = ("--config.train.seed=1", "--config.data.workers=1", "--config.data.reader=processes")
-    status, _, err = train(*flags, source=finished)
+    status, _, err = train(*finished, *flags)
     assert status == 1
     assert "train.seed: 0 -> 1" in err
     assert "workers" not in err

@@ -165,7 +165,10 @@ class Fails:
         ("odd", RuntimeError, "^Odd: bread and butter\nin a reader process:\n"),
         ("exit", UserError, r"^a reader process ended while it read \d+ to \d+ with status 3; what it wrote .*fewer w"),
         ("SIGKILL", UserError, r"^a reader process was killed while it read \d+ to \d+ \(signal 9\), as .*fewer w"),
-        ("SIGSEGV", UserError, r"^a reader process died while it read \d+ to \d+ of signal 11 \(Segm.*fewer w"),
+        pytest.param(
+            *("SIGSEGV", UserError, r"^a reader process died while it read \d+ to \d+ of signal 11 \(Segm.*fewer w"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_goes_wrong_in_a_process_is_raised(how, kind, message):

@@ -21,6 +21,7 @@ def test_nearest_neighbours_by_hand():
     np.testing.assert_array_equal(predicted, [[0, 2], [0, 2]])
 
 
+@pytest.mark.slow
 def test_each_lane_is_the_minimum_that_another_solver_finds():
     minimize = pytest.importorskip("scipy.optimize").minimize
     split = clusters(60, 1, spread=2.0)

@@ -106,6 +106,7 @@ def build_weights(config, weights):
     return build(config, purpose="evaluate")
 
 
+@pytest.mark.slow
 def test_of_its_own_data_a_run_is_measured_on_what_it_held_out(config, tmp_path):
     pictures = tmp_path / "all"
     for number, path in enumerate(sorted((tmp_path / "pictures").rglob("*.png"))):

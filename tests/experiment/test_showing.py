@@ -61,6 +61,7 @@ def test_what_is_shown_is_what_is_trained(config, tmp_path, drawn, capsys, augme
     assert eval_names == ["blue"] * 2 + ["green"] * 2 + ["red"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixing", [{"mixup": 0.8}, {"mixup": 0.4, "cutmix": 0.4}])
 def test_mixed_images_are_shown_mixed_as_the_first_step_mixes_them(config, tmp_path, drawn, mixing):
     config.augment.update(mixing)

@@ -16,17 +16,19 @@ from jaxtl.experiment.sizes import fit_to_size, note_few, replaced, stage_length
 from jaxtl.experiment.start import start_run
 from jaxtl.experiment.training import train_to_end
 
+QUICK = ("vit_flowers.py", "pets.py", "lp_ft.py", "vgg_cats_dogs.py")
 CASES = [
-    (path.name, variant)
+    # The others draw the first weights of convolutional networks, which takes a second or two to compile.
+    pytest.param(path.name, variant, marks=[pytest.mark.slow] * (path.name not in QUICK))
     for path in sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
     for variant in recipes.read(path).variants
     if path.name != "resnet_cifar.py" or not variant  # Its variants differ by the depth of the network alone.
 ]
 # Small models in place of a recipe's own, by a word in its name, and the side of their images.
 SMALL = {
-    "resnet": ("resnet20_cifar", 16),
+    "resnet": ("resnet20_cifar:blocks=1", 16),
     "vgg": ("vgg11:width=8,hidden=16", 32),
-    "mobilenet": ("mobilenet_v3_small", 32),
+    "mobilenet": ("mobilenet_v2:depths=1-1-1-1-1-1-1", 32),
     "": ("vit_petals:depth=2,width=16,heads=2,patch=8", 16),
 }
 

@@ -145,6 +145,7 @@ def moved(before, after):
     return sorted(name for name in before if not np.array_equal(before[name]["kernel"], after[name]["kernel"]))
 
 
+@pytest.mark.slow
 def test_what_stood_still_before_a_stage_does_not_end_it(tmp_path):
     stages = ({"steps": 3, "unfreeze": "head"}, {"steps": 6, "unfreeze": "all"})
     config = tiny.config(finetune__stages=stages, train__eval_every=1, train__patience=2, optimizer__learning_rate=0.0)

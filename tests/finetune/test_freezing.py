@@ -1,5 +1,7 @@
 """Frozen modules of a small net run as in evaluation; the others as in training."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -58,9 +60,9 @@ def labels_of(variables, *trainable):
 @pytest.mark.parametrize("trainable", ["bn1", "bn2"])
 def test_only_the_statistics_of_a_batchnorm_that_trains_move(trainable):
     model, images = Net(), batch()["image"]
-    variables = model.init(jax.random.key(0), images)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
     with frozen_modules(labels_of(variables, trainable, "head")):
-        _, state = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        _, state = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))(variables, images)
     moved = {
         name
         for name, statistics in state["batch_stats"].items()
@@ -87,7 +89,7 @@ class Two(nn.Module):
 
 def test_dropout_draws_in_modules_that_train_only():
     model, x = Two(), jnp.ones((1, 1))
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     labels = {f"{name}/fc/{leaf}": label for name, label in (("low", "frozen"), ("high", "head")) for leaf in "ab"}
     with frozen_modules(labels):
         low, high = model.apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)})
@@ -97,7 +99,7 @@ def test_dropout_draws_in_modules_that_train_only():
 
 def test_the_context_ends():
     model, images = Net(dropout=0.5), batch()["image"]
-    variables = model.init(jax.random.key(0), images)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
     arguments = {"train": True, "mutable": ["batch_stats"], "rngs": {"dropout": jax.random.key(1)}}
     before, _ = model.apply(variables, images, **arguments)
     with frozen_modules(labels_of(variables)):

@@ -47,7 +47,7 @@ def test_the_schedule_starts_anew_in_each_stage_or_spans_the_run():
 
 def test_what_goes_on_keeps_its_moments_and_what_is_new_starts_fresh():
     model = Net()
-    variables = model.init(jax.random.key(1), batch()["image"])
+    variables = jax.jit(model.init)(jax.random.key(1), batch()["image"])
     assignment = groups_lib.assign(variables["params"], TABLE)
     # First the biases alone, so that the head's kernel joins a group of which a part has trained already.
     plan = stages.make_stages([2, 2], [groups_lib.select(assignment, rule) for rule in ("head/bias", "1")], [1.0, 1.0])

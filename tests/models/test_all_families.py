@@ -1,7 +1,7 @@
 """What holds for every family, found by tracing alone: no model is compiled or run."""
 
 import re
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from jaxtl.trees import flatten
 # Small ones where a family has sizes; the others take their first variant.
 SMALL = {
     "alexnet": "alexnet:width=16,hidden=8",
+    "bit": "bit_r50x1:stages=1-1-1-1,width=32",
+    "clip": "clip_b16:patch=8,width=32,depth=2,heads=2,image_size=32",
     "convnext": "convnext_t:blocks=1-2-1-1,width=8",
     "deit": "deit_s16_distilled:patch=8,width=32,depth=2,heads=2,image_size=32",
     "densenet": "densenet121:layers=1-2-1-1,width=8,growth=4",
@@ -22,10 +24,12 @@ SMALL = {
     "efficientnet": "efficientnet_b0:depths=1-2-1-1-1-1-1",
     "efficientnet_v2": "efficientnet_v2_s:depths=1-1-2-1-2-1",
     "hybrid": "vit_r26_s32:stages=1-1,width=32,depth=2,heads=2,image_size=32",
+    "maxvit": "maxvit_t:blocks=1-1,width=32,stem_width=8,image_size=32",
     "mobilenet_v2": "mobilenet_v2:depths=1-2-1-1-1-1-1",
     "resnet": "resnet50d:stages=1-1-1-1,width=8",
     "resnet_cifar": "resnet20_cifar:blocks=1",
     "resnet_v2": "resnet50v2:stages=1-1-1-1,width=8",
+    "swin": "swin_t:blocks=2-1,heads=1-2,width=8,window=4,image_size=32",
     "vgg": "vgg11_bn:width=8,hidden=8",
     "vit": "vit_s16:patch=8,width=32,depth=2,heads=2,image_size=32",
 }
@@ -33,10 +37,21 @@ FAMILIES = {family.__name__.rpartition(".")[2]: family for family in models.fami
 NAMES = {key: SMALL.get(key, next(iter(family.VARIANTS))) for key, family in FAMILIES.items()}
 
 
+def cases(*quick):
+    """Gives the models by the names of their families, those that are not quick in the slow part."""
+    return [pytest.param(name, id=key, marks=[pytest.mark.slow] * (key not in quick)) for key, name in NAMES.items()]
+
+
+# The others take a second and more to trace, and so do most of these in training.
+TRACED = cases("alexnet", "convnext", "deit", "lenet", "resnet", "swin", "vit")
+TRAINED = cases("resnet", "swin", "vit")
+
+
 def build(name, **options):
     return models.build(name, num_classes=3, options=models.ModelOptions(**options))
 
 
+@cache
 def lay_out(model, *, channels=3, stop=None):
     """Gives images and variables of a model by shapes; with `stop` those of the first groups alone."""
     images = jax.ShapeDtypeStruct((2, model.image_size, model.image_size, channels), jnp.float32)
@@ -62,7 +77,7 @@ def primitives(jaxpr):
     return found
 
 
-@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("name", TRACED)
 def test_every_parameter_is_in_one_group_and_the_groups_in_turn_are_the_model(name):
     model = build(name)
     images, variables = lay_out(model)
@@ -83,7 +98,7 @@ def test_every_parameter_is_in_one_group_and_the_groups_in_turn_are_the_model(na
     assert str(jax.make_jaxpr(in_turn)(variables, images)) == str(jax.make_jaxpr(model.apply)(variables, images))
 
 
-@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("name", TRACED)
 def test_images_may_have_one_three_or_four_channels(name):
     model = build(name)
     first = model.groups()[0][0]
@@ -98,7 +113,7 @@ def test_images_may_have_one_three_or_four_channels(name):
             assert fit(jnp.ones(three)).shape == kernel.shape
 
 
-@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_half_precision_ends_in_float32_logits(name):
     model = build(name, dtype=jnp.bfloat16)
     images, variables = lay_out(model)
@@ -107,11 +122,6 @@ def test_half_precision_ends_in_float32_logits(name):
     features = jax.eval_shape(lambda v, x: model.apply(v, x, stop=before_head), variables, images)
     logits = jax.eval_shape(lambda v, x: model.apply(v, x, start="head"), variables, features)
     assert (features.dtype, logits.dtype, logits.shape) == (jnp.bfloat16, jnp.float32, (2, 3))
-
-
-# Those that are large whatever their sizes take seconds to trace in training.
-LARGE = ("googlenet", "inception_v3", "mobilenet_v3")
-TRAINED = [pytest.param(name, id=key, marks=[pytest.mark.slow] * (key in LARGE)) for key, name in NAMES.items()]
 
 
 @pytest.mark.parametrize("name", TRAINED)

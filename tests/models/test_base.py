@@ -47,8 +47,8 @@ PUBLISHED = {
     "mobilenet_v1_025": 470_072,
     "resnet20_cifar": 269_722 + 990 * 64 + 990,  # 269,722 with 10.
 }
-# One of each family.
-QUICK = ("vit_ti16", "deit_s16_distilled", "deit3_b16", "resnet18", "resnet50v2", "resnet20_cifar")
+# SMALL has one of each family.
+QUICK = ("vit_ti16", "resnet18")
 # Two-digit numbers are where a pattern can go wrong: of the published ones in all families but this.
 LONG = "resnet20_cifar:blocks=11,width=4"
 
@@ -88,7 +88,10 @@ def test_every_leaf_is_in_exactly_one_group_and_their_sizes_are_the_published_on
         assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PUBLISHED[name]
 
 
-@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.slow] * (kind not in ("vit", "resnet_basic"))) for kind in SMALL],
+)
 def test_groups_one_after_another_are_the_whole(kind):
     model = models.build(SMALL[kind], num_classes=3, image_size=32)
     leaves = abstract_variables(model, 32)

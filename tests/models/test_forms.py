@@ -22,17 +22,17 @@ KERAS = "resnet50v2:stages=1-1,width=8"
         # Two others have its parts.
         pytest.param(RESNET, 64, marks=[pytest.mark.gpu, pytest.mark.slow]),
         # 33 pixels do not come in blocks of two.
-        (RESNET, 33),
+        pytest.param(RESNET, 33, marks=pytest.mark.slow),
         pytest.param(
             RESNET + ",deep_stem=true,average_shortcut=true,stride_first=true,conv_bias=true",
             32,
             marks=pytest.mark.slow,
         ),
         pytest.param("resnet18:stages=1-1,width=8,remat=true", 32, marks=pytest.mark.slow),
-        pytest.param(KERAS, 32, marks=pytest.mark.gpu),
-        ("bit_r50x1:stages=1-1,width=32", 32),
-        ("resnet20_cifar:blocks=1", 32),
-        pytest.param("swin_t:blocks=2-1,heads=1-2,width=8,window=4", 24, marks=pytest.mark.gpu),
+        pytest.param(KERAS, 32, marks=[pytest.mark.gpu, pytest.mark.slow]),
+        pytest.param("bit_r50x1:stages=1-1,width=32", 32, marks=pytest.mark.slow),
+        pytest.param("resnet20_cifar:blocks=1", 32, marks=pytest.mark.slow),
+        pytest.param("swin_t:blocks=2-1,heads=1-2,width=8,window=4", 24, marks=[pytest.mark.gpu, pytest.mark.slow]),
         pytest.param("maxvit_t:blocks=1-1,width=32,stem_width=8", 32, marks=[pytest.mark.gpu, pytest.mark.slow]),
         pytest.param(VIT + ",pre_norm=true,gelu=quick", 32, marks=pytest.mark.slow),
     ],

@@ -1,5 +1,7 @@
 """Heads: poolings, hidden layers and one logit, for every family; and the least images that each takes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,19 +19,23 @@ from jaxtl.trees import nest
 QUICK = {
     "densenet121": "densenet121:layers=1-1-1-1",
     "vit_r26_s32": "vit_r26_s32:stages=1-1-1-1,depth=2",
+    "efficientnet_v2_s": "efficientnet_v2_s:depths=1-1-1-1-1-1",
     "efficientnet_b0": "efficientnet_b0:depths=1-1-1-1-1-1-1",
     "deit_ti16_distilled": "deit_ti16_distilled:depth=2",
     "dinov2_s14": "dinov2_s14:depth=2",
     "vit_ti16": "vit_ti16:depth=2",
+    "mobilenet_v2": "mobilenet_v2:depths=1-1-1-1-1-1-1",
     "bit_r50x1": "bit_r50x1:stages=1-1-1-1",
     "resnet18": "resnet18:stages=1-1-1-1",
-    "convnext_t": "convnext_t:blocks=1-1-1-1",
+    "convnext_atto": "convnext_atto:blocks=1-1-1-1",
+    "resnet20_cifar": "resnet20_cifar:blocks=1",
     "clip_b16": "clip_b16:depth=2",
-    "maxvit_t": "maxvit_t:blocks=1-1-1-1",
+    "maxvit_t": "maxvit_t:blocks=1-1",
     "swin_t": "swin_t:blocks=1-1-1-1",
 }
 FIRST = [next(iter(family.VARIANTS)) for family in models.families()]
 FAMILIES = [QUICK.get(name, name) for name in FIRST]
+FAST = ("vgg11", "resnet18:stages=1-1-1-1", "swin_t:blocks=1-1-1-1", "vit_ti16:depth=2")
 VGG = "vgg11:convs=1-1,width=4,hidden=8"
 RESNET = "resnet18:stages=1-1,width=4"
 VIT = "vit_s16:patch=8,width=16,depth=2,heads=2"
@@ -101,7 +107,9 @@ def test_focal_loss_and_class_weights_of_one_logit():
     np.testing.assert_allclose(weighted(logits, jnp.array([1])), [3 * 0.12692801], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in FAMILIES]
+)
 def test_every_family_takes_a_head_of_another_form_and_its_least_images(name, monkeypatch):
     pooled = []
     monkeypatch.setattr("jaxtl.models.head.pool", lambda x, how: pooled.append((x.ndim, how)) or pool(x, how))
@@ -140,14 +148,17 @@ def test_every_family_takes_a_head_of_another_form_and_its_least_images(name, mo
         assert smaller["params/head/hidden1/kernel"].shape[0] == 0
 
 
-@pytest.mark.parametrize("name", [VGG, RESNET, VIT, f"{VIT},pool=mean,class_token=false,norm_after_pool=true"])
+@pytest.mark.parametrize(
+    "name",
+    [VGG, RESNET, VIT, pytest.param(f"{VIT},pool=mean,class_token=false,norm_after_pool=true", marks=pytest.mark.slow)],
+)
 def test_poolings_are_those_of_the_same_maps(name):
     images = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
     found, leaves = {}, None
     for how in ("flatten", "avg", "max", "avg+max"):
         model = models.build(models.with_fields(name, head_pool=how), num_classes=0, image_size=16)
-        leaves = leaves or model.init(jax.random.key(0), images)
-        found[how] = np.asarray(model.apply(leaves, images))
+        leaves = leaves or jax.jit(model.init)(jax.random.key(0), images)
+        found[how] = np.asarray(jax.jit(model.apply)(leaves, images))
     width = found["avg"].shape[1]
     maps = found["flatten"].reshape(2, -1, width)
     assert maps.shape[1] > 1
@@ -155,8 +166,8 @@ def test_poolings_are_those_of_the_same_maps(name):
     np.testing.assert_array_equal(found["max"], maps.max(1))
     np.testing.assert_array_equal(found["avg+max"], np.concatenate([found["avg"], found["max"]], 1))
     if name == RESNET:
-        own = models.build(name, num_classes=0, image_size=16).apply(leaves, images)
-        np.testing.assert_array_equal(own, found["avg"])
+        own = models.build(name, num_classes=0, image_size=16)
+        np.testing.assert_array_equal(jax.jit(own.apply)(leaves, images), found["avg"])
 
 
 def test_what_the_last_group_gives_is_pooled_so_that_a_feature_cache_keeps_no_more_than_it_must():
@@ -202,9 +213,9 @@ def test_what_a_head_cannot_be():
 def test_dropout_comes_before_each_layer_in_training_alone():
     x = jnp.ones((64, 32))
     head = Head(3, (4096,), dropout=0.5)
-    variables = head.init(jax.random.key(0), x, train=False)
+    variables = jax.jit(partial(head.init, train=False))(jax.random.key(0), x)
     variables["params"]["kernel"] = jnp.ones((4096, 3))
-    calm = head.apply(variables, x, train=False)
-    drawn = head.apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)})
+    calm = jax.jit(partial(head.apply, train=False))(variables, x)
+    drawn = jax.jit(partial(head.apply, train=True, rngs={"dropout": jax.random.key(1)}))(variables, x)
     np.testing.assert_array_equal(calm, jnp.broadcast_to(calm[:1], calm.shape))
     assert len(np.unique(np.asarray(drawn)[:, 0])) == 64

@@ -11,12 +11,13 @@ from jaxtl.preprocessing import HALF, IMAGENET
 from jaxtl.pretrained import rename
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "pixels"),
     [
         # torchvision's pretrained functions turn the usual normalisation into this one.
         ("googlenet:aux=false", (224, 256, HALF)),
-        pytest.param("inception_v3:aux=false", (299, 342, HALF), marks=pytest.mark.slow),
+        ("inception_v3:aux=false", (299, 342, HALF)),
         ("mobilenet_v3_small", (224, 256, IMAGENET)),
         # The variant tells the size.
         ("efficientnet_b1", (240, 274, IMAGENET)),
@@ -45,6 +46,7 @@ def test_the_name_of_a_file_of_timm_tells_what_its_arrays_do_not(file, fields, m
     assert opened.pixels.mean == mean
 
 
+@pytest.mark.slow
 def test_older_names_of_torchvisions_densenet_fill_the_same_leaves(tmp_path):
     torchvision()
     from torchvision.models import densenet

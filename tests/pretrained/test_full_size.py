@@ -14,6 +14,8 @@ from jaxtl import models
 from jaxtl.pretrained import rename
 from jaxtl.pretrained.load import abstract_variables
 
+pytestmark = pytest.mark.slow  # Smaller models in the same names are as telling, and these take seconds to lay out.
+
 
 def _transformers(config, cls: str) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
@@ -139,27 +141,7 @@ def _ours(name: str):
     return abstract_variables(model, model.image_size)
 
 
-# A smaller model in the same names is as telling, and those of transformers take seconds to lay out.
-DEEPER = (
-    "transformers ViT-L/16",
-    "Google ViT-L/16",
-    "timm ViT-L/16",
-    "transformers ResNet-152",
-    "torchvision ResNet-152",
-    "transformers BiT-R50x1",
-    "transformers ViT-B/16",
-    "timm Swin-L at 384",
-    "timm BiT-R101x3",
-    "timm R50+ViT-L/32",
-    "torchvision ViT-B/16",
-    "timm CLIP ViT-B/16",
-    "timm Swin-B",
-)
-
-
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow if case in DEEPER else ()) for case in CASES]
-)
+@pytest.mark.parametrize("case", CASES)
 def test_full_size_key_sets(case):
     name, count, make = CASES[case]
     theirs = make()

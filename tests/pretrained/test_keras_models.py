@@ -82,6 +82,7 @@ def test_a_network_with_pooling_and_a_dense_layer(name, tmp_path):
             np.testing.assert_allclose(normalised(batch, place), normalised(batch, tmp_path / "network.keras"))
 
 
+@pytest.mark.slow
 def test_pixels_that_the_model_scales_are_scaled_the_same(tmp_path):
     module, _ = _guide()
     pixels = pretrained.open_weights(str(save(module, tmp_path, ".keras"))).pixels
@@ -90,6 +91,7 @@ def test_pixels_that_the_model_scales_are_scaled_the_same(tmp_path):
     np.testing.assert_allclose(pixels.std, [100 / 255] * 3, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_normalization_that_was_adapted_is_part_of_the_pixels(tmp_path):
     scale = layers.Normalization(name="scale")
     module = keras.Sequential([keras.Input((SIZE, SIZE, 3)), scale, _base(), layers.GlobalAveragePooling2D()])
@@ -190,14 +192,24 @@ def _normalised():
     ("make_model", "ending", "obstacle"),
     [
         (_tanh, ".keras", "the activations are tanh, linear; known are relu"),
-        (_normalised, ".h5", "it has a layer of the class batch_normalization"),
-        (_tutorial, ".weights.h5", "such a file does not tell their activations: save it as .keras"),
-        (lambda: _on_base(layers.Dense(CLASSES), pooling="max"), ".weights.h5", "what is pooled by its maximum"),
-        (
+        pytest.param(*(_normalised, ".h5", "it has a layer of the class batch_normalization"), marks=pytest.mark.slow),
+        pytest.param(
+            *(_tutorial, ".weights.h5", "such a file does not tell their activations: save it as .keras"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *(lambda: _on_base(layers.Dense(CLASSES), pooling="max"), ".weights.h5", "what is pooled by its maximum"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *(KNOWN["head_pool=flatten"], ".weights.h5", "it reads 1,024 features, not the 256 that the network gives"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             lambda: _on_inception(layers.GlobalAveragePooling2D(), layers.Dense(CLASSES), twice=True),
             *(".keras", "it reads 4,096 features, not the 2,048 that the network gives"),
+            marks=pytest.mark.slow,
         ),
-        (KNOWN["head_pool=flatten"], ".weights.h5", "it reads 1,024 features, not the 256 that the network gives"),
     ],
 )
 def test_of_other_heads_the_network_is_loaded_and_the_rest_named(make_model, ending, obstacle, tmp_path):

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import tiny
 import torch
 from safetensors.torch import save_file
 from torch_references import TimmViT, TorchResNet
@@ -228,7 +229,20 @@ def test_weights_of_a_run_need_a_run(tmp_path):
 
 
 def test_plain_initialisation_has_a_zero_head():
-    model = models.build(NAME, num_classes=4)
+    model = models.build("vit_ti16:image_size=32,patch=8,depth=1", num_classes=4)
     variables = pretrained.initialise(model, jax.random.key(0), 32)
     assert not np.any(variables["params"]["head"]["kernel"])
     assert np.std(variables["params"]["block0"]["attn"]["qkv"]["kernel"]) > 0.01
+
+
+def test_the_runs_of_a_process_share_the_program_that_initialises_their_model():
+    traced = []
+
+    class Counted(tiny.Tiny):
+        def run_group(self, x, name, train):
+            traced.append(name)
+            return super().run_group(x, name, train)
+
+    first, second = (pretrained.initialise(Counted(), jax.random.key(seed), 4)["params"] for seed in (0, 1))
+    assert traced == ["stem", "body", "head"]
+    assert np.any(first["stem"]["kernel"] != second["stem"]["kernel"])

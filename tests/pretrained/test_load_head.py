@@ -12,7 +12,7 @@ from jaxtl.deploy.export.timm import save_timm
 from jaxtl.errors import UserError
 from jaxtl.preprocessing import Pixels
 from jaxtl.pretrained.native import save_native
-from jaxtl.trees import flatten
+from jaxtl.trees import flatten, nest
 
 VGG = "vgg11:width=8,hidden=16"
 ASKED = {"head_pool": "flatten", "head_hidden": (6,), "single_logit": True}
@@ -63,6 +63,7 @@ def test_dense_layers_that_a_pooling_replaces_are_dropped_and_listed(source, num
     np.testing.assert_array_equal(variables["params"]["block2"]["conv1"]["kernel"], theirs.transpose(2, 3, 1, 0))
 
 
+@pytest.mark.slow
 def test_hidden_layers_alone_keep_the_dense_layers_of_the_family(source):
     _, variables, report = load(source, models.with_fields(VGG, head_hidden=(6,)))
     assert "params/fc1/kernel" in report.loaded
@@ -71,11 +72,8 @@ def test_hidden_layers_alone_keep_the_dense_layers_of_the_family(source):
 
 
 def draw(model):
-    variables = pretrained.initialise(model, jax.random.key(0), 64)
-    variables["params"]["head"]["kernel"] = jax.random.normal(
-        jax.random.key(1), variables["params"]["head"]["kernel"].shape
-    )
-    return variables
+    leaves, generator = pretrained.load.abstract_variables(model, 64), np.random.default_rng(0)
+    return nest({path: generator.normal(size=leaf.shape).astype(np.float32) for path, leaf in leaves.items()})
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +100,7 @@ def test_a_saved_head_comes_back(native):
             np.testing.assert_array_equal(leaf, flatten(variables)[key], err_msg=key)
 
 
+@pytest.mark.slow
 def test_a_flattening_head_is_kept_at_its_image_size_alone(native):
     path, _ = native
     name = models.with_fields(VGG, **ASKED)

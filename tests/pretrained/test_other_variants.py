@@ -12,6 +12,7 @@ from jaxtl.pretrained import rename
 from jaxtl.pretrained.load import abstract_variables
 
 SMALL = ":width=8,hidden=8"
+slow = pytest.mark.slow
 
 
 def weights_of(name, folder, *, convention="torchvision"):
@@ -33,13 +34,13 @@ def weights_of(name, folder, *, convention="torchvision"):
 @pytest.mark.parametrize(
     ("theirs", "asked", "instead"),
     [
-        ("vgg16" + SMALL, "vgg19" + SMALL, "hf:timm/vgg19.tv_in1k"),
-        ("vgg16_bn" + SMALL, "vgg16" + SMALL, "hf:timm/vgg16.tv_in1k"),
+        pytest.param("vgg16" + SMALL, "vgg19" + SMALL, "hf:timm/vgg19.tv_in1k", marks=slow),
+        pytest.param("vgg16_bn" + SMALL, "vgg16" + SMALL, "hf:timm/vgg16.tv_in1k", marks=slow),
         ("vgg11" + SMALL, "vgg11_bn" + SMALL, "hf:timm/vgg11_bn.tv_in1k"),
-        ("resnet18:width=8", "resnet34:width=8", "hf:timm/resnet34.tv_in1k"),
-        ("resnet50:width=8", "resnet18:width=8", "hf:timm/resnet18.tv_in1k"),
-        ("mobilenet_v3_small", "mobilenet_v3_large", "hf:timm/mobilenetv3_large_100.ra_in1k"),
-        ("efficientnet_b0", "efficientnet_b1", "hf:timm/efficientnet_b1.ft_in1k"),
+        pytest.param("resnet18:width=8", "resnet34:width=8", "hf:timm/resnet34.tv_in1k", marks=slow),
+        pytest.param("resnet50:width=8", "resnet18:width=8", "hf:timm/resnet18.tv_in1k", marks=slow),
+        pytest.param("mobilenet_v3_small", "mobilenet_v3_large", "hf:timm/mobilenetv3_large_100.ra_in1k", marks=slow),
+        pytest.param("efficientnet_b0", "efficientnet_b1", "hf:timm/efficientnet_b1.ft_in1k", marks=slow),
     ],
 )
 def test_weights_of_another_variant_are_refused_in_one_line(theirs, asked, instead, tmp_path):

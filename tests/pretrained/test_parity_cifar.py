@@ -1,5 +1,6 @@
 """ResNets of CIFAR compute what an independently written model computes; no package has them."""
 
+import pytest
 import torch
 from parity import images, load, nchw, nhwc, outputs, randomise, same, train_once
 from torch_references import CifarResNet, TorchResNet
@@ -7,6 +8,7 @@ from torch_references import CifarResNet, TorchResNet
 from jaxtl import pretrained
 
 
+@pytest.mark.slow
 def test_cifar_resnet(tmp_path):
     module = randomise(CifarResNet()).eval()
     path = tmp_path / "resnet14.th"

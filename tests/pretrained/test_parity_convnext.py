@@ -4,6 +4,8 @@ import pytest
 from real_networks import CLASSES, check, hf
 from real_packages import timm, torchvision
 
+pytestmark = pytest.mark.slow
+
 
 def test_convnext_of_torchvision(tmp_path):
     torchvision()

@@ -8,7 +8,7 @@ from parity import images, load, outputs, same
 from jaxtl import pretrained
 
 
-@pytest.mark.parametrize("pre_logits", [0, 48])
+@pytest.mark.parametrize("pre_logits", [0, pytest.param(48, marks=pytest.mark.slow)])
 def test_google_vision_transformer(pre_logits, tmp_path):
     draw = google.Draw(1)
     google.draw_embedding(draw, 8, 3, 192, grid=4)
@@ -26,9 +26,10 @@ def test_google_vision_transformer(pre_logits, tmp_path):
     same(middle, expected_middle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stages",
-    [pytest.param((1, 2), id="two_stages"), pytest.param((2, 1, 1, 1), id="four_stages", marks=pytest.mark.slow)],
+    [pytest.param((1, 2), id="two_stages"), pytest.param((2, 1, 1, 1), id="four_stages")],
 )
 def test_google_hybrid(stages, tmp_path):
     draw = google.Draw(2)
@@ -58,6 +59,7 @@ def test_google_hybrid(stages, tmp_path):
     same(middle, expected_middle)
 
 
+@pytest.mark.slow
 def test_google_bit(tmp_path):
     draw = google.Draw(3)
     stages = (2, 1, 2)

@@ -4,11 +4,11 @@ import pytest
 from real_networks import CLASSES, check
 from real_packages import timm, torchvision
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 # Maps of 8, or of 8 and 4 places, in windows of 2: a grid joins places that lie 4 and 2 apart.
-@pytest.mark.parametrize("stages", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stages", [1, 2])
 def test_maxvit_of_torchvision(stages, tmp_path):
     torchvision()
     from torchvision.models import maxvit
@@ -24,7 +24,6 @@ def test_maxvit_of_torchvision(stages, tmp_path):
     )
 
 
-@pytest.mark.slow
 def test_maxvit_of_timm(tmp_path):
     timm()
     from timm.models import maxxvit

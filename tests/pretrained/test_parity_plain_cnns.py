@@ -9,7 +9,7 @@ from torch import nn
 
 from jaxtl.trees import flatten
 
-slow = pytest.mark.slow
+pytestmark = pytest.mark.slow
 
 
 def narrow_head(width):
@@ -36,7 +36,6 @@ def test_vgg_of_torchvision(batch_norm, tmp_path):
     check(module, tmp_path, sizes=(64, 70), after="block3", part="features.14" if batch_norm else "features.10")
 
 
-@slow
 @pytest.mark.parametrize("name", ["vgg11", "vgg13_bn"])
 def test_vgg_of_timm(name, tmp_path):
     # Its first dense layer is a window that moves over larger maps: at 256 pixels there are 8 x 8 of them.
@@ -44,7 +43,6 @@ def test_vgg_of_timm(name, tmp_path):
     check(tm(name), tmp_path, sizes=(224, 256), after="block2", part=part, batch=2)
 
 
-@slow
 def test_densenet_of_torchvision(tmp_path):
     torchvision()
     from torchvision.models import densenet
@@ -53,30 +51,25 @@ def test_densenet_of_torchvision(tmp_path):
     check(module, tmp_path, sizes=(64, 97), after="transition1", part="features.transition1")
 
 
-@slow
 def test_densenet_of_timm(tmp_path):
     check(tm("densenet121"), tmp_path, sizes=(64, 97), after="transition2", part="features.transition2")
 
 
-@slow
 def test_googlenet(tmp_path):
     module = tv("googlenet", init_weights=False)
     check(module, tmp_path, sizes=(64, 97), after="inception4b", part="inception4b")
 
 
-@slow
 def test_inception_v3_of_torchvision(tmp_path):
     module = tv("inception_v3", init_weights=False)
     # Its auxiliary head takes no smaller images in training.
     check(module, tmp_path, sizes=(299, 107), after="mixed6b", part="Mixed_6b", batch=2)
 
 
-@slow
 def test_inception_v3_of_timm(tmp_path):
     check(tm("inception_v3"), tmp_path, sizes=(107, 128), after="mixed6b", part="Mixed_6b")
 
 
-@slow
 def test_auxiliary_heads_count_in_training_alone(tmp_path):
     model, variables = load(save(tv("googlenet", init_weights=False), tmp_path), num_classes=CLASSES, image_size=64)
     batch = images(64)

@@ -4,10 +4,10 @@ import pytest
 from real_networks import CLASSES, check, hf, tm, tv
 from real_packages import timm, torchvision
 
-slow = pytest.mark.slow
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("block", ["BasicBlock", pytest.param("Bottleneck", marks=slow)])
+@pytest.mark.parametrize("block", ["BasicBlock", "Bottleneck"])
 def test_small_resnets_of_torchvision(block, tmp_path):
     torchvision()
     from torchvision.models import resnet
@@ -17,14 +17,12 @@ def test_small_resnets_of_torchvision(block, tmp_path):
     check(module, tmp_path, sizes=(48, 50), after="layer2.0", part="layer2.0")
 
 
-@slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"])
 def test_those_of_torchvision(name, tmp_path):
     # In training the deep ones amplify rounding where few numbers make a variance, as with the maps of 64 pixels.
     check(tv(name), tmp_path, sizes=(96, 97), after="layer2.1", part="layer2.1")
 
 
-@slow
 @pytest.mark.parametrize("block", ["BasicBlock", "Bottleneck"])
 def test_small_resnets_d_of_timm(block, tmp_path):
     timm()
@@ -35,13 +33,11 @@ def test_small_resnets_d_of_timm(block, tmp_path):
     check(module, tmp_path, sizes=(48, 50), after="layer2.0", part="layer2.0")
 
 
-@slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50d", "resnext50_32x4d", "seresnet50", "seresnext50_32x4d"])
 def test_those_of_timm(name, tmp_path):
     check(tm(name), tmp_path, sizes=(96, 97), after="layer2.1", part="layer2.1")
 
 
-@slow
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
 def test_those_of_transformers(kind, tmp_path):
     widths = [16, 32, 64, 128] if kind == "basic" else [64, 128, 256, 512]

@@ -4,7 +4,7 @@ import pytest
 from real_networks import CLASSES, check, hf, tm
 from real_packages import torchvision
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 def _torchvision():

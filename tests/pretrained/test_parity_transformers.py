@@ -36,7 +36,9 @@ def _saved(folder, config: str, cls: str, **fields):
     return module
 
 
-@pytest.mark.parametrize("family", TRANSFORMERS)
+@pytest.mark.parametrize(
+    "family", [pytest.param(family, marks=[pytest.mark.slow] * (family != "vit")) for family in TRANSFORMERS]
+)
 def test_transformers_vision_transformers(family, tmp_path):
     config, cls, fields = TRANSFORMERS[family]
     module = _saved(tmp_path, config, cls, **SIZES, **fields)
@@ -52,6 +54,7 @@ def test_transformers_vision_transformers(family, tmp_path):
         same(middle, theirs.hidden_states[2])
 
 
+@pytest.mark.slow
 def test_transformers_base_model_without_head(tmp_path):
     config = transformers.ViTConfig(**SIZES, intermediate_size=64)
     module = randomise(transformers.ViTModel(config)).eval()
@@ -62,6 +65,7 @@ def test_transformers_base_model_without_head(tmp_path):
         same(jax.jit(model.apply)(variables, batch), module(nchw(batch)).last_hidden_state[:, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer_type", ["bottleneck", "basic"])
 def test_transformers_resnet(layer_type, tmp_path):
     embedding = 8
@@ -93,6 +97,7 @@ def test_transformers_resnet(layer_type, tmp_path):
     same(statistics["layer3.1/bn1/var"], updated["resnet.encoder.stages.2.layers.1.layer.0.normalization.running_var"])
 
 
+@pytest.mark.slow
 def test_transformers_bit(tmp_path):
     module = _saved(
         tmp_path,

@@ -7,7 +7,7 @@ from parity import images, load, nchw, outputs, randomise, same
 from real_networks import CLASSES, check, hf, save, tm
 from real_packages import timm, torchvision
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 192, "depth": 3, "num_heads": 3}
 REGISTERS = {"reg_tokens": 4, "no_embed_class": True, "init_values": 1e-5}

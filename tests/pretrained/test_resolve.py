@@ -1,6 +1,7 @@
 """A model name is completed by its weights: what leaves no trace in the shapes is theirs, unless the name says it."""
 
 import google_references as google
+import jax
 import numpy as np
 import pytest
 import torch
@@ -50,7 +51,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case != "google")) for case in CASES])
 def test_a_given_name_computes_what_the_weights_were_trained_with(case, tmp_path):
     make, name, full = CASES[case]
     location, size, reference = make(tmp_path)
@@ -59,7 +60,7 @@ def test_a_given_name_computes_what_the_weights_were_trained_with(case, tmp_path
     model, variables = load(location, num_classes=5, image_size=size, name=name)
     batch = images(size)
     with torch.no_grad():
-        same(model.apply(variables, batch), reference(batch))
+        same(jax.jit(model.apply)(variables, batch), reference(batch))
 
 
 def _config(location, name):

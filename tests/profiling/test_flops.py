@@ -237,7 +237,7 @@ FULL = {
         ("all", EMBED + 2 * (2 * BLOCK + LAST + HEAD)),
         # Down to the normalisation at the input of the last block, which trains too.
         ("1", 2 * (LAST + HEAD)),
-        ("head", HEAD),
+        pytest.param("head", HEAD, marks=pytest.mark.slow),
     ],
 )
 def test_a_step_takes_the_forward_pass_and_the_gradients_of_what_trains(unfreeze, backward):
@@ -261,7 +261,8 @@ def test_vit_ti_at_batch_8():
     assert cost["full_gflop"] / cost["forward_gflop"] == pytest.approx(2.975, abs=1e-3)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu", pytest.param("tpu", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
 @pytest.mark.parametrize("name", FULL)
 def test_the_count_does_not_depend_on_the_backend(name, backend):
     # A CPU has a convolution with fewer products, and the others a function of their own for attention.
@@ -274,6 +275,7 @@ def test_the_count_does_not_depend_on_the_backend(name, backend):
     assert count_flops(step, state, batch) == FULL[name]
 
 
+@pytest.mark.slow
 def test_remat_counts_where_it_is_computed_and_not_where_the_model_asks():
     plain, again = (prepare(SMALL, remat=remat)[:3] for remat in (False, True))
     assert model_gflop(*again) == model_gflop(*plain) == computed_gflop(*plain)

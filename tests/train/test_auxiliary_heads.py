@@ -1,6 +1,6 @@
 """Auxiliary heads in training: what they add to the loss, when they do not, and on every road that a step takes."""
 
-from functools import partial
+from functools import cache, partial
 from typing import ClassVar
 
 import flax.linen as nn
@@ -48,12 +48,17 @@ MODEL = Branched()
 BATCH = {"image": jax.random.normal(jax.random.key(0), (8, 2, 2, 3)), "label": jnp.arange(8) % 3}
 
 
-def variables():
-    drawn = MODEL.init(jax.random.key(1), BATCH["image"])
+@cache
+def _drawn():
+    drawn = jax.jit(MODEL.init)(jax.random.key(1), BATCH["image"])
     keys = jax.random.split(jax.random.key(2), 3)
     for name, key in zip(("aux1", "aux2", "head"), keys, strict=True):
         drawn["params"][name]["kernel"] = jax.random.normal(key, (4, 3))
     return drawn
+
+
+def variables():
+    return jax.tree.map(lambda leaf: leaf, _drawn())  # Dictionaries of their own.
 
 
 def labels_of(unfreeze):
@@ -90,8 +95,13 @@ def total(params, *auxiliary):
     return losses["head"] + 0.4 * sum(losses[name] for name in auxiliary)
 
 
+@partial(jax.jit, static_argnums=1)
+def gradients_of_total(params, auxiliary):
+    return jax.grad(total)(params, *auxiliary)
+
+
 def moved(params, trains, *auxiliary):
-    grads = jax.grad(total)(params, *auxiliary)
+    grads = gradients_of_total(params, auxiliary)
     return {
         name: jax.tree.map(lambda p, g: p - RATE * g, params[name], grads[name]) if name in trains else params[name]
         for name in params
@@ -109,7 +119,7 @@ def test_families_state_their_weights():
     assert (GoogLeNet.auxiliary_weight, InceptionV3.auxiliary_weight) == (0.3, 0.4)
 
 
-@pytest.mark.parametrize("name", ["jit", "pmap"])
+@pytest.mark.parametrize("name", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"clip_norm": 1e3, "skip_nonfinite": True}])
 def test_a_step_descends_the_weighted_sum_and_reports_the_main_loss(name, options):
     state, step = prepare(**options)
@@ -123,10 +133,10 @@ def test_a_step_descends_the_weighted_sum_and_reports_the_main_loss(name, option
 
 def test_sam_takes_its_second_gradient_of_the_same_sum():
     state, step = prepare(sam_rho=0.05)
-    grads = jax.grad(total)(state.params, "aux1", "aux2")
+    grads = gradients_of_total(state.params, ("aux1", "aux2"))
     length = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(grads)))
     shifted = jax.tree.map(lambda p, g: p + 0.05 / length * g, state.params, grads)
-    expected = jax.tree.map(lambda p, g: p - RATE * g, state.params, jax.grad(total)(shifted, "aux1", "aux2"))
+    expected = jax.tree.map(lambda p, g: p - RATE * g, state.params, gradients_of_total(shifted, ("aux1", "aux2")))
     assert_close(jax.jit(step)(state, BATCH)[0].params, expected)
 
 
@@ -154,7 +164,7 @@ def test_a_step_over_cached_features_is_that_over_images(unfreeze, auxiliary):
     labels = labels_of(unfreeze)
     stop, start = find_cut(MODEL.groups(), param_groups.assign(variables()["params"], MODEL.groups()), [labels])
     state, step = prepare(unfreeze, model=Suffix(MODEL, start))
-    features = MODEL.apply(variables(), BATCH["image"], stop=stop)
+    features = jax.jit(partial(MODEL.apply, stop=stop))(variables(), BATCH["image"])
     assert features.shape == (8, 4)
     after, scalars = jax.jit(step)(state, {**BATCH, "image": features})
     trains = {name for name in labels.values() if name != param_groups.FROZEN}

@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_finite_has_diverged():
 
 
 def setup(unfreeze="all"):
-    variables = Net().init(jax.random.key(1), batch()["image"])
+    variables = jax.jit(Net().init)(jax.random.key(1), batch()["image"])
     owners = groups_lib.assign(variables["params"], TABLE)
     labels = groups_lib.select(owners, unfreeze)
     optimizer = make_optimizer(
@@ -117,6 +117,7 @@ def batches():
     return (batch(8, seed) for seed in range(100))
 
 
+@pytest.mark.slow
 def test_a_sweep_is_training_with_that_rate_and_leaves_the_state_alone():
     state, owners, labels, optimizer, make_step = setup()
     before = jax.tree.map(np.asarray, state.variables)

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from test_storage_dtype import BATCH, VIT, build
+from test_storage_dtype import BATCH, build
 
 from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.parallel.partitioner import make_partitioner
@@ -13,6 +13,8 @@ from jaxtl.profiling.cost import memory_cost, model_gflop, step_cost
 from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import StepOptions, train_step
+
+VIT = "vit_s16:patch=8,width=32,depth=2,heads=2"
 
 
 def prepare(unfreeze="all", accumulate=1, **options):
@@ -28,6 +30,7 @@ def prepare(unfreeze="all", accumulate=1, **options):
     return state, step, partitioner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unfreeze", ["all", "1"])
 def test_the_state_is_given_away_and_its_buffers_are_taken_over(unfreeze):
     state, step, partitioner = prepare(unfreeze)

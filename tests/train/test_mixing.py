@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,17 +15,16 @@ def batch(rows=6, side=8, mask=None):
     return {"image": image, "label": jnp.arange(rows), "mask": mask}
 
 
-def ways():
-    return {
-        "mixup": lambda b, key: mixing.mixup(b, key, alpha=1.0, num_classes=6),
-        "cutmix": lambda b, key: mixing.cutmix(b, key, alpha=1.0, num_classes=6),
-        "both": lambda b, key: mixing.mix(b, key, mixup_alpha=1.0, cutmix_alpha=1.0, num_classes=6),
-    }
+WAYS = {
+    "mixup": jax.jit(partial(mixing.mixup, alpha=1.0, num_classes=6)),
+    "cutmix": jax.jit(partial(mixing.cutmix, alpha=1.0, num_classes=6)),
+    "both": jax.jit(partial(mixing.mix, mixup_alpha=1.0, cutmix_alpha=1.0, num_classes=6)),
+}
 
 
-@pytest.mark.parametrize("way", ways())
+@pytest.mark.parametrize("way", WAYS)
 def test_labels_tell_what_the_pixels_hold(way):
-    mixed = jax.jit(ways()[way])(batch(), jax.random.key(0))
+    mixed = WAYS[way](batch(), jax.random.key(0))
     np.testing.assert_allclose(mixed["label"].sum(-1), 1.0, rtol=1e-6)
     # As row i shows i, the mean of the pixels is the mean of the classes under the labels.
     expected = mixed["label"] @ jnp.arange(6.0)
@@ -34,14 +35,14 @@ def test_labels_tell_what_the_pixels_hold(way):
 
 def test_mixup_by_hand():
     key = jax.random.key(3)
-    share = jax.random.beta(key, 0.4, 0.4, (6,))
-    mixed = mixing.mixup(batch(), key, alpha=0.4, num_classes=6)
+    share = jax.jit(lambda key: jax.random.beta(key, 0.4, 0.4, (6,)))(key)
+    mixed = jax.jit(partial(mixing.mixup, alpha=0.4, num_classes=6))(batch(), key)
     np.testing.assert_allclose(mixed["image"][2, 0, 0, 0], share[2] * 2 + (1 - share[2]) * 1, rtol=1e-6)
     np.testing.assert_allclose(mixed["label"][2], [0, 1 - share[2], share[2], 0, 0, 0], atol=1e-6)
 
 
 def test_cutmix_pastes_one_rectangle():
-    mixed = mixing.cutmix(batch(), jax.random.key(1), alpha=1.0, num_classes=6)
+    mixed = WAYS["cutmix"](batch(), jax.random.key(1))
     for row, image in enumerate(np.asarray(mixed["image"][..., 0])):
         other = image != row
         assert set(np.unique(image)) <= {row, (row - 1) % 6}
@@ -50,11 +51,11 @@ def test_cutmix_pastes_one_rectangle():
             assert other[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1].all()
 
 
-@pytest.mark.parametrize("way", ways())
+@pytest.mark.parametrize("way", WAYS)
 def test_padding_never_leaks_into_a_row_that_counts(way):
     padded = batch(mask=[1, 1, 1, 1, 0, 0])
     padded["image"] = padded["image"].at[4:].set(np.nan)
-    mixed = ways()[way](padded, jax.random.key(2))
+    mixed = WAYS[way](padded, jax.random.key(2))
     # Row 0 follows the last row, which is padding, and stays itself.
     np.testing.assert_array_equal(np.asarray(mixed["label"][0]), [1, 0, 0, 0, 0, 0])
     assert np.isfinite(mixed["image"][:4]).all()
@@ -62,8 +63,8 @@ def test_padding_never_leaks_into_a_row_that_counts(way):
 
 
 def test_soft_labels_mix_again():
-    once = mixing.mixup(batch(), jax.random.key(0), alpha=1.0, num_classes=6)
-    twice = mixing.mixup(once, jax.random.key(1), alpha=1.0, num_classes=6)
+    once = WAYS["mixup"](batch(), jax.random.key(0))
+    twice = WAYS["mixup"](once, jax.random.key(1))
     np.testing.assert_allclose(twice["label"].sum(-1), 1.0, rtol=1e-6)
 
 

@@ -76,18 +76,14 @@ def parts(depth, unfreeze, stack, *, name="adamw", layer_decay=1.0, average=Fals
     return partitioner, state, step, scanned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("unfreeze", "options", "names"),
     [
-        pytest.param(
-            "all",
-            {"layer_decay": 0.7, "clip_norm": 0.5, "average": True, "ema_decay": 0.5},
-            ["block0-3"],
-            marks=pytest.mark.slow,
-        ),
+        ("all", {"layer_decay": 0.7, "clip_norm": 0.5, "average": True, "ema_decay": 0.5}, ["block0-3"]),
         ("2", {"name": "sgd"}, ["block0-2"]),
-        pytest.param("3", {"name": "rmsprop", "accumulate": 2}, ["block0-1", "block2-3"], marks=pytest.mark.slow),
-        pytest.param("biases", {"name": "sgd", "sam_rho": 0.05}, ["block0-3"], marks=pytest.mark.slow),
+        ("3", {"name": "rmsprop", "accumulate": 2}, ["block0-1", "block2-3"]),
+        ("biases", {"name": "sgd", "sam_rho": 0.05}, ["block0-3"]),
     ],
 )
 def test_steps_on_stacks_end_where_others_do(unfreeze, options, names):
@@ -106,6 +102,7 @@ def test_steps_on_stacks_end_where_others_do(unfreeze, options, names):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-4), *ends)
 
 
+@pytest.mark.slow
 def test_a_step_is_as_long_for_many_blocks_as_for_few():
     lengths = []
     for depth in (4, 8):

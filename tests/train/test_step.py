@@ -18,7 +18,7 @@ from jaxtl.train.state import TrainState
 from jaxtl.train.step import StepOptions, train_step
 from jaxtl.trees import flatten, nest
 
-VIT = "vit_petals:depth=2,width=16,heads=2,patch=8"
+VIT = "vit_petals:depth=1,width=16,heads=2,patch=8"
 SMALL_VIT = "vit_petals:depth=3,width=32,heads=2,patch=16"
 SMALL_RESNET = "resnet20_cifar:blocks=1,width=8"
 
@@ -44,7 +44,7 @@ def bits(tree):
 
 def test_one_step_of_sgd_by_hand():
     model = Net()
-    data = {"image": jax.random.normal(jax.random.key(0), (6, 8, 8, 3)), "label": jnp.arange(6) % 3}
+    data = batch(6)
     state, step = setup(model, data["image"], TABLE)
 
     def loss(params):
@@ -98,11 +98,13 @@ def test_dropout_draws_anew_each_step_and_the_same_again():
 def test_masked_rows_do_not_count():
     model = models.build(VIT, num_classes=3, image_size=16)
     state, step = setup(model, jnp.zeros((1, 16, 16, 3)), model.groups())
-    images = jax.random.normal(jax.random.key(0), (8, 16, 16, 3))
-    labels = jnp.arange(8) % 3
+    images = np.random.default_rng(0).normal(size=(8, 16, 16, 3)).astype(np.float32)
+    labels = np.arange(8) % 3
     whole, figures = jax.jit(step)(state, {"image": images[:6], "label": labels[:6]})
-    mask = jnp.array([1.0] * 6 + [0.0] * 2)
-    padded, same = jax.jit(step)(state, {"image": images.at[6:].set(1e3), "label": labels, "mask": mask})
+    mask = np.array([1.0] * 6 + [0.0] * 2, np.float32)
+    padded, same = jax.jit(step)(
+        state, {"image": np.where(mask[:, None, None, None], images, np.float32(1e3)), "label": labels, "mask": mask}
+    )
     np.testing.assert_allclose(same["loss"], figures["loss"], rtol=1e-6)
     np.testing.assert_allclose(same["accuracy"], figures["accuracy"], rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), padded.params, whole.params)
@@ -123,6 +125,7 @@ def test_clipping_takes_one_norm_over_all_trainable_gradients():
     )
 
 
+@pytest.mark.slow
 def test_accumulation_equals_the_large_batch():
     model = models.build(VIT, num_classes=3, image_size=16)
     state, step = setup(model, jnp.zeros((1, 16, 16, 3)), model.groups(), clip_norm=1.0)
@@ -134,8 +137,15 @@ def test_accumulation_equals_the_large_batch():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), parts.params, whole.params)
 
 
-@pytest.mark.parametrize("unfreeze", ["all", "head"])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("accumulate", "unfreeze"),
+    [
+        (1, "all"),
+        pytest.param(2, "head", marks=pytest.mark.slow),
+        pytest.param(1, "head", marks=pytest.mark.slow),
+        pytest.param(2, "all", marks=pytest.mark.slow),
+    ],
+)
 def test_jit_and_pmap_over_two_devices_equal_one(unfreeze, accumulate):
     state, step = setup(Net(), batch()["image"], TABLE, unfreeze, accumulate=accumulate)
     results = {}
@@ -159,12 +169,11 @@ def _host(tree):
     return jax.tree.map(np.asarray, tree)
 
 
-# One case of each family and of each cut; the others in the slow part.
 @pytest.mark.parametrize(
     ("name", "size", "unfreeze"),
     [
         (SMALL_VIT, 64, "head"),
-        (SMALL_RESNET, 32, "1"),
+        pytest.param(SMALL_RESNET, 32, "1", marks=pytest.mark.slow),
         pytest.param(SMALL_VIT, 64, "1", marks=pytest.mark.slow),
         pytest.param(SMALL_RESNET, 32, "head", marks=pytest.mark.slow),
     ],

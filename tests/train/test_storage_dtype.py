@@ -44,7 +44,8 @@ def test_what_is_rounded_before_use_is_found_by_itself():
     assert not {path for path in rounded(*build("bit_r50x1:stages=1-1,width=32")) if path.endswith("conv2/kernel")}
 
 
-@pytest.mark.parametrize(("name", "unfreeze"), [(RESNET, "1"), pytest.param(VIT, "1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "unfreeze"), [(RESNET, "1"), (VIT, "1")])
 def test_training_is_the_same_to_the_bit_and_the_originals_come_back(name, unfreeze):
     model, variables = build(name)
     assignment = groups_lib.assign(variables["params"], model.groups())

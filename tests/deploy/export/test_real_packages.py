@@ -46,6 +46,12 @@ def random_variables(name, size, channels=3):
     return model, nest({path: draw(path, leaf) for path, leaf in leaves.items()})
 
 
+def zeros(name, channels=3):
+    """Gives variables that take no memory, where their values make no difference."""
+    leaves = abstract_variables(models.build(name, num_classes=5, image_size=64), 64, channels)
+    return nest({path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in leaves.items()})
+
+
 def compare(model, variables, module, size, channels=3):
     batch = images(size, channels=channels)
     with torch.no_grad():
@@ -81,7 +87,7 @@ TORCHVISION = {
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "resnet18" else slow) for name in TORCHVISION])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=slow) for name in TORCHVISION])
 def test_torchvision_opens_the_export_to_the_same_logits(name, tmp_path):
     builder, size = TORCHVISION[name]
     model, variables = random_variables(name, size)
@@ -107,6 +113,7 @@ def test_torchvision_opens_a_vision_transformer(tmp_path, monkeypatch):
     compare(model, variables, module, 32)
 
 
+@slow
 def test_torchvision_opens_a_swin_transformer(tmp_path, monkeypatch):
     small = {"blocks": (1, 2), "heads": (2, 4), "width": 16, "window": 4, "image_size": 32}
     monkeypatch.setitem(swin.VARIANTS, "swin_t", small)
@@ -132,7 +139,7 @@ TIMM = {
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "resnet18" else slow) for name in TIMM])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=slow) for name in TIMM])
 def test_timm_opens_the_export_to_the_same_logits(name, tmp_path):
     size = TIMM[name]
     model, variables = random_variables(name, size, channels=1)
@@ -169,37 +176,54 @@ def test_transformers_opens_the_export_to_the_same_logits(name, tmp_path):
 
 
 def test_torchvision_takes_images_of_three_channels(tmp_path):
-    _, variables = random_variables("resnet18", 64, channels=1)
     with pytest.raises(UserError, match="images of 3 channels, 'resnet18' was trained on 1"):
-        save_torchvision(tmp_path / "weights.pth", variables, model="resnet18", pixels=pixels(64))
+        save_torchvision(tmp_path / "weights.pth", zeros("resnet18", channels=1), model="resnet18", pixels=pixels(64))
 
 
 @pytest.mark.parametrize(
     ("save", "name", "message"),
     [
-        (save_torchvision, "seresnet50", "its resnet50 computes with squeeze_excite=False for True"),
+        pytest.param(
+            *(save_torchvision, "seresnet50", "its resnet50 computes with squeeze_excite=False for True"), marks=slow
+        ),
         (save_torchvision, "resnet18:width=32", "its resnet18 computes with width=64 for 32"),
-        (
+        pytest.param(
             save_torchvision,
             "efficientnet_b0:epsilon=0.001",
             "its efficientnet_b0 computes with epsilon=1e-05 for 0.001",
+            marks=slow,
         ),
-        (save_torchvision, "efficientnet_b5", "its efficientnet_b5 computes with epsilon=0.001 for 1e-05"),
+        pytest.param(
+            save_torchvision,
+            "efficientnet_b5",
+            "its efficientnet_b5 computes with epsilon=0.001 for 1e-05",
+            marks=slow,
+        ),
         (save_torchvision, "lenet5", r"what 'lenet5' does\. It can be exported to jaxtl\.$"),
-        (save_timm, "googlenet", r"what 'googlenet' does\. It can be exported to jaxtl, torchvision\.$"),
-        (save_timm, "densenet121:growth=16", "its densenet121 computes with growth=32 for 16"),
+        pytest.param(
+            *(save_timm, "googlenet", r"what 'googlenet' does\. It can be exported to jaxtl, torchvision\.$"),
+            marks=slow,
+        ),
+        pytest.param(
+            *(save_timm, "densenet121:growth=16", "its densenet121 computes with growth=32 for 16"), marks=slow
+        ),
         # At 64 pixels timm's VGG computes otherwise, and no one else has Keras' ResNet v2.
         (save_huggingface, "vgg11", r"what 'vgg11' does\. It can be exported to jaxtl, torchvision\.$"),
-        (save_huggingface, "resnet50v2", r"It can be exported to jaxtl\.$"),
-        (save_huggingface, "efficientnet_b0", r"It can be exported to jaxtl, torchvision, timm\.$"),
-        (save_timm, "resnet18:width=32", r"timm has no such ResNet; .*\. It can be exported to jaxtl, hf\.$"),
-        (save_timm, "seresnet50:width=32", r"timm has no such ResNet; .*\. It can be exported to jaxtl\.$"),
+        pytest.param(save_huggingface, "resnet50v2", r"It can be exported to jaxtl\.$", marks=slow),
+        pytest.param(
+            save_huggingface, "efficientnet_b0", r"It can be exported to jaxtl, torchvision, timm\.$", marks=slow
+        ),
+        pytest.param(
+            *(save_timm, "resnet18:width=32", r"timm has no such ResNet; .*\. It can be exported to jaxtl, hf\.$"),
+            marks=slow,
+        ),
+        pytest.param(
+            *(save_timm, "seresnet50:width=32", r"timm has no such ResNet; .*\. It can be exported to jaxtl\.$"),
+            marks=slow,
+        ),
     ],
 )
 def test_what_a_package_lacks_is_refused(save, name, message, tmp_path):
-    model = models.build(name, num_classes=5, image_size=64)
-    leaves = abstract_variables(model, 64)
-    empty = nest({path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in leaves.items()})
     with pytest.raises(UserError, match=message):
-        save(tmp_path / "export.pth", empty, model=name, pixels=pixels(64))
+        save(tmp_path / "export.pth", zeros(name), model=name, pixels=pixels(64))
     assert not (tmp_path / "export.pth").exists()

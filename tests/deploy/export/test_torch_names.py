@@ -21,6 +21,7 @@ from jaxtl.pretrained.load import abstract_variables
 from jaxtl.trees import flatten, nest
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+slow = pytest.mark.slow
 
 PIXELS = Pixels(32, 40, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), "bicubic")
 CLASSES = ("daisy", "rose", "tulip", "aster", "lily")
@@ -47,15 +48,15 @@ def _random_model(name: str):
     "name",
     [
         f"vit_s16:{SMALL},mlp=48,epsilon=1e-12",
-        f"vit_s16:{SMALL},gelu=tanh",
-        f"deit_s16_distilled:{SMALL}",
-        f"deit_s16_distilled:{SMALL},teacher_head=false",
-        f"dinov2_s14:{SMALL}",
-        f"dinov2_s14_registers:{SMALL}",
-        "resnet50:stages=1-1,width=8",
+        pytest.param(f"vit_s16:{SMALL},gelu=tanh", marks=slow),
+        pytest.param(f"deit_s16_distilled:{SMALL}", marks=slow),
+        pytest.param(f"deit_s16_distilled:{SMALL},teacher_head=false", marks=slow),
+        pytest.param(f"dinov2_s14:{SMALL}", marks=slow),
+        pytest.param(f"dinov2_s14_registers:{SMALL}", marks=slow),
+        pytest.param("resnet50:stages=1-1,width=8", marks=slow),
         "resnet18:stages=1-2,width=8",
-        "bit_r50x1:stages=1-1,width=32,kernel_epsilon=1e-8",
-        "swin_t:image_size=32,blocks=2-1,heads=1-2,width=8,window=4",
+        pytest.param("bit_r50x1:stages=1-1,width=32,kernel_epsilon=1e-8", marks=slow),
+        pytest.param("swin_t:image_size=32,blocks=2-1,heads=1-2,width=8,window=4", marks=slow),
     ],
 )
 def test_transformers_opens_the_export_to_the_same_logits(name, tmp_path):
@@ -107,9 +108,8 @@ TIMM = [
 ]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if "," in name or name == "resnet18" else pytest.mark.slow) for name in TIMM]
-)
+@slow
+@pytest.mark.parametrize("name", TIMM)
 def test_timm_opens_the_export_to_the_same_logits(name, tmp_path):
     model, variables = _random_model(name)
     save_timm(tmp_path, variables, model=name, pixels=PIXELS, classes=CLASSES)
@@ -139,18 +139,25 @@ def test_timm_config_names_an_architecture_with_its_arguments(tmp_path):
 @pytest.mark.parametrize(
     ("save", "name", "message"),
     [
-        (save_huggingface, "resnet20_cifar", "transformers has no model"),
+        (save_huggingface, "resnet20_cifar:blocks=1", "transformers has no model"),
         (save_huggingface, f"vit_s16:{SMALL},registers=2", "transformers has no model"),
         (save_huggingface, "resnet50d:stages=1-1,width=8", "transformers has no model"),
-        (save_timm, "resnet20_cifar", "timm has no model"),
+        (save_timm, "resnet20_cifar:blocks=1", "timm has no model"),
         (save_timm, "resnet50:stages=1-1,width=8", "timm has no such ResNet"),
         (save_timm, f"vit_s16:{SMALL},epsilon=1e-12", "epsilon of 1e-6"),
         (save_timm, f"dinov2_s14:{SMALL}", "no head on the class token and the mean"),
         (save_timm, f"clip_b16:{SMALL},epsilon=1e-6", "timm's CLIP has an epsilon of 1e-5"),
-        (save_timm, "vit_r26_s32:image_size=32,width=32,heads=4,depth=2", "other epsilons in their ResNets"),
+        pytest.param(
+            save_timm,
+            "vit_r26_s32:image_size=32,width=32,heads=4,depth=2",
+            "other epsilons in their ResNets",
+            marks=slow,
+        ),
         (save_timm, "bit_r50x1:stages=1-1,width=32", "timm has no such BiT"),
         (save_timm, "swin_t:blocks=1-1,heads=1-2,width=8,window=3", "timm shifts maps before it pads them"),
-        (save_timm, "maxvit_t:blocks=1-1,width=32", "timm's MaxViTs have the sizes of maxvit_t, maxvit_s"),
+        pytest.param(
+            save_timm, "maxvit_t:blocks=1-1,width=32", "timm's MaxViTs have the sizes of maxvit_t, maxvit_s", marks=slow
+        ),
         (
             save_huggingface,
             "swin_t:blocks=1-1,heads=1-2,width=8,window=3,shift_first=true",

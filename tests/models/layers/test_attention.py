@@ -202,7 +202,7 @@ def chain(wrap, form):
 
 
 @pytest.mark.parametrize("when", ["always", "differentiated"])
-@pytest.mark.parametrize("wrap", ["", "checkpoint", "scan"])
+@pytest.mark.parametrize("wrap", ["", "checkpoint", pytest.param("scan", marks=pytest.mark.slow)])
 def test_a_form_that_jax_refuses_gives_way_and_says_so_once(monkeypatch, wrap, when):
     (x,) = normal(1, 2, 197, 2, 8)
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in(when))
@@ -265,8 +265,7 @@ MODELS = {
     "scan and remat": {"image_size": 224, "scan": True, "remat": True, "depth": 3},
 }
 ON_GPU = ["197 tokens", "199 tokens, two that ask", "257 tokens, mean", "scan and remat"]
-# By those with fewer tokens or more, and by the one with both.
-COVERED = ["198 tokens", "577 tokens, cls+mean", "scan", "remat"]
+QUICK = ["197 tokens"]
 
 
 def vit(form, **options):
@@ -277,7 +276,7 @@ def vit(form, **options):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.gpu if name in ON_GPU else pytest.mark.slow if name in COVERED else ())
+        pytest.param(name, marks=[pytest.mark.gpu] * (name in ON_GPU) + [pytest.mark.slow] * (name not in QUICK))
         for name in MODELS
     ],
 )
@@ -312,7 +311,9 @@ def test_the_blocks_carry_the_padding():
 
 @gives_way
 @pytest.mark.gpu
-@pytest.mark.parametrize("options", [{}, {"scan": True, "depth": 3}], ids=["loose", "scan"])
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"scan": True, "depth": 3}, marks=pytest.mark.slow)], ids=["loose", "scan"]
+)
 def test_what_a_frozen_prefix_returns_has_no_padding_and_gives_the_same_logits(options):
     images = normal(2, 224, 224, 3)
     model, plain = (vit(form, image_size=224, **options) for form in ("cudnn", "plain"))

@@ -1,5 +1,7 @@
 """Batch normalisation has the statistics of PyTorch and Keras, and on CPUs and GPUs the same values and gradients."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,11 @@ VARIABLES = {
 
 
 def apply(norm, variables, x, *, averaged=False):
-    return norm.apply(variables, x, use_running_average=averaged, mutable=["batch_stats"])
+    # A new function each time: JAX keeps what it traced by function, whatever the backend was.
+    def run(variables, x):
+        return norm.apply(variables, x, use_running_average=averaged, mutable=["batch_stats"])
+
+    return jax.jit(run)(variables, x)
 
 
 def train(norm):
@@ -37,7 +43,7 @@ def test_running_statistics(unbiased, backend):
     import torch  # Here, as a GPU runs other tests of this file, maybe without it.
 
     norm = BatchNorm(unbiased=unbiased)
-    variables = norm.init(jax.random.key(0), X, use_running_average=True)
+    variables = jax.jit(partial(norm.init, use_running_average=True))(jax.random.key(0), X)
     with compiling_for(backend):
         y, updated = apply(norm, variables, X)
     reference = torch.nn.BatchNorm2d(5)
@@ -54,7 +60,7 @@ def test_running_statistics(unbiased, backend):
 def test_running_statistics_over_a_mapped_axis_are_those_of_the_global_batch(backend):
     x = normal(4, 2, 2, 3)
     norm = BatchNorm(relu=True)
-    variables = norm.init(jax.random.key(0), x, use_running_average=True)
+    variables = jax.jit(partial(norm.init, use_running_average=True))(jax.random.key(0), x)
     whole = apply(norm, variables, x)
     mapped = norm.clone(axis_name="batch")
     with compiling_for(backend):
@@ -143,7 +149,7 @@ def test_bfloat16_has_float32_statistics():
 @pytest.mark.parametrize("options", [{"use_scale": False}, {"use_bias": False}])
 def test_what_is_not_usual_is_left_to_flax(options):
     norm, flax = BatchNorm(unbiased=False, **options), nn.BatchNorm(momentum=0.9, **options)
-    variables = flax.init(jax.random.key(0), X, use_running_average=True)
+    variables = jax.jit(partial(flax.init, use_running_average=True))(jax.random.key(0), X)
     with compiling_for("gpu"):
         found = apply(norm, variables, X)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, apply(flax, variables, X))

@@ -8,7 +8,7 @@ from jaxtl.models.layers.conv_norm import ConvNorm, rows
 def test_a_convolution_is_normalised_and_cut_at_zero():
     layer = ConvNorm(1, (1, 3), 1, (0, 1), {"epsilon": 0.0})
     x = jnp.asarray([[[[1.0], [2.0], [4.0]]]])
-    variables = layer.init(jax.random.key(0), x, False)
+    variables = jax.jit(layer.init, static_argnums=2)(jax.random.key(0), x, False)
     variables["params"]["conv"]["kernel"] = jnp.asarray([1.0, 0.0, -1.0]).reshape(1, 3, 1, 1)
     variables["params"]["bn"]["bias"] = jnp.asarray([0.5])
     # Each place gets its left neighbour minus its right one: -2, -3 and 2.

@@ -23,7 +23,7 @@ def test_product_and_gradients_are_those_of_the_plain_product():
 def test_a_product_with_a_precision_of_its_own_is_left_to_jax():
     x = jnp.ones((2, 5), jnp.bfloat16)
     layer = Dense(4, precision=jax.lax.Precision.HIGHEST, dtype=jnp.bfloat16)
-    variables = layer.init(jax.random.key(0), x)
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
     assert layer.apply(variables, x).dtype == jnp.bfloat16
     assert "custom_vjp_call" not in str(jax.make_jaxpr(layer.apply)(variables, x))
 
@@ -31,7 +31,7 @@ def test_a_product_with_a_precision_of_its_own_is_left_to_jax():
 def test_the_layer_is_flax_dense_with_the_own_product_on_a_cpu_only():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 5)), jnp.float32)
     layer = Dense(4)
-    variables = layer.init(jax.random.key(0), x)
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
     assert jax.tree.map(jnp.shape, variables) == {"params": {"kernel": (5, 4), "bias": (4,)}}
     np.testing.assert_allclose(layer.apply(variables, x), nn.Dense(4).apply(variables, x), rtol=1e-6)
     assert "custom_vjp_call" in str(jax.make_jaxpr(layer.apply)(variables, x))

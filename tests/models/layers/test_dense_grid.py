@@ -9,7 +9,7 @@ X = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype(np.float32)
 
 def run(x, **fields):
     layer = DenseGrid(5, 3, **fields)
-    variables = layer.init(jax.random.key(0), jnp.asarray(X))
+    variables = jax.jit(layer.init)(jax.random.key(0), jnp.asarray(X))
     return variables["params"]["kernel"], layer.apply(variables, jnp.asarray(x))
 
 

@@ -33,7 +33,7 @@ def gelu(x):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("dtype", "bits"), [(jnp.bfloat16, 7), (jnp.float16, 10)])
+@pytest.mark.parametrize(("dtype", "bits"), [pytest.param(jnp.bfloat16, 7, marks=pytest.mark.slow), (jnp.float16, 10)])
 def test_16_bits_are_right_to_the_last_on_a_gpu(dtype, bits):
     x = np.asarray(jnp.asarray(GRID, dtype), np.float32)
     with compiling_for("gpu"):

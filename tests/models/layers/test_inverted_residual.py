@@ -10,12 +10,13 @@ NORM = {"epsilon": 1e-5}
 
 def run(spec, x, zero=False):
     block = InvertedResidual(spec, NORM, "relu", "sigmoid", "centred")
-    variables = block.init(jax.random.key(0), x, False)
+    variables = jax.jit(block.init, static_argnums=2)(jax.random.key(0), x, False)
     if zero:
         variables["params"]["project_bn"]["scale"] = jnp.zeros(spec.width)
-    return variables["params"], block.apply(variables, x, False)
+    return variables["params"], jax.jit(block.apply, static_argnums=2)(variables, x, False)
 
 
+@pytest.mark.slow
 def test_a_block_of_the_same_shape_adds_to_its_input():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 8)).astype(np.float32))
     np.testing.assert_array_equal(run(BlockSpec(8, 16, 3, 1, 4, "relu6"), x, zero=True)[1], x)
@@ -58,9 +59,9 @@ def test_a_fused_block_convolves_all_channels_at_once():
 def test_paddings_at_stride_two(padding, side, corner):
     x = jnp.ones((1, side, side, 1))
     block = InvertedResidual(BlockSpec(1, 1, 3, 2, 0, "relu"), NORM, "relu", "sigmoid", padding)
-    variables = block.init(jax.random.key(0), x, False)
+    variables = jax.jit(block.init, static_argnums=2)(jax.random.key(0), x, False)
     variables["params"]["depthwise"]["kernel"] = jnp.ones((3, 3, 1, 1))
     variables["params"]["project"]["kernel"] = jnp.ones((1, 1, 1, 1))
-    y = block.apply(variables, x, False)
+    y = jax.jit(block.apply, static_argnums=2)(variables, x, False)
     assert y.shape == (1, 2 if padding == "shifted" else -(-side // 2), y.shape[1], 1)
     np.testing.assert_allclose(y[0, 0, 0, 0], corner, rtol=1e-4)

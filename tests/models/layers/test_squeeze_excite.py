@@ -35,7 +35,7 @@ def test_widths_are_multiples_of_8_and_not_a_tenth_less(width, rounded):
 
 def test_it_starts_without_a_preference():
     layer = SqueezeExcite(2, "relu", "sigmoid")
-    variables = layer.init(jax.random.key(0), jnp.zeros((1, 2, 2, 4)))
+    variables = jax.jit(layer.init)(jax.random.key(0), jnp.zeros((1, 2, 2, 4)))
     np.testing.assert_allclose(layer.apply(variables, jnp.zeros((1, 2, 2, 4))), np.zeros((1, 2, 2, 4)))
 
 

@@ -28,9 +28,9 @@ def test_a_pair_of_places_has_the_bias_of_its_offset(sides):
 
 def _attend(x, mask=None, **fields):
     module = WindowAttention(heads=2, sides=(2, 2), **fields)
-    variables = module.init(jax.random.key(0), x)
+    variables = jax.jit(module.init)(jax.random.key(0), x)
     variables = jax.tree.map(lambda leaf: jnp.asarray(normal(*leaf.shape)), variables)
-    return module.apply(variables, x, mask), variables["params"]
+    return jax.jit(module.apply)(variables, x, mask), variables["params"]
 
 
 def test_attention_is_the_softmax_of_products_and_biases():
@@ -58,6 +58,7 @@ def test_places_that_the_mask_keeps_apart_do_not_see_each_other():
     np.testing.assert_array_equal(moved, [[True] * 4, [False, False, True, True]])
 
 
+@pytest.mark.slow
 def test_a_scale_takes_the_place_of_that_of_the_head():
     x = jnp.asarray(normal(1, 1, 4, 4))
     np.testing.assert_allclose(_attend(x, scale=2**-0.5)[0], _attend(x)[0], atol=1e-6)

@@ -74,6 +74,7 @@ def test_a_cpu_computes_less_than_half_of_the_products():
     ("channels", "side", "strides", "padding", "dtype"),
     [
         ((31, 32), 3, (1, 1), "SAME", "float32"),
+        ((66, 32), 3, (1, 1), "SAME", "float32"),  # From many to few, as in DenseNet.
         ((32, 31), 3, (1, 1), "SAME", "float32"),
         ((32, 32), 5, (1, 1), "SAME", "float32"),
         ((32, 32), 3, (2, 2), "SAME", "float32"),
