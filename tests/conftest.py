@@ -3,6 +3,7 @@
 import gc
 import importlib.metadata
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -56,6 +57,14 @@ def exact_products(request):
         return
     with jax.default_matmul_precision("highest"):
         yield
+
+
+@pytest.fixture
+def interruptible():
+    """A shell starts what it runs in the background with SIGINT ignored, and each process hands that down."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ import pytest
 
 from jaxtl.interrupts import Interrupts
 
+pytestmark = pytest.mark.usefixtures("interruptible")
+
 # A command that is interrupted where the code says so; {code} prints "ready" when it is there.
 PROGRAM = """
 import importlib, sys, time
@@ -23,14 +25,6 @@ def run(argv, synchronous, watch):
 main._run = run
 sys.exit(main.start())
 """
-
-
-@pytest.fixture(autouse=True)
-def interruptible():
-    """A shell starts what it runs in the background with SIGINT ignored, and each process hands that down."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def interrupt(command, ready, **options):

@@ -26,6 +26,7 @@ class Branched(GroupedModel):
 
     unseen = ()
     auxiliary_classifiers = "aux"
+    auxiliary_field = "aux"
 
     num_classes: int
     image_size: int = 16

@@ -24,7 +24,7 @@ def test_a_second_run_in_a_workdir_is_refused_and_changes_nothing(train, tmp_pat
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_what_is_kept_and_the_run_goes_on_from_there(config_file, pictures, tmp_path):
+def test_ctrl_c_says_what_is_kept_and_the_run_goes_on_from_there(interruptible, config_file, pictures, tmp_path):
     command = [sys.executable, "-m", "jaxtl.main", f"--config={config_file}", f"--config.data.source=folder:{pictures}"]
     command += [f"--workdir={tmp_path / 'run'}", "--config.train.steps=4000", "--config.train.eval_every=20"]
     for ready in ("step 45/4000", "continues at step"):
