@@ -216,9 +216,15 @@ def _stage_problems(values: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     stages = values["finetune.stages"]
     if stages and values["finetune.unfreeze"] != "all":
-        found.append("finetune.stages say what to unfreeze: leave finetune.unfreeze at 'all'.")
+        found.append(
+            "finetune.stages say what to unfreeze: leave finetune.unfreeze at 'all', or train without them: "
+            "finetune.stages=()."
+        )
     if stages and (values["train.steps"] or values["train.epochs"]):
-        found.append("finetune.stages say how long to train: set train.steps and train.epochs to 0.")
+        found.append(
+            "finetune.stages say how long to train: set train.steps and train.epochs to 0, or train without them: "
+            "finetune.stages=()."
+        )
     for number, stage in enumerate(stages, start=1):
         name = f"stage {number} of finetune.stages"
         unknown = [key for key in stage if key not in _STAGE_KEYS]

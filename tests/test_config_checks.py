@@ -74,6 +74,10 @@ def test_a_file_may_give_whole_numbers_for_k_and_for_rates(load):
         ("c.optimizer.clip_norm = float('nan')", "optimizer.clip_norm is nan, but it must be a number, such as 0.5."),
         ("c.model.mean = 0.5", "model.mean is 0.5, but it must be numbers with commas, such as 0.5,0.5,0.5."),
         ("c.finetune.stages = 3", "such as ({'epochs': 2, 'unfreeze': 'head'}, "),
+        (
+            "c.finetune.stages = ({'epochs': 1, 'unfreeze': 'head'},); c.finetune.unfreeze = 'head'",
+            "leave finetune.unfreeze at 'all', or train without them: finetune.stages=().",
+        ),
         ("c.finetune.lr_multipliers = {3: 0.5}", "{regex: factor} with factors of 0 or more"),
         ("c.model.std = (0.5, 0.0, 0.5)", "model.std is (0.5, 0.0, 0.5), but it must be positive"),
         ("c.model.attention = 'flash'", "'flash', but it must be one of: 'auto', 'cudnn', 'xla', 'plain'"),

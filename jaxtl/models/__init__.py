@@ -186,8 +186,9 @@ def find_family(name: str) -> Family:
         if base in family.VARIANTS:
             return family
     near = nearest(base, names())
-    meant = f"; did you mean {near!r}?" if near else "."
-    raise UserError(f"unknown model {base!r}{meant} The models are {', '.join(names())}.")
+    if near:
+        raise UserError(f"unknown model {base!r}; did you mean {near!r}? There are {len(names())} others.")
+    raise UserError(f"unknown model {base!r}. The models are {', '.join(names())}.")
 
 
 def fields_of(name: str) -> dict[str, Any]:

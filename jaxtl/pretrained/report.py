@@ -1,8 +1,10 @@
 """The load report: where weights come from and what became of each of their arrays."""
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from jaxtl.models.key_mapping import COUNTERS
 from jaxtl.pretrained.open import Weights
 
 
@@ -81,16 +83,26 @@ class LoadReport:
         """Gives the account in a line or a few: what was loaded, and whatever was not loaded as it is."""
         used = sum(len(entry["from"]) for entry in self.loaded.values())
         lines = {
-            "weights": f"{self.location}: {used} of {used + len(self.dropped)} arrays loaded",
+            "weights": f"{self.location}: {used} of {used + len(self._left_out())} arrays loaded",
             "head": self.head,
             "ones": _some(self.ones),
             "resized": "; ".join(f"{path} {how}" for path, how in self.resized.items()),
-            "dropped": _some(self.dropped),
+            "dropped": self._dropped_words(),
             "new": _some(self.initialised),
             "differs": "; ".join(f"{name}: {what}" for name, what in self.contradicted.items()),
             "note": "; ".join(self.notes),
         }
         return [f"{name:<10}{value}" for name, value in lines.items() if value]
+
+    def _left_out(self) -> dict[str, list[int]]:
+        """Gives the arrays that were dropped, but for PyTorch's counters of steps, of which each BatchNorm has one."""
+        return {name: shape for name, shape in self.dropped.items() if not _is_counter(name)}
+
+    def _dropped_words(self) -> str:
+        left_out = self._left_out()
+        counters = len(self.dropped) - len(left_out)
+        words = f"{counters} counters of steps (num_batches_tracked), which change no result" if counters else ""
+        return "; ".join(filter(None, (_some(left_out), words)))
 
     def table(self) -> str:
         """Gives the account as a few aligned lines."""
@@ -114,12 +126,16 @@ class LoadReport:
             "loaded": f"{len(self.loaded)} leaves, {renamed} of them renamed" if self.loaded else "",
             "ones": _some(self.ones),
             "resized": "; ".join(f"{path} {how}" for path, how in self.resized.items()),
-            "dropped": _some(self.dropped),
+            "dropped": self._dropped_words(),
             "initialised": _some(self.initialised),
             "contradicted": "; ".join(f"{name}: {what}" for name, what in self.contradicted.items()),
             "model": "; ".join(self.notes),
         }
         return "\n".join(f"{name:<14}{value}" for name, value in rows.items() if value)
+
+
+def _is_counter(name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in COUNTERS)
 
 
 def _some(arrays: dict[str, list[int]]) -> str:

@@ -64,7 +64,8 @@ def test_the_nearest_variant_gives_the_name():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("vit_b17", {}, r"unknown model 'vit_b17'; did you mean 'vit_b16'\? The models are .*resnet50"),
+        ("vit_b17", {}, r"unknown model 'vit_b17'; did you mean 'vit_b16'\? There are \d+ others\.$"),
+        ("perceptron", {}, r"unknown model 'perceptron'\. The models are .*resnet50"),
         ("vgg16:head_pool", {}, "'head_pool' is no field with a value, such as patch=8"),
         ("vit_b16:patches=8", {}, "unknown field 'patches'; the fields are .*patch"),
         ("vit_b16:patch=eight", {}, "'eight' is no value for the field 'patch'"),

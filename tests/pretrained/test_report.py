@@ -122,3 +122,17 @@ def test_accounts_do_not_share_what_is_added_to_them():
     one.notes.append("mine")
     one.dropped["a"] = [2]
     assert (two.notes, two.dropped) == ([], {})
+
+
+def test_counters_of_steps_are_told_apart_from_what_is_left_out():
+    report = LoadReport.begin(BARE, head="kept")
+    report.loaded = {"params/conv/kernel": {"from": ["conv.weight"], "shape": [3, 3, 3, 8]}}
+    counters = {f"bn{i}.num_batches_tracked": [] for i in range(52)}
+    report.dropped = {**counters, "classifier.weight": [5, 8]}
+    said = "classifier.weight [5, 8]; 52 counters of steps (num_batches_tracked), which change no result"
+    assert f"dropped       {said}" in report.table().splitlines()
+    assert f"dropped   {said}" in report.summary()
+    assert report.summary()[0].endswith(": 1 of 2 arrays loaded")
+    assert len(report.to_json()["dropped"]) == 53
+    report.dropped = counters
+    assert report.summary()[0].endswith(": 1 of 1 arrays loaded")
