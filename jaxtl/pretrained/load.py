@@ -290,6 +290,8 @@ def _other_variant(weights: Weights, model: GroupedModel) -> str:
 
 def _mismatch(weights: Weights, problems: list[str]) -> str:
     shown = problems[:8] + ([f"... and {len(problems) - 8} more"] if len(problems) > 8 else [])
-    lines = [f"{weights.location} ({weights.key_mapping.name} names) does not fit the model:", *shown]
-    advice = f'These are weights of {weights.model}: give that as the name of the model, or "auto".'
-    return "\n  ".join(lines) + (f"\n{advice}" if weights.model else "")
+    first = f"{weights.location} ({weights.key_mapping.name} names) does not fit the model"
+    if weights.model:
+        # What to do first: the list may be long.
+        first += f'. These are weights of {weights.model}: give that as the name of the model, or "auto"'
+    return "\n  ".join([f"{first}:", *shown])

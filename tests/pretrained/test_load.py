@@ -127,7 +127,10 @@ def test_another_variant_is_refused_with_all_misfits_and_the_one_that_fits(sourc
     message = str(caught.value)
     assert "params/block0/mlp/fc1/kernel: the weights have (192, 768), the model (192, 64)" in message
     assert "more" in message
-    assert f"These are weights of {NAME}" in message
+    assert (
+        f'does not fit the model. These are weights of {NAME}: give that as the name of the model, or "auto":\n'
+        in message
+    )
 
 
 def test_arrays_without_a_place_and_leaves_without_an_array_are_listed_together(source):
