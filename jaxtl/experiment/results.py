@@ -53,6 +53,10 @@ def _costs(plan: Plan, progress: Progress) -> dict[str, Any]:
     return {**stages[-1], **({"stages": stages} if len(plan.stages) > 1 else {})} if stages else {}
 
 
+# Images from which on intervals by the bootstrap are shown.
+_ENOUGH = 30
+
+
 def report(results: dict[str, Any], workdir: Path) -> dict[str, Any]:
     """Prints the last lines of a run, and returns its results."""
     print("\n".join(closing_lines(results, workdir)), flush=True)
@@ -84,8 +88,10 @@ def closing_lines(results: Mapping[str, Any], workdir: Path) -> list[str]:
 
 def metric_lines(split: str, metrics: Mapping[str, Any], *, detailed: bool = True) -> list[str]:
     """Returns the metrics on a split for a person, in one line, or in two where they are detailed."""
-    # Runs from before these were measured have none.
-    second = [f"{'':<10}{detailed_headline(metrics)}"] if detailed and "intervals" in metrics else []
+    # Runs from before these were measured have none. Of a few images the bootstrap says too much: where all are right,
+    # it knows of no others.
+    told = detailed and "intervals" in metrics and metrics["count"] >= _ENOUGH
+    second = [f"{'':<10}{detailed_headline(metrics)}"] if told else []
     return [f"{split:<10}{headline(metrics)}", *second]
 
 

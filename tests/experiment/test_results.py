@@ -51,7 +51,7 @@ def test_the_last_lines_of_a_run(tmp_path, capsys):
 
 def test_details_are_told_of_the_last_split():
     intervals = {key: [0.25, 0.75] for key in ("balanced_accuracy", "macro_f1", "log_loss", "ece")}
-    metrics = {"accuracy": 0.5, "f1": 0.25, "loss": 1.5, "count": 8, "balanced_accuracy": 0.5, "macro": {"f1": 0.25}}
+    metrics = {"accuracy": 0.5, "f1": 0.25, "loss": 1.5, "count": 30, "balanced_accuracy": 0.5, "macro": {"f1": 0.25}}
     metrics |= {"log_loss": 1.5, "ece": 0.125, "intervals": intervals}
     results = {"best_step": 1, "steps": 1, "monitor": "loss", "seconds": {"total": 1.0, "train": 1.0}}
     results |= {"train": {"images_per_second": 1.0}, "val": metrics, "test": metrics}
@@ -63,6 +63,8 @@ def test_details_are_told_of_the_last_split():
     )
     del results["test"]
     assert closing_lines(results, Path("run"))[1] == lines[2]
+    metrics["count"] = 29
+    assert closing_lines(results, Path("run"))[1].startswith("best")
 
 
 def test_runs_of_before_have_no_time_of_waiting(tmp_path, capsys):
