@@ -35,7 +35,9 @@ def test_small_resnets_d_of_timm(block, tmp_path):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50d", "resnext50_32x4d", "seresnet50", "seresnext50_32x4d"])
 def test_those_of_timm(name, tmp_path):
-    check(tm(name), tmp_path, sizes=(96, 97), after="layer2.1", part="layer2.1")
+    # Twelve images make a variance of the last maps of 108 numbers: of 36, rounding on a processor with AVX2 moves
+    # the logits of ResNet-50-D by 1.3e-4.
+    check(tm(name), tmp_path, sizes=(96, 97), after="layer2.1", part="layer2.1", batch=12)
 
 
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
