@@ -62,8 +62,9 @@ def test_googlenet(tmp_path):
 
 def test_inception_v3_of_torchvision(tmp_path):
     module = tv("inception_v3", init_weights=False)
-    # Its auxiliary head takes no smaller images in training.
-    check(module, tmp_path, sizes=(299, 107), after="mixed6b", part="Mixed_6b", batch=2)
+    # Its auxiliary head takes no smaller images in training, and normalises maps of one pixel: over few images rounding
+    # grows past the tolerance.
+    check(module, tmp_path, sizes=(299, 107), after="mixed6b", part="Mixed_6b", batch=6)
 
 
 def test_inception_v3_of_timm(tmp_path):
