@@ -228,8 +228,8 @@ def test_freezing_saves_the_backward_pass_with_everything_switched_on(name, unfr
         logits, _ = model.apply(variables, features, train=True, start=order[first], mutable=["batch_stats"])
         return optax.softmax_cross_entropy_with_integer_labels(logits, data["label"][:rows]).mean()
 
-    # The compiler counts the body of the loop over the two parts once.
-    for count, parts, slack in ((count_flops, 2, 0.0), (_flops, 1, 0.03)):
+    # The compiler counts the body of the loop over the two parts once, and copies too, as those of a window's patches.
+    for count, parts, slack in ((count_flops, 2, 0.0), (_flops, 1, 0.04)):
         forward = count(lambda variables, images: model.apply(variables, images), state.variables, images)
         backward = count(jax.value_and_grad(loss), trainable, features) - count(loss, trainable, features)
         assert count(step, state, data) == pytest.approx(parts * (forward + backward), rel=slack)
