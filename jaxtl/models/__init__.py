@@ -187,7 +187,7 @@ def find_family(name: str) -> Family:
             return family
     near = nearest(base, names())
     if near:
-        raise UserError(f"unknown model {base!r}; did you mean {near!r}? There are {len(names())} others.")
+        raise UserError(f"unknown model {base!r}; did you mean {near!r}? There are {len(names()) - 1} others.")
     raise UserError(f"unknown model {base!r}. The models are {', '.join(names())}.")
 
 

@@ -19,8 +19,8 @@ Where jaxtl is slower, this was tried (milliseconds on 2 cores with AVX-512, bat
 - The kernel's gradient of the stem (7 x 7, stride 2): 64; by patches as one product 46, by blocks of 2 x 2 pixels 54, a
   product for each place 174. Of 3 x 3 at stride 2 with 64 channels: 15.9, by patches 10.7. With AVX2 alone: 332, 115,
   116 and 356; 96 and 39. A product for each place copies less and is slower where channels are many.
-- Winograd's 16 products as one batch: compiles in half the time (1.9 s a layer for 4), 0 to 60 % slower with the copies
-  that it asks for. Its transformations of the kernel as one product: 1.5 to 1.8 times as long for small maps.
+- Winograd's 16 products as one batch: compiles in half the time (1.9 s a layer for 4), and is up to 70 % slower, by the
+  copies that it asks for. Its transformations of the kernel as one product: up to 1.7 times as long.
 - DenseNet-121: with Winograd's tiles 4,353 and five minutes to compile, by patches 3,871; a barrier after each
   concatenation changes neither. The copies of patches and joined maps are a third of it.
 - Depthwise kernels' gradients (3 x 3, 32 channels of 112 x 112 pixels): a sum for each place 29, one reduction 22, rows

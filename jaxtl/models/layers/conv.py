@@ -45,8 +45,8 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: P
         and channels <= 2 * features
     ):
         # Half the time of XLA's own; with fewer channels, as in the first stage of a CIFAR ResNet, the sums take more
-        # than the products save. Not from many to few: the 58 such layers of DenseNet-121 would compile for 5 minutes,
-        # and take no less time.
+        # than the products save. Not from many to few: with the 58 such layers of DenseNet-121 a step compiles for 5
+        # minutes, and is no faster.
         if pads == ((1, 1), (1, 1)):
             return convolve_tiles(x, kernel)
         if pads == ((0, 0), (0, 0)) and min(x.shape[1:3]) > 2:
@@ -142,7 +142,7 @@ def _max_pool_forward(x: jax.Array, padding: Pads, sides: tuple[int, int]) -> tu
 def _max_pool_backward(
     padding: Pads, sides: tuple[int, int], place: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array]:
-    """Gathers for each pixel what the windows that it was the maximum of have: one, two or four that it lies in."""
+    """Sums for each pixel the gradients of the windows whose maximum it was; it lies in one, two or four of them."""
     # Padded first, and kept so: else each of the sums below would ask of each pixel whether it lies inside.
     edges = [(0, 0, 0), (1, 1, 0), (1, 1, 0), (0, 0, 0)]
     gradient = _kept_apart(jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), edges))
