@@ -127,7 +127,7 @@ def check(
         same(our_logits, logits)
         same(ours, middle)
     if "batch_stats" in variables:
-        _check_training(module, places[0], photographs(sizes[0], count=4), preprocess)
+        _check_training(module, places[0], photographs(sizes[0], count=8), preprocess)
 
 
 def _check_training(module: keras.Model, place: Path, batch: np.ndarray, preprocess: Any) -> None:
