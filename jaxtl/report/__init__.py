@@ -1,0 +1,1 @@
+"""Pages that show what happened: one self-contained HTML file, which opens without a network."""

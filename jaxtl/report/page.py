@@ -1,0 +1,78 @@
+"""From values to one HTML file: templates filled in, pictures put in as data."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """Returns a page.
+
+    What is put into an HTML template is escaped, unless it is marked as HTML (`markupsafe.Markup`).
+
+    Args:
+      template: a file of `jaxtl/report/templates`, as "run.html"; those of pages extend "base.html".
+      values: what it names. A name that is missing is an error.
+    """
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> "Environment":
+    # Here, for what only a command with a page should pay.
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxtl.report", "templates"),
+        autoescape=jinja2.select_autoescape(["html"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[..., Any]] = {"percent": percent, "number": number}
+    environment.filters.update(filters)
+    return environment
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """Returns a share in percent; a dash where it is undefined.
+
+    >>> percent(0.875), percent(None)
+    ('87.5 %', '–')
+    """
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Returns a number in so many significant digits, or a whole number in all of its own; a dash for None.
+
+    >>> number(0.123456), number(12345), number(None)
+    ('0.1235', '12,345', '–')
+    """
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+
+
+def image_uri(image: Image.Image | np.ndarray, *, side: int | None = None, quality: int = 80) -> str:
+    """Returns an image as the address of itself, a JPEG.
+
+    Args:
+      image: of Pillow, or uint8 [H, W, 3].
+      side: its longer side in pixels, if it is to be reduced to it.
+      quality: of the JPEG, to 95.
+    """
+    image = (Image.fromarray(image) if isinstance(image, np.ndarray) else image).convert("RGB")
+    if side is not None:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
