@@ -33,6 +33,8 @@ class KeyMapping:
       unused: patterns of arrays that are no part of the classifier and are left out, each listed in the load report.
       pooled: layers of the source that read pooled features here, where others may put them before the pooling.
       positions: how this convention's own code resizes position embeddings (see `resize_positions`).
+      ending: the classes of Keras' layers without arrays that the network has after its last convolution, beside
+        activations: without its top, too.
       refine: where files of some sizes imply more, gives their convention from the shapes of our leaves.
     """
 
@@ -46,6 +48,7 @@ class KeyMapping:
     positions: str = "antialiased"
     refine: Callable[[Mapping[str, tuple[int, ...]]], "KeyMapping"] | None = None
     pooled: tuple[str, ...] = ()
+    ending: tuple[str, ...] = ()
 
 
 # What changes no function: sizes of both ends, what is dropped in training, how it is initialised, the usual pooling.

@@ -155,7 +155,13 @@ KEY_MAPPINGS = (
         for fields in VARIANTS.values()
         for name, rows, implied in (("torchvision", _TORCHVISION, {}), ("timm", _TIMM, {"average_first": False}))
     ),
-    KeyMapping("keras", "keras", _KERAS, pixels=PixelDefaults(CAFFE, "bilinear", 224 / 256)),
+    KeyMapping(
+        "keras",
+        "keras",
+        _KERAS,
+        pixels=PixelDefaults(CAFFE, "bilinear", 224 / 256),
+        ending=("max_pooling2d",),
+    ),
 )
 
 

@@ -1,7 +1,7 @@
 """The head that somebody put onto a network of Keras: a pooling and dense layers, read off the layers of the model."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +55,7 @@ def find_head(arrays: Arrays, key_mapping: KeyMapping, plan: rename.Plan, model:
     names = list(dict.fromkeys(name.rpartition("/")[0] for name in plan.unknown))
     try:
         if arrays.metadata.get("model_config"):
-            dense, how = _by_layers(arrays, plan, names)
+            dense, how = _by_layers(arrays, key_mapping, plan, names)
         else:
             dense, how = _by_shapes(arrays, key_mapping, names), ""
         head = _fill(arrays, key_mapping, dense, how, model)
@@ -64,7 +64,7 @@ def find_head(arrays: Arrays, key_mapping: KeyMapping, plan: rename.Plan, model:
     return head
 
 
-def _by_layers(arrays: Arrays, plan: rename.Plan, names: list[str]) -> tuple[list[str], str]:
+def _by_layers(arrays: Arrays, key_mapping: KeyMapping, plan: rename.Plan, names: list[str]) -> tuple[list[str], str]:
     """Reads the head off the configuration; gives its dense layers in their order, and the pooling."""
     listed = json.loads(arrays.metadata["layers"])
     known = {part.source.rpartition("/")[0] for parts in plan.parts.values() for part in parts}
@@ -72,6 +72,7 @@ def _by_layers(arrays: Arrays, plan: rename.Plan, names: list[str]) -> tuple[lis
     if last < 0:
         raise _Other("the file does not list the layers of its model: save it as a functional model")
     layers = list(zip(listed, walk(arrays.metadata["model_config"]), strict=True))
+    expected = _own_ending(key_mapping, layers[: last + 1])
     own = [_activation(kind, layer) for (kind, _), layer in layers[:last] if kind in ("activation", "re_lu")]
     joined = any(kind == _JOIN for (kind, _), _ in layers[:last])
     ending = [*own, *_ENDING]
@@ -80,7 +81,11 @@ def _by_layers(arrays: Arrays, plan: rename.Plan, names: list[str]) -> tuple[lis
     how = ""
     for (kind, name), layer in layers[last + 1 :]:
         activation = _activation(kind, layer)
-        if kind in _POOLINGS and not dense:
+        if expected and (kind, _window(layer)) == expected[0] and not dense and not how:
+            del expected[0]
+        elif expected and (kind in _POOLINGS or kind == "dense"):
+            raise _Other(f"the network was cut before its last {expected[0][0]}")
+        elif kind in _POOLINGS and not dense:
             # A second one sees one place only.
             how = how or _POOLINGS[kind]
         elif kind == "dense":
@@ -108,6 +113,20 @@ def _by_layers(arrays: Arrays, plan: rename.Plan, names: list[str]) -> tuple[lis
         known_ones = f"relu, at the end {' and '.join(_LAST)}, of one output sigmoid"
         raise _Other(f"the activations are {', '.join(activations)}; known are {known_ones}")
     return dense, how
+
+
+def _own_ending(key_mapping: KeyMapping, network: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Gives the layers without arrays that must follow a network's last convolution, each like those of it before."""
+    (last_kind, _), _ = network[-1]
+    if not last_kind.endswith("conv2d"):
+        return []  # It goes on to its own dense layers.
+    windows = {kind: _window(layer) for (kind, _), layer in network}
+    return [(kind, windows.get(kind)) for kind in key_mapping.ending]
+
+
+def _window(layer: Mapping[str, Any]) -> Any:
+    """Gives what decides what a pooling computes."""
+    return [layer["config"].get(key) for key in ("pool_size", "strides", "padding")]
 
 
 def _activation(kind: str, layer: Mapping[str, Any]) -> str:

@@ -287,6 +287,56 @@ def test_vgg_without_its_dense_layers(tmp_path):
     assert (opened.model, opened.num_classes) == ("vgg16:head_pool=avg", CLASSES)
 
 
+def _small_vgg(*, pool=True, extra=()):
+    """A VGG16 without its top, whose layers are Keras' own but for their channels; `pool`: whether it is whole."""
+    images = keras.Input((32, 32, 3))
+    x = images
+    for block, convs in enumerate((2, 2, 3, 3, 3), start=1):
+        for i in range(1, convs + 1):
+            name = f"block{block}_conv{i}"
+            x = layers.Conv2D(4 * min(2 ** (block - 1), 8), 3, activation="relu", padding="same", name=name)(x)
+        if pool or block < 5:
+            x = layers.MaxPooling2D((2, 2), strides=(2, 2), name=f"block{block}_pool")(x)
+    for layer in extra:
+        x = layer(x)
+    return keras.Model(images, x, name="vgg16")
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+@pytest.mark.parametrize(
+    ("pooling", "how"), [(layers.Flatten, "flatten"), (layers.GlobalAveragePooling2D, "avg")], ids=["flatten", "avg"]
+)
+def test_a_vgg_with_the_head_of_tutorials(tmp_path, ending, pooling, how):
+    base = _small_vgg()
+    top = [layers.Dense(8, activation="relu"), layers.Dropout(0.5), layers.Dense(1, activation="sigmoid")]
+    module = randomise(keras.Sequential([keras.Input((32, 32, 3)), base, pooling(), *top]))
+    place = save(module, tmp_path, ending)
+    opened = pretrained.open_weights(str(place))
+    assert opened.plan.unknown == ()
+    assert "the head is dense, dense_1" in re.sub(r"dense(_\d+)?, dense_\d+", "dense, dense_1", opened.notes[0])
+    assert f"head_pool={how}" in opened.model
+    model, variables = load(place, num_classes=2, image_size=32)
+    batch = photographs(32)
+    (expected,), _ = run(module, keras.applications.vgg16.preprocess_input(batch.copy()))
+    logits = jax.jit(model.apply)(variables, normalised(batch, place))
+    np.testing.assert_allclose(jax.nn.softmax(logits)[:, 1:], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({"pool": False}, "the network was cut before its last max_pooling2d"),
+        ({"extra": [layers.MaxPooling2D(1)]}, "it has a layer of the class max_pooling2d"),
+        ({"pool": False, "extra": [layers.MaxPooling2D(2, strides=1)]}, "it has a layer of the class max_pooling2d"),
+    ],
+)
+def test_a_vgg_that_ends_otherwise_keeps_no_head(tmp_path, arguments, why):
+    module = keras.Sequential([_small_vgg(**arguments), layers.GlobalAveragePooling2D(), layers.Dense(CLASSES)])
+    opened = pretrained.open_weights(str(save(module, tmp_path, ".keras")))
+    assert any(why in note for note in opened.notes)
+    assert opened.num_classes == 0
+
+
 @pytest.mark.slow
 def test_the_pixels_of_an_efficientnet_with_the_published_weights(tmp_path):
     module = make("EfficientNetB0", 32)
