@@ -5,6 +5,7 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -233,6 +234,8 @@ def default() -> ConfigDict:
     # whatever split there is alone.
     c.eval.split = ""
     c.eval.batch_size = 0  # Images of all devices together in evaluation; 0: train.batch_size.
+    # At the end, write a page to look at: WORKDIR/report/index.html. The report command does so at any time.
+    c.eval.report = True
     return c
 
 
@@ -252,12 +255,15 @@ def load(path: str, overrides: Mapping[str, str]) -> ConfigDict:
     """Returns the config of a file, "FILE" or "FILE:variant", with the flags' values put in.
 
     Args:
-      path: a Python file with `get_config(variant: str = "")`, or the name of a recipe (see `jaxtl.recipes`).
+      path: a Python file with `get_config(variant: str = "")`, the name of a recipe (see `jaxtl.recipes`), or the
+        config.json of a run.
       overrides: "train.epochs" -> "5", as written on the command line.
 
     Raises:
       UserError: the file or the variant is missing, or there are problems with keys or values: all in one message.
     """
+    if path.endswith(".json"):
+        return override(_read(path), overrides)
     config = recipes.run(path)
     if not isinstance(config, ConfigDict):
         kind = type(config).__name__
@@ -265,6 +271,22 @@ def load(path: str, overrides: Mapping[str, str]) -> ConfigDict:
             f"--config={path}: get_config() gave a {kind}; it must return what it made of config.default()."
         )
     return override(config, overrides)
+
+
+def _read(path: str) -> ConfigDict:
+    """Returns the config of a config.json; its keys must be known, for nothing of it to be dropped."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config={path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"--config={path} is no JSON: {error}.") from error
+    known = dict(_leaves(default()))
+    if not isinstance(values, dict) or "model" not in values:
+        raise UserError(f"--config={path} is no config: give the config.json of a run, or a Python file.")
+    if unknown := [_unknown(key) for key, _ in _leaves(values) if key not in known]:
+        raise UserError("\n".join(unknown))
+    return from_dict(values)
 
 
 def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:

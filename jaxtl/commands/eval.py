@@ -16,6 +16,7 @@ from jaxtl.experiment.build import build
 from jaxtl.experiment.input_pipeline import compile_image_evaluator
 from jaxtl.experiment.measuring import measure, write_predictions
 from jaxtl.experiment.model import weights_location
+from jaxtl.experiment.reporting import report_at_end
 from jaxtl.experiment.results import metric_lines
 
 
@@ -62,6 +63,8 @@ def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
     files.write_json(workdir / "weights.json", load_report.to_json())
     write_predictions(workdir, experiment, measured)
     files.write_json(workdir / "results.json", results)
+    if config.eval.report:
+        report_at_end(workdir, {"test": dataset})
     print("\n".join(metric_lines("test", measured.metrics)))
     print(
         f"{ended - started:.0f} s in all; {len(dataset) / (ended - compiled):.1f} images/s; {workdir / 'results.json'}"

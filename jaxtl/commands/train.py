@@ -13,6 +13,7 @@ from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import build
 from jaxtl.experiment.changes import changed_since
 from jaxtl.experiment.lock import locked
+from jaxtl.experiment.reporting import report_at_end
 from jaxtl.experiment.results import report
 from jaxtl.experiment.start import start_run
 from jaxtl.experiment.training import train_to_end
@@ -52,7 +53,10 @@ def _run(config: ConfigDict, workdir: Path, made: list[Path], started: float) ->
         except UserError:
             files.discard(workdir, made)
             raise
-        return report(train_to_end(experiment, workdir, started=started, stop=preemption.requested), workdir)
+        results = train_to_end(experiment, workdir, started=started, stop=preemption.requested)
+    if config.eval.report:
+        report_at_end(workdir, {"val": experiment.splits.val, "test": experiment.splits.test})
+    return report(results, workdir)
 
 
 main = flags.main_of(run)

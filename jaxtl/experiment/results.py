@@ -82,6 +82,8 @@ def closing_lines(results: Mapping[str, Any], workdir: Path) -> list[str]:
     speed = f"{results['train']['images_per_second']:.1f} images/s in training{share}"
     lines.append(f"time      {duration(seconds['total'])} in all; {speed}")
     lines.append(f"results   {workdir / 'results.json'}")
+    if (workdir / "report" / "index.html").exists():
+        lines.append(f"report    {workdir / 'report' / 'index.html'}")
     lines.append(f"next      python -m jaxtl.main predict --workdir={shlex.quote(str(workdir))} PHOTO_OR_FOLDER")
     return lines
 

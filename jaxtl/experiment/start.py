@@ -11,6 +11,7 @@ from jaxtl.experiment.attention import with_fastest_attention
 from jaxtl.experiment.build import Experiment, check_devices
 from jaxtl.experiment.changes import changed_facts, digests
 from jaxtl.experiment.input_pipeline import load_into_memory
+from jaxtl.experiment.records import write_records
 from jaxtl.experiment.sizes import replaced
 from jaxtl.experiment.steps import make_step, shard_states
 from jaxtl.experiment.summary import opening_lines
@@ -41,6 +42,7 @@ def start_run(experiment: Experiment, workdir: Path) -> Experiment:
     files.write_json(workdir / "weight_decay.json", {"spares": plan.no_weight_decay})
     if report is not None:
         files.write_json(workdir / "weights.json", report.to_json())
+    write_records(experiment, workdir)
     print("\n".join(opening_lines(experiment)), flush=True)
     first = plan.stages[0]
     # Penalties are made here once, for what is wrong with their rules to be said now.

@@ -27,6 +27,7 @@ FITTED = "fitted"
 
 _HARMLESS = (
     "data.workers:",
+    "eval.report:",
     "data.reader:",
     "data.cache_gib:",
     "finetune.cache_dir:",
@@ -93,8 +94,8 @@ def discard(workdir: Path, made: list[Path]) -> None:
     """Takes folders away again that `open_workdir` made for a run that never began, unless something is in them."""
     if not made or not processes.is_main():
         return
-    notes = ("config.json", "inputs.json", "model.json", "weights.json", "attention.json", "weight_decay.json")
-    for name in (*notes, lock.NAME):
+    notes = ("config", "inputs", "model", "weights", "attention", "weight_decay", "groups", "data", "environment")
+    for name in (*(f"{note}.json" for note in notes), lock.NAME):
         (workdir / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         for folder in made:

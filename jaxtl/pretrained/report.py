@@ -1,6 +1,7 @@
 """The load report: where weights come from and what became of each of their arrays."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -79,6 +80,12 @@ class LoadReport:
         values = asdict(self)
         return {"naming": values.pop("key_mapping"), **values}  # As files of before have it.
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "LoadReport":
+        """Returns the account that `to_json` gave."""
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        return cls(**{**known, "key_mapping": values["naming"]})
+
     def summary(self) -> list[str]:
         """Gives the account in a line or a few: what was loaded, and whatever was not loaded as it is."""
         used = sum(len(entry["from"]) for entry in self.loaded.values())
@@ -106,6 +113,10 @@ class LoadReport:
 
     def table(self) -> str:
         """Gives the account as a few aligned lines."""
+        return "\n".join(f"{name:<14}{value}" for name, value in self.rows().items())
+
+    def rows(self) -> dict[str, str]:
+        """Gives the account in words, by what each part is about; without what there is nothing to say of."""
         pixels = "unknown"
         if self.pixels:
             mean, std = (" ".join(f"{value:g}" for value in self.pixels[key]) for key in ("mean", "std"))
@@ -131,7 +142,7 @@ class LoadReport:
             "contradicted": "; ".join(f"{name}: {what}" for name, what in self.contradicted.items()),
             "model": "; ".join(self.notes),
         }
-        return "\n".join(f"{name:<14}{value}" for name, value in rows.items() if value)
+        return {name: value for name, value in rows.items() if value}
 
 
 def _is_counter(name: str) -> bool:

@@ -1,0 +1,30 @@
+"""The report command: the page of a run, at any time."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxtl.commands import flags
+from jaxtl.experiment.reporting import write_report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this command's flags."""
+    flags.add_workdir(parser, "a run, finished or not, or what eval wrote")
+
+
+def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """Runs the command from its flags."""
+    flags.refuse_overrides(overrides, "report")
+    run(arguments.workdir)
+
+
+def run(workdir: Path | str) -> Path:
+    """Writes WORKDIR/report and prints where its page is; returns its path.
+
+    Raises:
+      UserError: there is no run, or the page cannot be written.
+    """
+    page = write_report(Path(workdir))
+    print(page)
+    return page

@@ -1,0 +1,209 @@
+"""The report of a run: its files read, its images opened, and the page written."""
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from jaxtl import config as config_lib
+from jaxtl import data
+from jaxtl.data.decode import size as size_of
+from jaxtl.errors import UserError, writing
+from jaxtl.experiment import workdir as files
+from jaxtl.experiment.splits import open_splits, usable
+from jaxtl.parallel import processes
+from jaxtl.report.facts import Facts, Predictions, no_picture, read_predictions
+from jaxtl.report.learning_curves import Marks, learning_curves, parse_metrics
+from jaxtl.report.run_page import markdown, model_card, run_page
+
+# Pictures are shown small; JPEGs are decoded at about this size, not at their own.
+_MIN_SIDE = 160
+# So many images are looked at for the sizes of all.
+_SAMPLE = 200
+
+
+def write_report(workdir: Path, splits: Mapping[str, data.Dataset] | None = None) -> Path:
+    """Writes the report of a run into its folder `report`: index.html, report.md and model_card.md.
+
+    Args:
+      workdir: of a run that has begun, or of the eval command.
+      splits: the data sets that its predictions are of, where they are open already; else they are opened as its
+        config says, and without them the page has no pictures.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: there is no run, or the page cannot be written.
+    """
+    facts = read_facts(workdir, splits)
+    folder = workdir / "report"
+    written = {
+        "report.md": markdown(facts),
+        "model_card.md": model_card(facts),
+        "index.html": run_page(facts, _charts(facts)),
+    }
+    for name, text in written.items():
+        with writing(folder / name):
+            folder.mkdir(exist_ok=True)
+            part = folder / f"{name}.tmp"
+            part.write_text(text, encoding="utf-8")
+            part.replace(folder / name)
+    return folder / "index.html"
+
+
+def report_at_end(workdir: Path, splits: Mapping[str, data.Dataset | None]) -> None:
+    """Writes the report of what has just been measured; what prevents it is said, and is no error.
+
+    Args:
+      workdir: of a finished run, or of the eval command.
+      splits: the data sets that were measured, by name.
+    """
+    if not processes.is_main():
+        return
+    try:
+        write_report(workdir, {name: split for name, split in splits.items() if split is not None})
+    except UserError as error:
+        print(f"note      the report was not written: {error}")
+
+
+def read_facts(workdir: Path, splits: Mapping[str, data.Dataset] | None = None) -> Facts:
+    """Returns what is known of a run; the arguments and errors are those of `write_report`."""
+    if not (workdir / "config.json").exists():
+        raise UserError(f"--workdir={workdir} holds no run: give the folder of one that has begun to train.")
+    config = files.run_config(workdir)
+    optional = {name: _read(workdir / f"{name}.json") for name in _OPTIONAL}
+    results = optional["results"]
+    trains = (workdir / "checkpoints").exists() or (workdir / "metrics.jsonl").exists()
+    predictions = _predictions(workdir, sigmoid=results.get("loss") == "binary")
+    notes = []
+    if splits is None and predictions:
+        try:
+            splits = _open(workdir, predictions)
+        except UserError as error:
+            notes.append(f"There are no pictures, since the images cannot be opened: {str(error).splitlines()[0]}")
+    matching = {name: split for name, split in (splits or {}).items() if _is_of(split, predictions.get(name))}
+    if splits and predictions.keys() - matching.keys():
+        notes.append("There are no pictures of some images, since the data have changed since this was measured")
+    defaults = config_lib.flat(config_lib.default())
+    values = config_lib.flat(config)
+    return Facts(
+        name=workdir.resolve().name,
+        workdir=str(workdir),
+        state="finished" if results and trains else "training" if trains else "evaluation",
+        source=config.data.source,
+        changed={key: value for key, value in values.items() if value != defaults.get(key)},
+        lines=_lines(workdir),
+        predictions=predictions,
+        picture=_opener(matching) if matching else no_picture,
+        sizes=_sizes(matching),
+        notes=notes,
+        **optional,
+    )
+
+
+_OPTIONAL = ("results", "model", "weights", "groups", "data", "environment")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Returns what one of the run's files holds; nothing where it is not there yet."""
+    return files.read_json(path) if path.exists() else {}
+
+
+def _lines(workdir: Path) -> list[dict[str, Any]]:
+    path = workdir / "metrics.jsonl"
+    return parse_metrics(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def _charts(facts: Facts) -> dict[str, list[Markup]]:
+    """Returns the charts that the sections of the page have beside its own."""
+    if not facts.lines:
+        return {}
+    best, per_epoch = facts.results.get("best_step"), facts.results.get("steps_per_epoch")
+    marks = Marks(
+        best_steps={facts.name: best} if best else {},
+        stages=[stage["stop"] for stage in facts.groups.get("stages", ())][:-1],
+        steps_per_epoch={facts.name: per_epoch} if per_epoch else {},
+    )
+    return {"learning": learning_curves({facts.name: facts.lines}, marks)}
+
+
+def _predictions(workdir: Path, *, sigmoid: bool) -> dict[str, Predictions]:
+    path = workdir / "predictions.npz"
+    if not path.exists():
+        return {}
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return read_predictions({name: arrays[name] for name in arrays.files}, sigmoid=sigmoid)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+def _open(workdir: Path, predictions: Mapping[str, Predictions]) -> dict[str, data.Dataset]:
+    """Opens the data of a run, or of an evaluation, and returns the sets that the predictions are of."""
+    config = files.run_config(workdir)
+    source = usable(config, data.open_source(config.data.source, data_dir=config.data.data_dir))
+    if (workdir / "checkpoints").exists():
+        splits = open_splits(config, source, by_class=not files.began_earlier(workdir))
+        found = {"val": splits.val, "test": splits.test}
+        return {name: split for name, split in found.items() if split is not None}
+    # Of an evaluation: whichever split has these images.
+    parts: list[Callable[[], data.Dataset | None]] = [partial(source.split, name) for name in source.split_names]
+    location = config.model.weights
+    if location.startswith("run:"):
+        of_run = files.run_config(Path(location.removeprefix("run:")))
+        parts += [lambda: open_splits(of_run, source).test, lambda: open_splits(of_run, source).val]
+    return _matching(parts, predictions["test"])
+
+
+def _matching(parts: Sequence[Callable[[], data.Dataset | None]], predictions: Predictions) -> dict[str, data.Dataset]:
+    for part in parts:
+        try:
+            dataset = part()
+        except UserError:
+            continue
+        if dataset is not None and _is_of(dataset, predictions):
+            return {"test": dataset}
+    return {}
+
+
+def _is_of(dataset: data.Dataset, predictions: Predictions | None) -> bool:
+    return predictions is not None and list(map(str, dataset.names)) == list(predictions.names)
+
+
+def _opener(splits: Mapping[str, data.Dataset]) -> Callable[[str, int], Image.Image | None]:
+    def picture(split: str, index: int) -> Image.Image | None:
+        dataset = splits.get(split)
+        if dataset is None:
+            return None
+        try:
+            return data.decode(dataset.read(index), dataset.where(index), min_side=_MIN_SIDE)
+        except UserError:
+            return None
+
+    return picture
+
+
+def _sizes(splits: Mapping[str, data.Dataset]) -> str:
+    """Says how large the images are, from some of them."""
+    found = []
+    for dataset in splits.values():
+        for index in np.linspace(0, len(dataset) - 1, min(_SAMPLE, len(dataset))).astype(int):
+            try:
+                found.append(size_of(dataset.read(int(index)), dataset.where(int(index))))
+            except UserError:
+                continue
+    if not found:
+        return ""
+    found.sort(key=lambda size: size[0] * size[1])
+    small, middle, large = (f"{found[i][0]} x {found[i][1]}" for i in (0, len(found) // 2, -1))
+    if small == large:
+        return f"All of {len(found)} images looked at are {small} pixels."
+    return (
+        f"Of {len(found)} images looked at, the smallest is {small} pixels, the largest {large}, the middle {middle}."
+    )

@@ -1,0 +1,116 @@
+"""What is known of a run, as plain values: what a page of it is made from."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxtl.evaluate.details import probabilities_of, two_columns
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of the images of a split.
+
+    Attributes:
+      names: of the images [N].
+      labels: class indices [N].
+      probabilities: of the classes [N, C].
+      losses: the log loss of each image [N].
+    """
+
+    names: Sequence[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    losses: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The likeliest class of each image [N]."""
+        return self.probabilities.argmax(1)
+
+
+def no_picture(split: str, index: int) -> Image.Image | None:
+    """Returns no picture of any image."""
+    return None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a run; what it has not come to yet is empty.
+
+    Attributes:
+      name: of the run.
+      workdir: where it lies.
+      state: "finished", "training", or "evaluation": of the eval command.
+      source: of the images.
+      changed: the values of its config that are not the defaults, by key.
+      model: as model.json holds it.
+      results: as results.json holds it.
+      weights: as weights.json holds it.
+      lines: of metrics.jsonl.
+      groups: as groups.json holds it.
+      data: as data.json holds it.
+      environment: as environment.json holds it.
+      predictions: of each split that has some.
+      picture: (split, index of the image) -> the image; None where it cannot be had.
+      sizes: the sizes of the images, in words.
+      notes: what the reader should know of the page itself.
+    """
+
+    name: str
+    workdir: str
+    state: str
+    source: str = ""
+    changed: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    lines: Sequence[Mapping[str, Any]] = ()
+    groups: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    picture: Callable[[str, int], Image.Image | None] = no_picture
+    sizes: str = ""
+    notes: Sequence[str] = ()
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes."""
+        return list(self.results.get("classes") or self.model.get("classes") or ())
+
+    @property
+    def split(self) -> str:
+        """The split that the page looks at most: test, else val, else ""."""
+        return next((split for split in ("test", "val") if split in self.results), "")
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The metrics on that split."""
+        found: Mapping[str, Any] = self.results.get(self.split, {})
+        return found
+
+
+def read_predictions(arrays: Mapping[str, np.ndarray], *, sigmoid: bool) -> dict[str, Predictions]:
+    """Returns the predictions of each split in the arrays of predictions.npz.
+
+    Args:
+      arrays: by name, as `evaluate.predictions.as_arrays` names them.
+      sigmoid: whether each class has a probability of its own.
+    """
+    found = {}
+    for key in arrays:
+        split, _, kind = key.rpartition("_")
+        if kind == "logits":
+            labels = arrays[f"{split}_labels"]
+            logits = two_columns(arrays[key].astype(np.float32))
+            probabilities, losses = probabilities_of(labels, logits, sigmoid=sigmoid)
+            names = [str(name) for name in arrays[f"{split}_names"]]
+            found[split] = Predictions(names, labels, probabilities, losses)
+    return found

@@ -1,0 +1,30 @@
+"""Which images of a split are worth a look: the worst mistakes, the least certain, and examples of confused pairs."""
+
+import numpy as np
+
+from jaxtl.report.confusion import Pair
+
+
+def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, *, limit: int = 24) -> np.ndarray:
+    """Returns the wrongly classified images, by falling probability of what they were taken for: indices.
+
+    Args:
+      labels: class indices [N].
+      probabilities: of the classes [N, C].
+      limit: how many to return at most.
+    """
+    predicted = probabilities.argmax(1)
+    wrong = np.flatnonzero(predicted != labels)
+    return wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:limit]
+
+
+def least_certain(probabilities: np.ndarray, *, limit: int = 12) -> np.ndarray:
+    """Returns the images whose two likeliest classes are closest, the closest first: indices."""
+    two = np.partition(probabilities, -2, axis=1)[:, -2:]
+    return np.argsort(two[:, 1] - two[:, 0], kind="stable")[:limit]
+
+
+def examples_of(pair: Pair, labels: np.ndarray, probabilities: np.ndarray, *, limit: int = 3) -> np.ndarray:
+    """Returns images of a confused pair, those that the model was surest of first: indices."""
+    found = np.flatnonzero((labels == pair.actual) & (probabilities.argmax(1) == pair.predicted))
+    return found[np.argsort(-probabilities[found, pair.predicted], kind="stable")][:limit]

@@ -1,0 +1,233 @@
+"""The page of a run: its figures, and pictures of where it fails, as values for the templates."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from jaxtl.pretrained.report import LoadReport
+from jaxtl.report.balance import balance_chart
+from jaxtl.report.confusion import Pair, confused_pairs, confusion_chart
+from jaxtl.report.facts import Facts, Predictions
+from jaxtl.report.gallery import examples_of, least_certain, worst_mistakes
+from jaxtl.report.page import image_uri, render
+from jaxtl.report.ranking import precision_recall_chart, roc_chart
+from jaxtl.train.log import duration
+
+# The longer side of a picture on the page, in pixels: it is shown at about 136.
+_SIDE = 160
+
+# What the summary shows of a split: key, name, whether it is a share, key of its interval, and what is better.
+_SUMMARY = (
+    ("accuracy", "accuracy", True, "accuracy_interval"),
+    ("top5", "top-5 accuracy", True, ""),
+    ("balanced_accuracy", "balanced accuracy", True, "balanced_accuracy"),
+    ("macro.precision", "macro precision", True, ""),
+    ("macro.recall", "macro recall", True, ""),
+    ("macro.f1", "macro F1", True, "macro_f1"),
+    ("weighted.f1", "weighted F1", True, ""),
+    ("macro.specificity", "macro specificity", True, ""),
+    ("macro.roc_auc", "ROC-AUC (one against the rest)", False, ""),
+    ("macro.average_precision", "average precision", False, ""),
+    ("log_loss", "log loss", False, "log_loss"),
+    ("brier", "Brier score", False, ""),
+    ("ece", "ECE", True, "ece"),
+    ("adaptive_ece", "adaptive ECE", True, ""),
+    ("kappa", "Cohen's kappa", False, ""),
+    ("mcc", "Matthews' coefficient", False, ""),
+)
+_CARDS = ("accuracy", "balanced_accuracy", "macro.f1", "log_loss", "ece")
+_CLASS_COLUMNS = {
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "specificity": "specificity",
+    "roc_auc": "ROC-AUC",
+    "average_precision": "average precision",
+}
+_SECTIONS = (
+    ("summary", "Summary"),
+    ("learning", "Learning curves"),
+    ("classes", "Classes"),
+    ("confusion", "Confusion"),
+    ("mistakes", "Worst mistakes"),
+    ("uncertain", "Least certain"),
+    ("curves", "Curves"),
+    ("groups", "What trained"),
+    ("weights", "Weights"),
+    ("data", "Data"),
+    ("repeat", "Repeat it"),
+)
+# The value that a section is shown by, where it has another name.
+_SHOWN_BY = {"summary": "rows", "classes": "per_class"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of a split, with what the model said of it.
+
+    Attributes:
+      uri: its address, a JPEG; "" where it cannot be had.
+      name: of the image.
+      actual: the true class.
+      predicted: the predicted one.
+      probability: of the predicted class.
+      own: the probability of the true class.
+    """
+
+    uri: str
+    name: str
+    actual: str
+    predicted: str
+    probability: float
+    own: float
+
+
+def run_page(facts: Facts, charts: Mapping[str, Sequence[Markup]]) -> str:
+    """Returns the page of a run, one HTML file that needs nothing else.
+
+    Args:
+      facts: of the run.
+      charts: further ones by the section that they stand in: "learning", "curves".
+    """
+    values = {**_summary(facts), **_details(facts, charts)}
+    sections = [(name, title) for name, title in _SECTIONS if name == "repeat" or values.get(_SHOWN_BY.get(name, name))]
+    return render("run.html", {**values, "sections": sections})
+
+
+def markdown(facts: Facts) -> str:
+    """Returns the summary in Markdown, for a pull request."""
+    confusion = facts.metrics.get("confusion_matrix")
+    pairs = confused_pairs(np.asarray(confusion), limit=5) if confusion else []
+    values = {**_summary(facts), "pairs": [(pair, _named(pair, facts)) for pair in pairs]}
+    return render("report.md", values)
+
+
+def model_card(facts: Facts) -> str:
+    """Returns a model card as the Hugging Face hub reads it: facts for its index, then words."""
+    values = _summary(facts)
+    kind = values["source"].partition(":")[2].rpartition("/")[2] or "images"
+    return render("model_card.md", {**values, "license": facts.weights.get("license", ""), "dataset_type": kind})
+
+
+def _summary(facts: Facts) -> dict[str, Any]:
+    """Returns what the summary of a page, a report and a model card say alike."""
+    return {
+        "facts": facts,
+        "model": facts.model.get("model") or facts.results.get("model", ""),
+        "source": facts.source,
+        "headline": _headline(facts),
+        "rows": _summary_rows(facts),
+        "splits": [split for split in ("val", "test") if split in facts.results],
+        "config": dict(facts.changed),
+        "command": f"python -m jaxtl.main --config={facts.workdir}/config.json --workdir=NEW",
+        "duration": duration(facts.results.get("seconds", {}).get("total", 0.0)),
+    }
+
+
+def _headline(facts: Facts) -> str:
+    if facts.split:
+        metrics = facts.metrics
+        return f"{100 * metrics['accuracy']:.1f} % of {metrics['count']:,} images of {facts.split} right"
+    last = [line for line in facts.lines if line.get("split") == "val"]
+    if last:
+        return f"still training: {100 * last[-1]['accuracy']:.1f} % on val at step {last[-1]['step']:,}"
+    return "nothing measured yet"
+
+
+def _summary_rows(facts: Facts) -> list[dict[str, Any]]:
+    """Returns a row for each metric that a split has: name, whether a share, and (value, interval) of each split."""
+    splits = [split for split in ("val", "test") if split in facts.results]
+    rows = []
+    for key, name, share, interval in _SUMMARY:
+        cells = []
+        for split in splits:
+            metrics = facts.results[split]
+            bounds = metrics.get(interval) if interval == "accuracy_interval" else metrics.get("intervals", {})
+            bounds = bounds.get(interval) if isinstance(bounds, Mapping) else bounds
+            cells.append((_at(metrics, key), bounds))
+        if any(value is not None for value, _ in cells):
+            rows.append({"key": key, "name": name, "share": share, "cells": cells})
+    return rows
+
+
+def _at(metrics: Mapping[str, Any], key: str) -> float | None:
+    section, _, name = key.rpartition(".")
+    values = metrics.get(section, {}) if section else metrics
+    found: float | None = values.get(name)
+    return found
+
+
+def _details(facts: Facts, charts: Mapping[str, Sequence[Markup]]) -> dict[str, Any]:
+    """Returns what the page shows beside the summary."""
+    metrics, predictions = facts.metrics, facts.predictions.get(facts.split)
+    confusion = metrics.get("confusion_matrix")
+    pairs = confused_pairs(np.asarray(confusion)) if confusion else []
+    return {
+        "learning": list(charts.get("learning", ())),
+        "curves": [*charts.get("curves", ()), *_curves(facts, predictions)],
+        "cards": _CARDS,
+        "class_columns": list(_CLASS_COLUMNS),
+        "names_of_columns": _CLASS_COLUMNS,
+        "per_class": _per_class(metrics),
+        "confusion": confusion_chart(np.asarray(confusion), facts.classes) if confusion else None,
+        "pairs": [(pair, _named(pair, facts), _examples(pair, facts, predictions)) for pair in pairs],
+        "mistakes": _gallery(facts, predictions, "worst"),
+        "uncertain": _gallery(facts, predictions, "uncertain"),
+        "groups": facts.groups,
+        "weights": _weights(facts.weights),
+        "data": facts.data,
+        "balance": balance_chart(facts.data) if facts.data else None,
+        "sizes": facts.sizes,
+    }
+
+
+def _curves(facts: Facts, predictions: Predictions | None) -> list[Markup]:
+    if predictions is None:
+        return []
+    given = (predictions.labels, predictions.probabilities, facts.classes)
+    return [chart for chart in (roc_chart(*given), precision_recall_chart(*given)) if chart is not None]
+
+
+def _per_class(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Returns the classes with their metrics, the weakest F1 first, and those without images last."""
+    rows = list(metrics.get("per_class", {}).items())
+    return sorted(rows, key=lambda row: (not row[1]["count"], row[1]["f1"] or 0.0))
+
+
+def _named(pair: Pair, facts: Facts) -> tuple[str, str]:
+    return facts.classes[pair.actual], facts.classes[pair.predicted]
+
+
+def _examples(pair: Pair, facts: Facts, predictions: Predictions | None) -> list[Picture]:
+    if predictions is None:
+        return []
+    return _pictures(facts, predictions, examples_of(pair, predictions.labels, predictions.probabilities))
+
+
+def _gallery(facts: Facts, predictions: Predictions | None, kind: str) -> list[Picture]:
+    if predictions is None:
+        return []
+    labels, probabilities = predictions.labels, predictions.probabilities
+    chosen = worst_mistakes(labels, probabilities) if kind == "worst" else least_certain(probabilities)
+    return _pictures(facts, predictions, chosen)
+
+
+def _pictures(facts: Facts, predictions: Predictions, indices: np.ndarray) -> list[Picture]:
+    classes, predicted = facts.classes, predictions.predicted
+    found = []
+    for index in map(int, indices):
+        image = facts.picture(facts.split, index)
+        label, guess = int(predictions.labels[index]), int(predicted[index])
+        row = predictions.probabilities[index]
+        uri = "" if image is None else image_uri(image, side=_SIDE)
+        name = predictions.names[index]
+        found.append(Picture(uri, name, classes[label], classes[guess], float(row[guess]), float(row[label])))
+    return found
+
+
+def _weights(report: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the load report in words, by what each part is about."""
+    return LoadReport.from_json(report).rows() if report else {}

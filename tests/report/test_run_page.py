@@ -1,0 +1,162 @@
+import html.parser
+import re
+
+import numpy as np
+import pytest
+import yaml
+
+from jaxtl.report.facts import Facts
+from jaxtl.report.run_page import markdown, model_card, run_page
+
+
+class Parser(html.parser.HTMLParser):
+    """Sees that each element is closed where it should be, and gathers what a page has."""
+
+    EMPTY = frozenset({"meta", "link", "img", "br", "use", "path", "image"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.images = [], []
+        self.ids, self.links, self.addresses, self.attributes = set(), set(), set(), set()
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.attributes |= attributes.keys()
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+        if "id" in attributes:
+            self.ids.add(attributes["id"])
+        if tag == "a":
+            self.links.add(attributes["href"])
+        if tag == "img":
+            self.images.append(attributes["alt"])
+        self.addresses |= {attributes[name] for name in ("src", "href", "xlink:href") if attributes.get(name)}
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.EMPTY:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in self.EMPTY:
+            assert self.open.pop() == tag
+
+
+def check(page):
+    """Sees that a page is sound, needs nothing from elsewhere, and that its links lead somewhere."""
+    parser = Parser(page)
+    assert {link.removeprefix("#") for link in parser.links} <= parser.ids
+    assert all(address.startswith(("#", "data:")) for address in parser.addresses)
+    assert "{{" not in page
+    return parser
+
+
+def test_a_page_shows_metrics_confusion_and_mistakes(facts):
+    labels = np.array([0, 0, 1, 1])
+    logits = np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [0.5, 0.0]])
+    page = run_page(facts(2, logits=logits, labels=labels), {})
+    parser = check(page)
+    assert "<dd>50.0 %</dd>" in page
+    assert "95 %: 50.0 % to 75.0 %" in page
+    # 1 / (1 + exp(-1)) of the wrong class, and 1 / (1 + exp(-0.5)).
+    assert re.findall(r"([\d.]+ %), true class", page)[:2] == ["73.1 %", "62.2 %"]
+    assert "image 1: class 0, predicted class 1" in parser.images
+    assert {"summary", "classes", "confusion", "mistakes", "uncertain", "curves", "repeat"} <= parser.ids
+    assert "data" not in parser.ids
+
+
+@pytest.mark.slow
+def test_102_classes_and_10000_images_stay_small(facts):
+    page = run_page(facts(102, 10_000), {})
+    check(page)
+    assert len(page.encode()) < 5_000_000
+
+
+def test_a_test_set_without_some_classes(facts):
+    page = run_page(facts(4, labels=np.array([0, 1, 0, 1])), {})
+    check(page)
+    rows = re.findall(r'<tr><th scope="row">class (\d)</th><td class="n" data-value="(\d)">', page)
+    assert sorted(rows[:2]) == [("0", "2"), ("1", "2")]
+    assert sorted(rows[2:]) == [("2", "0"), ("3", "0")]
+
+
+def test_two_classes_with_one_logit(facts):
+    page = run_page(facts(2, logits=np.array([[1.0], [-2.0], [0.5]]), labels=np.array([1, 0, 0])), {})
+    check(page)
+    assert re.findall(r"([\d.]+ %), true class ([\d.]+ %)", page)[0] == ("62.2 %", "37.8 %")
+
+
+def test_without_images_there_are_no_pictures(facts):
+    page = run_page(facts(picture=False), {})
+    assert check(page).images == []
+    assert 'id="mistakes"' in page
+
+
+def test_a_run_that_has_only_begun():
+    begun = Facts("begun", "runs/begun", "training", model={"model": "tiny"})
+    page = run_page(begun, {})
+    assert check(page).ids == {"content", "repeat"}
+    assert "nothing measured yet" in page
+    assert "<strong>This run has not finished</strong>" in page
+
+
+def test_a_run_that_is_training_says_how_far_it_came(facts):
+    lines = [{"step": 1200, "split": "val", "loss": 0.5, "accuracy": 0.875}]
+    page = run_page(facts(results={}, predictions={}, state="training", lines=lines), {})
+    assert "still training: 87.5 % on val at step 1,200" in page
+
+
+def test_names_cannot_put_anything_into_the_page(facts):
+    bad = facts(2)
+    names = ["<script>alert(1)</script>", 'a" onload="x']
+    bad.results["classes"][:] = names
+    bad.results["test"]["per_class"] = dict(zip(names, bad.results["test"]["per_class"].values(), strict=True))
+    page = run_page(bad, {})
+    assert "onload" not in check(page).attributes
+    assert page.count("<script") == 1
+
+
+def test_what_was_noted_at_the_start_is_shown(facts):
+    groups = [
+        {"group": "stem", "parameters": 1000, "trainable": 0, "rates": [], "largest": [1000]},
+        {"group": "head", "parameters": 2500, "trainable": 2500, "rates": [0.001, 0.002], "largest": [2500]},
+    ]
+    stages = [
+        {"start": 0, "stop": 5, "rate": 1.0, "parameters": 9},
+        {"start": 5, "stop": 20, "rate": 0.5, "parameters": 9},
+    ]
+    data = {
+        "source": "folder:photos",
+        "splits": {"train": {"images": 7, "per_class": {"class 0": 3, "class 1": 4}}},
+        "notes": ["warning: 2 images are in train too"],
+    }
+    page = run_page(facts(2, groups={"groups": groups, "stages": stages}, data=data, environment={"jax": "1.2.3"}), {})
+    check(page)
+    for text in ("frozen", "0.001 to 0.002", "steps 6 to 20", "warning: 2 images are in train too", "1.2.3"):
+        assert text in page
+
+
+def test_the_markdown_has_a_row_for_each_metric(facts):
+    text = markdown(facts(2, labels=np.array([0, 1]), logits=np.array([[1.0, 0.0], [1.0, 0.0]])))
+    assert text.startswith("# a run\n\n50.0 % of 2 images of test right. tiny on `folder:photos`.\n")
+    assert "| metric | test |\n| --- | ---: |\n| accuracy | 50.0 % (50.0 % to 75.0 %) |\n" in text
+    assert "| images | 2 |\n" in text
+    assert "Most confused: class 1 taken for class 0 (1)." in text
+
+
+@pytest.mark.parametrize("weights", [{}, {"location": "hf:org/name", "license": "mit"}])
+def test_the_head_of_a_model_card_is_sound_yaml(facts, weights):
+    made = facts(3, weights=weights, name='a "run": 1')
+    head = yaml.safe_load(model_card(made).split("---")[1])
+    assert head["pipeline_tag"] == "image-classification"
+    assert head.get("license") == weights.get("license")
+    (result,) = head["model-index"][0]["results"]
+    assert result["metrics"][0] == {"type": "accuracy", "value": made.metrics["accuracy"]}
+    assert head["model-index"][0]["name"] == 'a "run": 1'
+
+
+def test_a_model_card_of_a_run_without_results(facts):
+    head = yaml.safe_load(model_card(facts(results={}, predictions={})).split("---")[1])
+    assert "model-index" not in head
