@@ -19,16 +19,21 @@ from jaxtl.recipes import choose_variant as choose_variant  # Config files take 
 
 # Arguments of functions that errors name -> the keys that set them.
 ARGUMENTS = {
+    "attention": "model.attention",
     "cache_dir": "finetune.cache_dir",
     "cache_features": "finetune.cache_features",
     "clip_norm": "optimizer.clip_norm",
     "data_dir": "data.data_dir",
+    "drop_path": "model.drop_path",
+    "dropout": "model.dropout",
     "image_size": "model.image_size",
     "learning_rate": "optimizer.learning_rate",
     "mean": "model.mean",
     "model": "model.name",
     "reader": "data.reader",
+    "remat": "model.remat",
     "resize": "augment.resize",
+    "scan": "model.scan",
     "single_logit": "model.single_logit",
     "skip_broken": "data.skip_broken",
     "source": "data.source",

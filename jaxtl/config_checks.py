@@ -156,7 +156,8 @@ def _optimizer_problems(values: Mapping[str, Any], prefix: str = "optimizer.") -
         found.append(f'{prefix}name is "adam", which has no weight decay: use "adamw", or weight_decay 0.')
     steps, warmup = values.get("train.steps", 0), values[f"{prefix}warmup_steps"]
     if steps > 0 and warmup >= steps:
-        found.append(f"{prefix}warmup_steps is {warmup}, but the run has {steps} steps: give fewer.")
+        advice = "give fewer, or train.epochs, which cuts them to fit" if prefix == "optimizer." else "give fewer"
+        found.append(f"{prefix}warmup_steps is {warmup}, but the run has {steps} steps: {advice}.")
     return found
 
 

@@ -1,4 +1,5 @@
 import ast
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from jaxtl import config
 from jaxtl.commands import predict
 from jaxtl.errors import UserError, writing
 from jaxtl.main import main
+from jaxtl.models.base import ModelOptions
 
 
 def test_joined_errors_ask_to_change_what_each_of_them_does():
@@ -43,7 +45,10 @@ def test_every_argument_that_errors_name_has_a_key():
     for path in (Path(config.__file__).parent).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.keyword) and node.arg == "arguments" and isinstance(node.value, ast.List):
-                named |= {each.value for each in node.value.elts}
+                named |= {each.value for each in node.value.elts if isinstance(each, ast.Constant)}
     assert {"val", "data_dir", "cache_dir"} <= named <= set(config.ARGUMENTS)
+    # Of these one is named by its own name, whichever it is.
+    options = {option.name for option in dataclasses.fields(ModelOptions)} - {"dtype"}
+    assert options <= set(config.ARGUMENTS)
     keys = config.flat(config.default())
     assert [key for key in config.ARGUMENTS.values() if key not in keys] == []

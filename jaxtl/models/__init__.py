@@ -71,7 +71,7 @@ def build(
         value, usual = getattr(options, option.name), option.default
         if option.name == "dtype" or value != usual:
             if option.name not in _field_names(family.MODEL):
-                raise UserError(f"model {name!r} has no {option.name}; leave it at {usual}.")
+                raise UserError(f"model {name!r} has no {option.name}; leave it at {usual}.", arguments=[option.name])
             fields[option.name] = value
     try:
         model: GroupedModel = family.MODEL(num_classes=num_classes, **fields)

@@ -119,7 +119,7 @@ class LoadReport:
         """Gives the account in words, by what each part is about; without what there is nothing to say of."""
         pixels = "unknown"
         if self.pixels:
-            mean, std = (" ".join(f"{value:g}" for value in self.pixels[key]) for key in ("mean", "std"))
+            mean, std = (" ".join(f"{value + 0.0:g}" for value in self.pixels[key]) for key in ("mean", "std"))
             pixels = (
                 f"{self.pixels['resize']} -> {self.pixels['size']} {self.pixels['interpolation']}, "
                 f"mean {mean}, std {std} (from {self.pixels_from})"

@@ -45,7 +45,7 @@ def resolution_notes(weights: Weights, name: str) -> tuple[str, ...]:
         return ()
     alone = complete_fields(name)
     return tuple(
-        f"{key}={format_value(value)}, as the weights say: {name} alone has {format_value(alone[key])}"
+        f"{key}={format_value(value)}, as the weights say: {name} alone has {format_value(alone[key]) or 'none'}"
         for key, value in _settled(weights, name).items()
     )
 

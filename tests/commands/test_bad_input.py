@@ -69,7 +69,7 @@ def test_all_problems_of_a_config_at_once(train):
         ("--config.model.attention=flash", "model.attention is 'flash', but it must be one of: 'auto', 'cudnn', "),
         (
             "--config.model.name=resnet20_cifar --config.model.attention=xla",
-            "model 'resnet20_cifar' has no attention; leave it at auto",
+            "model 'resnet20_cifar' has no attention; leave it at auto.\n(set with --config.model.attention)",
         ),
         ("--config.finetune.unfreeze=blok1", "The groups are: embed block0 block1 head"),
         ("--config.finetune.lr_multipliers={'x.*':1}", "'x.*' fits no group"),

@@ -13,6 +13,7 @@ from torch_references import TorchResNet
 from jaxtl import config, pretrained
 from jaxtl.errors import UserError
 from jaxtl.experiment import model as model_lib
+from jaxtl.pretrained import resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -82,6 +83,11 @@ def test_the_commands_build_the_same_model_and_say_what_the_weights_settled(tmp_
     assert (report.notes, report.contradicted) == ([note], {})
     assert f"model         {note}" in report.table()
     assert model_lib.load_model(model.facts()).module == model.module.clone(image_size=model.pixels.size)
+
+
+def test_what_a_name_has_none_of_is_called_none(monkeypatch):
+    monkeypatch.setattr(resolve, "_settled", lambda weights, name: {"head_hidden": (64,), "head_pool": "flatten"})
+    assert [note.rpartition(" alone ")[2] for note in resolve.resolution_notes(None, "lenet5")] == ["has none"] * 2
 
 
 def test_the_commands_name_the_key_that_loads_an_unknown_architecture(tmp_path):

@@ -41,7 +41,8 @@ def read(path: Path) -> Arrays:
         raise UserError(f"{path} is a web page, no weight file: the address was that of a page; use the download link.")
     if start.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is only a pointer of git-lfs; run `git lfs pull` where it came from.")
-    raise UserError(f"{path} is no weight file that can be read: safetensors, .npz, PyTorch's .pth or Keras' .h5.")
+    known = "safetensors, .npz, PyTorch's .pth, or Keras' .keras and .h5"
+    raise UserError(f"{path} is no weight file that can be read: {known}.")
 
 
 _SAFETENSORS_DTYPES = {
@@ -152,7 +153,8 @@ def _read_zip(path: Path) -> Arrays:
                 shapes[name] = shape
                 loaders[name] = _npz_loader(path, member)
     except (zipfile.BadZipFile, ValueError, EOFError):
-        raise UserError(f"{path} is a broken .npz file (truncated in the transfer?); get it again.") from None
+        kind = ".keras" if path.suffix == ".keras" else ".npz"
+        raise UserError(f"{path} is a broken {kind} file (truncated in the transfer?); get it again.") from None
     return Arrays("npz", shapes, loaders)
 
 

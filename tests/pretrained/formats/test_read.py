@@ -176,6 +176,12 @@ BROKEN = {
 }
 
 
+def test_half_a_file_of_keras_is_called_by_its_own_name(tmp_path):
+    (tmp_path / "network.keras").write_bytes(BROKEN["half a zip"][0])
+    with pytest.raises(UserError, match=r"network\.keras is a broken \.keras file"):
+        read(tmp_path / "network.keras")
+
+
 @pytest.mark.parametrize("kind", BROKEN)
 def test_broken_files_are_named_and_described(kind, tmp_path):
     content, message = BROKEN[kind]
