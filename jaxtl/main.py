@@ -13,6 +13,7 @@ from jaxtl.interrupts import STATUS, Interrupts
 COMMANDS = {
     "train": "fine-tune, and evaluate the best checkpoint once on test (the default)",
     "eval": "measure weights or a run on a data set",
+    "compare": "put runs beside each other: paired differences with intervals, learning curves, configs; a page",
     "predict": "classify image files with a run",
     "describe": "show groups, shapes, what trains and each group's rate, without data",
     "show": "draw what a config trains and evaluates on: contact sheets of views, as PNG",

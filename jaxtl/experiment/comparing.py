@@ -164,31 +164,28 @@ def _read(name: str, workdir: Path) -> Run:
     lines = parse_metrics(log.read_text(encoding="utf-8", errors="replace")) if log.exists() else []
     splits: list[str] = []
     if results and (workdir / "predictions.npz").exists():
-        splits = [key.removesuffix("_logits") for key in _load(workdir) if key.endswith("_logits")]
+        splits = [key.removesuffix("_logits") for key in _read_arrays(workdir) if key.endswith("_logits")]
     return Run(name, workdir, files.read_json(workdir / "config.json"), results, lines, splits)
 
 
-def _load(workdir: Path) -> Mapping[str, np.ndarray]:
-    """Returns the arrays of predictions.npz, each read when it is asked for."""
+def _read_arrays(workdir: Path, names: Sequence[str] = ()) -> dict[str, np.ndarray | None]:
+    """Returns the arrays of predictions.npz by name: those named, and None for the others, which are not read."""
     path = workdir / "predictions.npz"
     try:
-        archive: Mapping[str, np.ndarray] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return dict.fromkeys(archive.files) | {name: archive[name] for name in names}
+    except (KeyError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
-    return archive
 
 
 def _read_predictions(run: Run, split: str) -> Predictions:
-    arrays = _load(run.workdir)
-    try:
-        classes = [str(name) for name in arrays["classes"]]
-        names, labels, logits = (arrays[f"{split}_{key}"] for key in ("names", "labels", "logits"))
-    except (KeyError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{run.workdir / 'predictions.npz'} cannot be read: {error}.") from error
+    keys = ("classes", *(f"{split}_{part}" for part in ("names", "labels", "logits")))
+    arrays = _read_arrays(run.workdir, keys)
+    classes, names, labels, logits = (np.asarray(arrays[key]) for key in keys)
     if not len(labels):
         raise UserError(f"{split} of {run.workdir} holds no images: there is nothing to compare.")
     judged = judge(labels, logits, sigmoid=run.results.get("loss") == "binary")
-    return Predictions(classes, [str(name) for name in names], judged)
+    return Predictions([str(name) for name in classes], [str(name) for name in names], judged)
 
 
 def _absence(run: Run) -> str:

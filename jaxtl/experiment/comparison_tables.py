@@ -18,11 +18,13 @@ class Cell:
 
     Attributes:
       text: what it says.
+      more: what it says in a second line, where there is room for one: an interval.
       value: what a column is sorted by, where it is not the text; "" where there is none.
       kind: "good" or "bad" where a difference is one, whatever chance did; else "".
     """
 
     text: str
+    more: str = ""
     value: float | str = ""
     kind: str = ""
 
@@ -69,7 +71,11 @@ def metrics_table(comparison: Comparison) -> Table:
     rows = []
     for run in comparison.runs:
         of = comparison.metrics[run.name]
-        count = Cell(f"{of['count']:,}", of["count"]) if "count" in of else Cell("" if run.results else "not finished")
+        count = (
+            Cell(f"{of['count']:,}", value=of["count"])
+            if "count" in of
+            else Cell("" if run.results else "not finished")
+        )
         rows.append([Cell(run.name), count, *(_metric_cell(metric, of) for metric in shown)])
     return Table(["run", "images", *(metric.title for metric in shown)], rows, [False] + [True] * (1 + len(shown)))
 
@@ -83,8 +89,8 @@ def _metric_cell(metric: _Metric, of: Mapping[str, Any]) -> Cell:
     interval = of.get("intervals", {}).get(metric.key, wilson)
     told = ""
     if interval is not None:
-        told = f" ({percent_interval(interval)})" if metric.share else f" ({interval[0]:.3f} to {interval[1]:.3f})"
-    return Cell((percent(value) if metric.share else f"{value:.4f}") + told, value)
+        told = percent_interval(interval) if metric.share else f"{interval[0]:.3f} to {interval[1]:.3f}"
+    return Cell(percent(value) if metric.share else f"{value:.4f}", told and f"({told})", value)
 
 
 def differences_table(comparison: Comparison) -> Table | None:
@@ -100,8 +106,8 @@ def differences_table(comparison: Comparison) -> Table | None:
     for name, found in paired.differences.items():
         test = paired.tests[name]
         values = [test.p, *([paired.adjusted[name]] if several else [])]
-        tested = [Cell(f"{p:.2g}", p) for p in values]
-        tested += [Cell(f"{count:,}", count) for count in (test.only_first, test.only_second)]
+        tested = [Cell(f"{p:.2g}", value=p) for p in values]
+        tested += [Cell(f"{count:,}", value=count) for count in (test.only_first, test.only_second)]
         rows.append([Cell(name), *(_difference_cell(metric, found[metric.key]) for metric in shown), *tested])
     header = ["run", *titles, *of_test]
     return Table(header, rows, [False] + [True] * (len(header) - 1))
@@ -113,7 +119,7 @@ def _difference_cell(metric: _Metric, found: Difference) -> Cell:
     kind = ""
     if found.interval[0] > 0 or found.interval[1] < 0:
         kind = "good" if (found.value > 0) == metric.higher_is_better else "bad"
-    return Cell(f"{value} ({low} to {high}){'*' if kind else ''}", found.value, kind)
+    return Cell(value, f"({low} to {high}){'*' if kind else ''}", found.value, kind)
 
 
 def config_table(comparison: Comparison) -> Table:
@@ -156,7 +162,7 @@ def _facts(run: Run) -> dict[str, str]:
 
 def to_markdown(table: Table) -> str:
     """Returns a table in Markdown, whose columns are aligned for the screen, too."""
-    cells = [list(table.header), *([cell.text for cell in row] for row in table.rows)]
+    cells = [list(table.header), *([f"{cell.text} {cell.more}".rstrip() for cell in row] for row in table.rows)]
     cells = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in cells]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(table.header))]
 
@@ -175,7 +181,7 @@ def headings(comparison: Comparison) -> dict[str, str]:
     if paired is not None:
         found["differences"] = (
             f"Differences from {paired.baseline} on the same {len(paired.aligned.names):,} images, with 95 % intervals "
-            "(paired bootstrap; * does not hold 0; not corrected for several comparisons), and McNemar's exact test"
+            "(paired bootstrap; * where it does not contain 0), and McNemar's exact test"
         )
     found["config"] = "What differs in the configs" if comparison.config else "The configs do not differ"
     return found
