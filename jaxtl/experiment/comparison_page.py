@@ -1,5 +1,6 @@
 """The page of a comparison, and the files that a comparison writes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +45,24 @@ def _is_ours(path: Path) -> bool:
 
 
 def write(comparison: Comparison, folder: Path) -> list[Path]:
-    """Writes compare.json, compare.md and compare.html into a folder, in place of an earlier comparison; returns them.
+    """Writes compare.html, compare.md and compare.json into a folder, in place of an earlier comparison; returns them.
 
     Raises:
       UserError: they cannot be written there.
     """
-    paths = [folder / name for name in NAMES]
+    # Written as text, by no function of the runs': those ask JAX which process this is, and so take the devices. The
+    # file that tells that the others are a comparison's comes first.
+    texts = {
+        "compare.json": json.dumps(tables.to_json(comparison), indent=1, ensure_ascii=False) + "\n",
+        "compare.md": tables.to_text(comparison),
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        page, text = page_of(comparison), tables.to_text(comparison)
-        # The file that tells that the others are a comparison's comes first.
-        files.write_json(folder / "compare.json", tables.to_json(comparison))
-        paths[0].write_text(page, encoding="utf-8")
-        paths[1].write_text(text, encoding="utf-8")
+        for name, text in (texts | {"compare.html": page_of(comparison)}).items():
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"--output={folder} cannot be written: {error.strerror or error}.") from error
-    return paths
+    return [folder / name for name in NAMES]
 
 
 def page_of(comparison: Comparison) -> str:

@@ -106,11 +106,16 @@ def differences_table(comparison: Comparison) -> Table | None:
     for name, found in paired.differences.items():
         test = paired.tests[name]
         values = [test.p, *([paired.adjusted[name]] if several else [])]
-        tested = [Cell(f"{p:.2g}", value=p) for p in values]
+        tested = [Cell(_p_value(p), value=p) for p in values]
         tested += [Cell(f"{count:,}", value=count) for count in (test.only_first, test.only_second)]
         rows.append([Cell(name), *(_difference_cell(metric, found[metric.key]) for metric in shown), *tested])
     header = ["run", *titles, *of_test]
     return Table(header, rows, [False] + [True] * (len(header) - 1))
+
+
+def _p_value(p: float) -> str:
+    """Returns a p-value for a person: below some number its digits say nothing."""
+    return f"{p:.2g}" if p >= 1e-12 else "< 1e-12"
 
 
 def _difference_cell(metric: _Metric, found: Difference) -> Cell:

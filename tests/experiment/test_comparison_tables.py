@@ -58,6 +58,11 @@ def test_several_runs_have_holms_p_values(found):
     assert rows["c"]["right in run only"].text == str(found.paired.tests["c"].only_second)
 
 
+@pytest.mark.parametrize(("p", "expected"), [(1.0, "1"), (0.01234, "0.012"), (7.33e-5, "7.3e-05"), (0.0, "< 1e-12")])
+def test_a_p_value_has_two_digits(p, expected):
+    assert tables._p_value(p) == expected
+
+
 def test_facts_are_those_that_a_run_has(found):
     rows = cells(tables.facts_table(found))
     assert rows["parameters, total"]["a"].text == "1,234,567"
