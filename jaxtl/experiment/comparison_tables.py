@@ -147,9 +147,14 @@ def facts_table(comparison: Comparison) -> Table:
 
 def _facts(run: Run) -> dict[str, str]:
     results, found = run.results, {"workdir": str(run.workdir)}
-    for key in ("model", "weights", "data", "loss"):
-        if key in results:
-            found[key] = str(results[key]) or "none"
+    asked = {"model": ("model", "name"), "weights": ("model", "weights"), "data": ("data", "source")}
+    for key, (section, name) in asked.items():
+        # What a run has found out, else what it was asked for.
+        value = results.get(key, run.config.get(section, {}).get(name))
+        if value is not None:
+            found[key] = str(value) or "none"
+    if "loss" in results:
+        found["loss"] = str(results["loss"])
     if "split" in results:
         found["measured by eval"] = str(results["split"])
     parameters, seconds, cost = (results.get(key, {}) for key in ("parameters", "seconds", "cost"))

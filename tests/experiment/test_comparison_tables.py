@@ -68,6 +68,7 @@ def test_facts_are_those_that_a_run_has(found):
     assert rows["parameters, total"]["a"].text == "1,234,567"
     assert rows["time, total"]["a"].text == "1 min 15 s"
     assert rows["memory of a step, MiB"]["a"].text == "1"
+    assert (rows["model"]["begun"].text, rows["weights"]["begun"].text) == ("vit_ti16", "none")
     assert rows["steps"]["begun"].text == "–"
     assert rows["workdir"]["begun"].text.endswith("/begun")
 
