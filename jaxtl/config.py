@@ -381,13 +381,17 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(_leaves(config))
 
 
+def complete(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of a config.json by their whole names; keys that it lacks, being newer, have their default."""
+    return {**dict(_leaves(json.loads(json.dumps(to_dict(default()))))), **dict(_leaves(values))}
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Lists the keys in which two configs differ, as "train.seed: 0 -> 1".
 
     A key that the old one lacks is newer than it, and has its default there.
     """
-    defaults = dict(_leaves(json.loads(json.dumps(to_dict(default())))))
-    before, after = {**defaults, **dict(_leaves(old))}, dict(_leaves(new))
+    before, after = complete(old), dict(_leaves(new))
     return [
         f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())

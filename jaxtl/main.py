@@ -13,6 +13,7 @@ from jaxtl.interrupts import STATUS, Interrupts
 COMMANDS = {
     "train": "fine-tune, and evaluate the best checkpoint once on test (the default)",
     "eval": "measure weights or a run on a data set",
+    "compare": "put runs beside each other: paired differences with intervals, learning curves, configs; a page",
     "predict": "classify image files with a run",
     "report": "write the page of a run: metrics, curves, confusion, mistakes, and what it was made with",
     "describe": "show groups, shapes, what trains and each group's rate, without data",

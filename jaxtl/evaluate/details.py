@@ -97,6 +97,14 @@ def probabilities_of(labels: np.ndarray, logits: np.ndarray, *, sigmoid: bool) -
     return np.exp(logits - total[:, None]), total - logits[rows, labels]
 
 
+def judge(labels: np.ndarray, logits: np.ndarray, *, sigmoid: bool = False) -> Judged:
+    """Returns what is said of each image; the arguments are those of `detailed_metrics`."""
+    logits = two_columns(logits)
+    probabilities, losses = probabilities_of(labels, logits, sigmoid=sigmoid)
+    predicted = logits.argmax(1)
+    return Judged(labels, predicted, losses, probabilities[np.arange(len(labels)), predicted], logits.shape[1])
+
+
 def _per_class(
     labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:

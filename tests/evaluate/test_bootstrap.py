@@ -24,7 +24,7 @@ def test_each_resample_has_the_metrics_of_its_images():
     p = np.exp(logits.astype(np.float64))
     p /= p.sum(1, keepdims=True)
     judged = Judged(labels, logits.argmax(1), -np.log(p[np.arange(12), labels]), p.max(1), 4)
-    for row, found in zip(index, bootstrap._metrics(judged, index).T, strict=True):
+    for row, found in zip(index, bootstrap.metrics_of_draws(judged, index).T, strict=True):
         expected = detailed_metrics(labels[row], logits[row])
         names = ("accuracy", "balanced_accuracy", "log_loss", "ece")
         assert found[[0, 1, 3, 4]] == pytest.approx([expected[name] for name in names])
@@ -45,6 +45,16 @@ def test_the_same_images_give_the_same_in_any_order_and_in_any_chunks(monkeypatc
     assert bootstrap_intervals(Judged(**parts, classes=4)) == found
     monkeypatch.setattr(bootstrap, "_CHUNK", 700)
     assert bootstrap_intervals(judged) == found
+
+
+def test_intervals_stay_what_results_of_earlier_runs_hold():
+    assert bootstrap_intervals(draw(100, 4)) == {
+        "accuracy": [0.65, 0.82],
+        "balanced_accuracy": [0.642013, 0.820322],
+        "macro_f1": [0.635519, 0.817034],
+        "log_loss": [0.954173, 1.377275],
+        "ece": [0.164837, 0.321055],
+    }
 
 
 def test_one_image_leaves_nothing_to_draw():

