@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxtl.evaluate.accumulate import MAX_CONFUSION_CLASSES
 from jaxtl.evaluate.bootstrap import Judged, bootstrap_intervals
-from jaxtl.evaluate.calibration import adaptive_calibration_error, expected_calibration_error
+from jaxtl.evaluate.calibration import adaptive_calibration_error, brier_score, expected_calibration_error
 
 # Of these numbers of highest classes, those that say anything are given.
 _TOP = (1, 2, 3, 5, 10)
@@ -51,14 +51,13 @@ def detailed_metrics(
     macro = {key: _mean(values[present]) for key, values in per_class.items() if key != "count"}
     # As of accumulators, ties count for the model.
     rank = (logits > logits[rows, labels][:, None]).sum(1)
-    squares = (probabilities**2).sum(1) - 2 * probabilities[rows, labels] + 1
     judged = Judged(labels, predicted, losses, confidences, number)
     return {
         "accuracy": float(correct.mean()),
         "balanced_accuracy": macro["recall"],
         "top_k": {str(k): float((rank < k).mean()) for k in _TOP if k < number},
         "log_loss": float(losses.mean()),
-        "brier": float(squares.mean()),
+        "brier": brier_score(labels, probabilities),
         "ece": expected_calibration_error(confidences, correct),
         "adaptive_ece": adaptive_calibration_error(confidences, correct),
         **_agreement(labels, predicted, number),
