@@ -81,6 +81,17 @@ def two_columns(logits: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
+def to_probabilities(logits: np.ndarray, *, sigmoid: bool) -> np.ndarray:
+    """Returns the probabilities of logits [..., C], in float64: by the softmax, or by the sigmoid of each class."""
+    logits = np.asarray(logits, np.float64)
+    if sigmoid:
+        each: np.ndarray = np.exp(-np.logaddexp(0, -logits))
+        return each
+    raised = np.exp(logits - logits.max(-1, keepdims=True))
+    shares: np.ndarray = raised / raised.sum(-1, keepdims=True)
+    return shares
+
+
 def probabilities_of(labels: np.ndarray, logits: np.ndarray, *, sigmoid: bool) -> tuple[np.ndarray, np.ndarray]:
     """Returns probabilities [N, C] and the log loss of each row [N], in float64.
 
@@ -90,7 +101,7 @@ def probabilities_of(labels: np.ndarray, logits: np.ndarray, *, sigmoid: bool) -
     if sigmoid:
         # Of each class that it is not the one; of the true class it is less by its logit.
         losses = np.logaddexp(0, logits).sum(1) - logits[rows, labels]
-        return np.exp(-np.logaddexp(0, -logits)), losses
+        return to_probabilities(logits, sigmoid=True), losses
     logits -= logits.max(1, keepdims=True)
     total = np.log(np.exp(logits).sum(1))
     return np.exp(logits - total[:, None]), total - logits[rows, labels]
