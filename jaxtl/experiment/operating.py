@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxtl.errors import UserError
-from jaxtl.evaluate.details import probabilities_of
+from jaxtl.evaluate.details import to_probabilities
 from jaxtl.evaluate.metrics import percent_interval, wilson_interval
 from jaxtl.evaluate.operating_points import above_threshold, measure_costs, precision_threshold, recall_threshold
 from jaxtl.evaluate.predictions import read_predictions
@@ -106,7 +106,8 @@ def choose_operating_points(workdir: Path, wanted: Wanted) -> dict[str, Any]:
 
 def _split(labels: np.ndarray, logits: np.ndarray, raw: np.ndarray, *, sigmoid: bool) -> _Split:
     """Gathers what is asked of a split; logits [N, C] are calibrated, raw ones as they were trained."""
-    probabilities, _ = probabilities_of(labels, logits, sigmoid=sigmoid)
+    # By the function that predictions take: a threshold is one of these numbers, to the last bit.
+    probabilities = to_probabilities(logits, sigmoid=sigmoid)
     scores = {"confidence": probabilities.max(1)}
     if has_energy(raw):
         scores["energy"] = energy(raw, sigmoid=sigmoid)
