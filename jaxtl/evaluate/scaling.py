@@ -54,6 +54,12 @@ class Scaling:
         logits = np.asarray(logits, np.float64)
         return logits * np.array(self.scale) + np.array(self.bias) if self.scale else logits / self.temperature
 
+    def factors(self, classes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what logits of so many classes are multiplied by, and what is added then, both [C]."""
+        if self.scale:
+            return np.array(self.scale), np.array(self.bias)
+        return np.full(classes, 1 / self.temperature), np.zeros(classes)
+
     def to_json(self) -> dict[str, Any]:
         """Gives plain values; `from_json` reads them again."""
         vector = {"scale": list(self.scale), "bias": list(self.bias)} if self.scale else {}

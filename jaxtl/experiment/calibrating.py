@@ -190,6 +190,29 @@ def check_fits(calibration: Calibration, workdir: Path, *, classes: int, step: i
     return calibration
 
 
+def calibration_to_export(
+    workdir: Path, *, classes: int, step: int, folded: bool
+) -> tuple[Scaling | None, dict[str, Any] | None]:
+    """Returns what is folded into an exported model, if anything, and what the file says of its calibration.
+
+    Args:
+      workdir: of the run.
+      classes: of its model.
+      step: of the checkpoint that is exported.
+      folded: whether it is asked for; else weights stay as they were trained, and the file only says what was fitted.
+
+    Raises:
+      UserError: it is asked for, and there is none, or one that does not fit; or calibration.json cannot be read.
+    """
+    if folded:
+        calibration = check_fits(find_calibration(workdir), workdir, classes=classes, step=step)
+        return calibration.scaling, {**calibration.to_json(), "folded_into_weights": True}
+    there = read_calibration(workdir)
+    if there is None or there.step != step:
+        return None, None
+    return None, {**there.to_json(), "folded_into_weights": False}
+
+
 def _why_none(workdir: Path) -> str:
     if not (workdir / "results.json").exists():
         files.read_json(workdir / "config.json")  # What is no run at all is told as everywhere.
