@@ -22,7 +22,7 @@ def reliability_chart(before: ReliabilityBins, after: ReliabilityBins | None = N
     series = {"as trained": before, **({} if after is None else {"calibrated": after})}
     with style():
         figure, axes = new_figure(4.5, 4.0)
-        axes.plot([0, 100], [0, 100], color="gray", linestyle="--", linewidth=1, label="calibrated wholly")
+        axes.plot([0, 100], [0, 100], color="gray", linestyle="--", linewidth=1, label="perfectly calibrated")
         told = []
         for (name, bins), color, marker in zip(series.items(), COLORS, "os", strict=False):
             there = bins.counts > 0
@@ -53,5 +53,5 @@ def coverage_chart(curves: Mapping[str, CoverageCurve]) -> Markup:
             axes.step(100 * curve.coverage, 100 * curve.accuracy, where="post", linestyle=line, label=label)
             told.append(f"by {name} {100 * curve.accuracy_at(0.8):.1f} % are right of the 80 % that are kept first")
         axes.set(xlim=(0, 100), xlabel="images that are kept (%)", ylabel="accuracy of them (%)")
-        axes.legend(loc="lower left", fontsize=8)
+        axes.legend(loc="best", fontsize=8)
         return to_svg(figure, f"Accuracy against coverage: {'; '.join(told)}.")
