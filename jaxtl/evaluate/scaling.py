@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxtl.evaluate.calibration import ReliabilityBins, brier_score, expected_calibration_error, reliability_bins
-from jaxtl.evaluate.details import probabilities_of, two_columns
+from jaxtl.evaluate.details import probabilities_of, to_probabilities, two_columns
 
 METHODS = ("temperature", "vector")
 # Temperatures that are tried. What lies beyond says that the images are too few, not how sure the model is.
@@ -114,7 +114,7 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray, *, sigmoid: bool = F
         return Scaling(LOWEST, note=f"{LOWEST:g} is the lowest temperature that is tried")
     if slope(hottest) >= 0:
         return Scaling(HIGHEST, note=f"{HIGHEST:g} is the highest temperature that is tried")
-    return Scaling(float(np.exp(-brentq(slope, hottest, coldest, xtol=1e-12))))
+    return Scaling(float(np.exp(-brentq(slope, hottest, coldest, xtol=1e-9))))
 
 
 def fit_vector_scaling(labels: np.ndarray, logits: np.ndarray, *, sigmoid: bool = False) -> Scaling:
@@ -214,6 +214,6 @@ def _slope(labels: np.ndarray, logits: np.ndarray, inverse: float, sigmoid: bool
     """Returns the derivative of the mean log loss by the inverse temperature."""
     total = 0.0
     for part, of_labels in _chunks(labels, logits):
-        probabilities, _ = probabilities_of(of_labels, part * inverse, sigmoid=sigmoid)
-        total += (probabilities * part).sum() - part[np.arange(len(of_labels)), of_labels].sum()
+        probabilities = to_probabilities(part * inverse, sigmoid=sigmoid)
+        total += np.vdot(probabilities, part) - part[np.arange(len(of_labels)), of_labels].sum()
     return total / len(labels)
