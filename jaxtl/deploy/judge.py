@@ -42,11 +42,12 @@ class Judge:
           class; "probability" is that of the class, or else of the likeliest, and "rejected" says why. "calibrated" and
           "operating_point" are there where they apply, and what else the rule says.
         """
-        logits = np.asarray(logits, np.float64)
-        probabilities = self.probabilities(logits)
-        order = np.argsort(-probabilities, kind="stable")
-        decided, more = self._decide(probabilities, logits, int(order[0]))
-        shown = int(order[0]) if decided is None else decided
+        calibrated = logits if self.scaling is None else self.scaling.apply(logits)
+        probabilities = to_probabilities(calibrated, sigmoid=self.sigmoid)
+        # By the logits: of two sigmoids that are both rounded to 1, one is the likelier all the same.
+        order = np.argsort(-calibrated, kind="stable").tolist()
+        decided, more = self._decide(probabilities, logits, order)
+        shown = order[0] if decided is None else decided
         return {
             "class": None if decided is None else self.classes[decided],
             "probability": round(float(probabilities[shown]), 6),
@@ -55,13 +56,11 @@ class Judge:
             **more,
         }
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Returns the probabilities of logits [..., C], calibrated if a scaling is there."""
-        return to_probabilities(logits if self.scaling is None else self.scaling.apply(logits), sigmoid=self.sigmoid)
-
-    def _decide(self, probabilities: np.ndarray, logits: np.ndarray, best: int) -> tuple[int | None, dict[str, Any]]:
-        """Returns the class that is decided for, or None, and what is to be said besides."""
-        rule = self.rule
+    def _decide(
+        self, probabilities: np.ndarray, logits: np.ndarray, order: Sequence[int]
+    ) -> tuple[int | None, dict[str, Any]]:
+        """Returns the class that is decided for, or None, and what is to be said besides; the likeliest come first."""
+        rule, best = self.rule, order[0]
         if rule is None:
             if self.reject_below is None or probabilities[best] >= self.reject_below:
                 return best, {}
@@ -73,8 +72,7 @@ class Judge:
         point: dict[str, Any] = {"operating_point": f"{rule['kind']} {rule['wanted']:g}"}
         if "thresholds" in rule:
             cuts = [rule["thresholds"][name] for name in self.classes]
-            above = [c for c in np.argsort(-probabilities, kind="stable") if cuts[c] is not None]
-            above = [int(c) for c in above if probabilities[c] >= cuts[c]]
+            above = [c for c in order if cuts[c] is not None and probabilities[c] >= cuts[c]]
             point["above"] = [self.classes[c] for c in above]
             return (above[0], point) if above else (None, {**point, "rejected": "no class reaches its threshold"})
         score = energy(logits, sigmoid=self.sigmoid) if rule["by"] == "energy" else probabilities[best]

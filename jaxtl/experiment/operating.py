@@ -11,8 +11,9 @@ from jaxtl.errors import UserError
 from jaxtl.evaluate.details import to_probabilities
 from jaxtl.evaluate.metrics import percent_interval, wilson_interval
 from jaxtl.evaluate.operating_points import above_threshold, measure_costs, precision_threshold, recall_threshold
-from jaxtl.evaluate.predictions import read_predictions
+from jaxtl.evaluate.predictions import Predictions, read_predictions
 from jaxtl.evaluate.rejection import CoverageCurve, coverage_curve, energy, has_energy, table
+from jaxtl.evaluate.scaling import Scaling
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.calibrating import find_calibration, is_sigmoid, val_of
 from jaxtl.experiment.cost_file import read_costs
@@ -53,7 +54,7 @@ class _Split:
     labels: np.ndarray
     probabilities: np.ndarray
     correct: np.ndarray
-    scores: Mapping[str, np.ndarray]
+    scores: dict[str, np.ndarray]
 
 
 def choose_operating_points(workdir: Path, wanted: Wanted) -> dict[str, Any]:
@@ -83,9 +84,9 @@ def choose_operating_points(workdir: Path, wanted: Wanted) -> dict[str, Any]:
     splits: dict[str, _Split] = {}
     for name in ("val", "test"):
         if name in kept and len(kept[name].labels):
-            logits = calibration.scaling.apply(kept[name].logits)
-            raw = kept[name].logits.astype(np.float64)
-            splits[name] = _split(kept[name].labels, logits, raw, sigmoid=sigmoid)
+            splits[name] = _split(kept[name], calibration.scaling, sigmoid=sigmoid)
+            if has_energy(kept["val"].logits):
+                splits[name].scores["energy"] = energy(kept[name].logits, sigmoid=sigmoid)
     if (wanted.by or "confidence") not in splits["val"].scores:
         raise UserError(f"one logit for two classes has no energy: give --by=confidence for the run in {workdir}.")
     rule, measure = _choose(wanted, splits["val"], classes, costs)
@@ -104,14 +105,11 @@ def choose_operating_points(workdir: Path, wanted: Wanted) -> dict[str, Any]:
     return found
 
 
-def _split(labels: np.ndarray, logits: np.ndarray, raw: np.ndarray, *, sigmoid: bool) -> _Split:
-    """Gathers what is asked of a split; logits [N, C] are calibrated, raw ones as they were trained."""
+def _split(kept: Predictions, scaling: Scaling, *, sigmoid: bool) -> _Split:
+    logits = scaling.apply(kept.logits)
     # By the function that predictions take: a threshold is one of these numbers, to the last bit.
     probabilities = to_probabilities(logits, sigmoid=sigmoid)
-    scores = {"confidence": probabilities.max(1)}
-    if has_energy(raw):
-        scores["energy"] = energy(raw, sigmoid=sigmoid)
-    return _Split(labels, probabilities, probabilities.argmax(1) == labels, scores)
+    return _Split(kept.labels, probabilities, logits.argmax(1) == kept.labels, {"confidence": probabilities.max(1)})
 
 
 def _curve(split: _Split, score: str) -> CoverageCurve:

@@ -28,6 +28,10 @@ def test_by_default_the_likeliest_class_as_the_model_has_it():
     ]
 
 
+def test_the_likeliest_of_sigmoids_that_are_rounded_to_1():
+    assert Judge(CLASSES, sigmoid=True)(np.array([50.0, 60.0, 55.0]))["class"] == "bee"
+
+
 def test_calibrated_probabilities_are_said_to_be():
     said = Judge(CLASSES, scaling=Scaling(0.5))(LOGITS)
     assert (said["class"], said["calibrated"]) == ("ant", True)
