@@ -107,7 +107,7 @@ def in_words(temperature: float) -> str:
     >>> in_words(1.3149)
     'temperature 1.31'
     """
-    return f"temperature {temperature:.3g}"
+    return f"temperature {temperature:#.3g}"
 
 
 def read_calibration(workdir: Path) -> Calibration | None:

@@ -168,7 +168,7 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
     rule = found["rule"]
     splits = [name for name in ("val", "test") if name in next(iter(found["rejection"].values()))]
     made = found["calibration"]
-    how = f"temperature {made['temperature']:.3g}" if made["method"] == "temperature" else "vector scaling"
+    how = f"temperature {made['temperature']:#.3g}" if made["method"] == "temperature" else "vector scaling"
     lines = [f"probabilities are calibrated ({how}); chosen on val" + ", measured on test" * ("test" in splits)]
     if rule is None:
         lines.append("nothing is wanted, so no threshold is chosen: give --precision, --recall, --accuracy, ...")

@@ -86,7 +86,7 @@ def test_a_run_of_before_is_calibrated_by_its_predictions(jaxtl, run, pictures):
     expected = sharpen(run)
     status, out, err = jaxtl("predict", f"--workdir={run}", "--calibrated", image)
     assert (status, json.loads(out)["calibrated"]) == (0, True)
-    assert f"has no calibration.json, so one was fitted now: temperature {expected.temperature:.3g} of the" in err
+    assert f"has no calibration.json, so one was fitted now: temperature {expected.temperature:#.3g} of the" in err
     (run / "predictions.npz").unlink()
     status, out, err = jaxtl("predict", f"--workdir={run}", "--calibrated", image)
     assert (status, out) == (1, "")
