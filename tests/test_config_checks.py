@@ -66,7 +66,10 @@ def test_a_file_may_give_whole_numbers_for_k_and_for_rates(load):
             "c.augment.erasing = 3",
             "unknown key config.augment.erasing; there is config.augment.erase (Probability that a box is overwritten",
         ),
-        ("c.eval.folds = 3", "unknown key config.eval.folds; the keys of eval are: split, batch_size, calibration, report."),
+        (
+            "c.eval.folds = 3",
+            "unknown key config.eval.folds; the keys of eval are: split, batch_size, calibration, rep",
+        ),
         ("c.model.name = 'mobilenet_v9'", "unknown model 'mobilenet_v9'; did you mean 'mobilenet_v"),
         ("c.model.image_size = 230", "no multiple of patch 16; the nearest that fit are 224 and 240."),
         ("c.train.batch_size = 'a'", "train.batch_size is 'a', but it must be a whole number, such as 32."),

@@ -90,8 +90,8 @@ def test_a_run_without_one_gets_a_temperature_and_it_is_said(tmp_path, capsys):
     found = find_calibration(tmp_path)
     assert found == Calibration(fit_temperature(arrays["val_labels"], arrays["val_logits"]), 60, 7)
     assert capsys.readouterr().err == (
-        f"note: {tmp_path} has no calibration.json, so one was fitted now: temperature {found.scaling.temperature:#.3g} "
-        "of the 60 images of val in predictions.npz\n"
+        f"note: {tmp_path} has no calibration.json, so one was fitted now: temperature "
+        f"{found.scaling.temperature:#.3g} of the 60 images of val in predictions.npz\n"
     )
     assert not (tmp_path / "calibration.json").exists()
 
