@@ -239,6 +239,9 @@ def default() -> ConfigDict:
     # whatever split there is alone.
     c.eval.split = ""
     c.eval.batch_size = 0  # Images of all devices together in evaluation; 0: train.batch_size.
+    # What a run fits to its logits on val, for whoever asks for calibrated probabilities: "temperature" (one number for
+    # all classes; predictions stay) | "vector" (a scale and a bias for each class; they may change) | "none".
+    c.eval.calibration = "temperature"
     # At the end, write a page to look at: WORKDIR/report/index.html. The report command does so at any time.
     c.eval.report = True
     return c

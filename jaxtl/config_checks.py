@@ -10,6 +10,7 @@ from jaxtl.data import READERS
 from jaxtl.data.augment import options as augment
 from jaxtl.data.augment import presets
 from jaxtl.errors import UserError, nearest
+from jaxtl.evaluate import scaling
 from jaxtl.feature_cache import features
 from jaxtl.finetune import param_groups
 from jaxtl.models.head import POOLINGS, asked_fields
@@ -130,6 +131,7 @@ def _data_problems(values: Mapping[str, Any]) -> list[str]:
     )
     found.choice("data.reader", READERS)
     found.not_negative("data.workers", "data.cache_gib", "eval.batch_size")
+    found.choice("eval.calibration", (*scaling.METHODS, "none"))
     return found
 
 

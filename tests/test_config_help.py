@@ -23,7 +23,7 @@ def test_a_meaning_is_the_lines_above_and_that_beside():
     ("wanted", "keys"),
     [
         ("train.seed", ["train.seed"]),
-        ("eval", ["eval.split", "eval.batch_size", "eval.report"]),
+        ("eval", ["eval.split", "eval.batch_size", "eval.calibration", "eval.report"]),
         ("batch_size", ["train.batch_size", "eval.batch_size"]),
         ("optimizer.b", ["optimizer.b1", "optimizer.b2", "optimizer.boundaries"]),
         ("lr", []),

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jaxtl.commands import flags
+from jaxtl.deploy.calibrated_head import fold_into_head
 from jaxtl.deploy.export import formats
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import build_run
+from jaxtl.experiment.calibrating import calibration_to_export
 from jaxtl.experiment.model import attempt
 
 
@@ -30,15 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a file whose name ends as the format wants (.safetensors, .pth), or a new folder",
     )
+    parser.add_argument("--calibrated", action="store_true", help="fold the calibration into the last dense layer")
 
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
     flags.refuse_overrides(overrides, "export")
-    run(arguments.workdir, arguments.output, arguments.format)
+    run(arguments.workdir, arguments.output, arguments.format, calibrated=arguments.calibrated)
 
 
-def run(workdir: Path | str, output: Path | str, format: str = "jaxtl") -> None:
+def run(workdir: Path | str, output: Path | str, format: str = "jaxtl", *, calibrated: bool = False) -> None:
     """Writes parameters, statistics, pixel facts and class names; --config.model.weights=PATH opens them again.
 
     Raises:
@@ -56,6 +59,8 @@ def run(workdir: Path | str, output: Path | str, format: str = "jaxtl") -> None:
     if facts is None or problems:
         raise UserError.join(problems)
     model, variables, step = build_run(workdir)
+    scaling, said = calibration_to_export(workdir, classes=len(model.classes), step=step, folded=calibrated)
+    variables = variables if scaling is None else fold_into_head(variables, model.module, scaling)
     save = functools.partial(
         chosen.save,
         variables=variables,
@@ -63,9 +68,11 @@ def run(workdir: Path | str, output: Path | str, format: str = "jaxtl") -> None:
         pixels=model.pixels,
         classes=model.classes,
         epsilon=model.epsilon,
+        calibration=said,
     )
     size, note = _write_whole(save, output)
-    print(f"{output}: {model.name} with {len(model.classes)} classes, step {step}, {size:,} bytes")
+    form = "" if scaling is None else ", calibrated"
+    print(f"{output}: {model.name} with {len(model.classes)} classes, step {step}{form}, {size:,} bytes")
     if note:
         print(note)
 

@@ -16,15 +16,21 @@ from jaxtl.data.normalize import normalize
 from jaxtl.deploy.fetch import is_address
 from jaxtl.deploy.predictor import Place, find_images, predict
 from jaxtl.errors import UserError
-from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import build_run
-from jaxtl.train.losses import to_probabilities
+from jaxtl.experiment.judging import make_judge
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
     flags.add_workdir(parser, "the run whose best checkpoint predicts")
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="images computed at once (32)")
+    parser.add_argument("--calibrated", action="store_true", help="give calibrated probabilities (calibration.json)")
+    parser.add_argument(
+        "--reject_below", type=float, metavar="P", help='say "class": null where no class has this probability'
+    )
+    parser.add_argument(
+        "--operating_points", action="store_true", help="decide as operating_points.json says, by calibrated ones"
+    )
     parser.add_argument(
         "files", nargs="+", type=_place, metavar="FILE_OR_DIR", help="images, folders of images, or addresses of images"
     )
@@ -39,13 +45,36 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
     flags.refuse_overrides(overrides, "predict")
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size is {arguments.batch_size}, but it must be 1 or more.")
-    return run(arguments.workdir, arguments.files, batch_size=arguments.batch_size)
+    return run(
+        arguments.workdir,
+        arguments.files,
+        batch_size=arguments.batch_size,
+        calibrated=arguments.calibrated,
+        reject_below=arguments.reject_below,
+        operating_points=arguments.operating_points,
+    )
 
 
-def run(workdir: Path | str, paths: Sequence[Path | str], *, batch_size: int = 32) -> int:
-    """Prints a line for each image; returns 1 if one could not be read, else 0."""
+def run(
+    workdir: Path | str,
+    paths: Sequence[Path | str],
+    *,
+    batch_size: int = 32,
+    calibrated: bool = False,
+    reject_below: float | None = None,
+    operating_points: bool = False,
+) -> int:
+    """Prints a line for each image, as `judging.make_judge` has it; returns 1 if one could not be read, else 0."""
     workdir = Path(workdir)
-    model, variables, _ = build_run(workdir)
+    model, variables, step = build_run(workdir)
+    judge = make_judge(
+        workdir,
+        model.classes,
+        step,
+        calibrated=calibrated,
+        reject_below=reject_below,
+        operating_points=operating_points,
+    )
     found = find_images([_place(str(path)) for path in paths])
     others = ""
     if found.others:
@@ -54,18 +83,16 @@ def run(workdir: Path | str, paths: Sequence[Path | str], *, batch_size: int = 3
     if not found.images:
         raise UserError(f"there is no image file in {', '.join(map(str, paths))}." + f"\n{others}" * bool(others))
     batch_size = min(batch_size, len(found.images))
-    loss = files.run_config(workdir).train.loss
 
     @jax.jit
-    def probabilities(images: jax.Array) -> jax.Array:
-        logits = model.module.apply(variables, normalize(images, model.pixels), train=False)
-        return to_probabilities(jnp.asarray(logits), loss)
+    def logits(images: jax.Array) -> jax.Array:
+        return jnp.asarray(model.module.apply(variables, normalize(images, model.pixels), train=False))
 
     failed = False
     for line in predict(
         found.images,
-        probabilities=lambda images: np.asarray(probabilities(images)),
-        classes=model.classes,
+        logits=lambda images: np.asarray(logits(images)),
+        judge=judge,
         pixels=model.pixels,
         batch_size=batch_size,
     ):

@@ -1,7 +1,7 @@
 """Classifies image files: the same pixels as in training, a line for each file whatever befalls the others."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
@@ -70,8 +70,8 @@ def _files_below(folder: Path) -> Iterator[Path]:
 def predict(
     paths: Iterable[Place],
     *,
-    probabilities: Callable[[np.ndarray], np.ndarray],
-    classes: Sequence[str],
+    logits: Callable[[np.ndarray], np.ndarray],
+    judge: Callable[[np.ndarray], Mapping[str, Any]],
     pixels: Pixels,
     batch_size: int = 32,
     workers: int = 4,
@@ -80,24 +80,24 @@ def predict(
 
     Args:
       paths: image files, or addresses of some.
-      probabilities: uint8 [B, S, S, 3] with B = batch_size -> float32 [B, C].
-      classes: names of the C classes.
+      logits: uint8 [B, S, S, 3] with B = batch_size -> float32 [B, C].
+      judge: the logits [C] of an image -> what is said of it (see `jaxtl.deploy.judge.Judge`).
       pixels: how images must be prepared.
       batch_size: rows of a batch; the last one is filled up with dummy images.
       workers: threads that decode.
 
     Yields:
-      {"file", "class", "probability", "top5": [{"class", "probability"}, ...]}, or {"file", "error"} where a file is
-      missing or no image.
+      {"file", and what `judge` says}, or {"file", "error"} where a file is missing or no image.
     """
     with ThreadPoolExecutor(workers) as executor:
         for chunk in _batched(paths, batch_size):
             views = list(executor.map(_view, chunk, repeat(pixels)))
             dummy = np.zeros((pixels.size, pixels.size, 3), np.uint8)
             rows = [view if isinstance(view, np.ndarray) else dummy for view in views]
-            result = probabilities(np.stack(list(chain(rows, repeat(dummy, batch_size - len(rows))))))
+            result = logits(np.stack(list(chain(rows, repeat(dummy, batch_size - len(rows))))))
             for path, view, row in zip(chunk, views, result[: len(chunk)], strict=True):
-                yield _line(path, row, classes) if isinstance(view, np.ndarray) else {"file": str(path), "error": view}
+                said = judge(row) if isinstance(view, np.ndarray) else {"error": view}
+                yield {"file": str(path), **said}
 
 
 def _batched(items: Iterable[Place], size: int) -> Iterator[list[Place]]:
@@ -114,9 +114,3 @@ def _view(place: Place, pixels: Pixels) -> np.ndarray | str:
         return error.strerror or str(error)
     except UserError as error:
         return str(error)
-
-
-def _line(path: Place, row: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    best = np.argsort(-row, kind="stable")[:5]
-    top5 = [{"class": classes[i], "probability": round(float(row[i]), 6)} for i in best]
-    return {"file": str(path), **top5[0], "top5": top5}

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxtl.evaluate.accumulate import MAX_CONFUSION_CLASSES
 from jaxtl.evaluate.bootstrap import Judged, bootstrap_intervals
-from jaxtl.evaluate.calibration import adaptive_calibration_error, expected_calibration_error
+from jaxtl.evaluate.calibration import adaptive_calibration_error, brier_score, expected_calibration_error
 
 # Of these numbers of highest classes, those that say anything are given.
 _TOP = (1, 2, 3, 5, 10)
@@ -51,14 +51,13 @@ def detailed_metrics(
     macro = {key: _mean(values[present]) for key, values in per_class.items() if key != "count"}
     # As of accumulators, ties count for the model.
     rank = (logits > logits[rows, labels][:, None]).sum(1)
-    squares = (probabilities**2).sum(1) - 2 * probabilities[rows, labels] + 1
     judged = Judged(labels, predicted, losses, confidences, number)
     return {
         "accuracy": float(correct.mean()),
         "balanced_accuracy": macro["recall"],
         "top_k": {str(k): float((rank < k).mean()) for k in _TOP if k < number},
         "log_loss": float(losses.mean()),
-        "brier": float(squares.mean()),
+        "brier": brier_score(labels, probabilities),
         "ece": expected_calibration_error(confidences, correct),
         "adaptive_ece": adaptive_calibration_error(confidences, correct),
         **_agreement(labels, predicted, number),
@@ -82,6 +81,17 @@ def two_columns(logits: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
+def to_probabilities(logits: np.ndarray, *, sigmoid: bool) -> np.ndarray:
+    """Returns the probabilities of logits [..., C], in float64: by the softmax, or by the sigmoid of each class."""
+    logits = np.asarray(logits, np.float64)
+    if sigmoid:
+        each: np.ndarray = np.exp(-np.logaddexp(0, -logits))
+        return each
+    raised = np.exp(logits - logits.max(-1, keepdims=True))
+    shares: np.ndarray = raised / raised.sum(-1, keepdims=True)
+    return shares
+
+
 def probabilities_of(labels: np.ndarray, logits: np.ndarray, *, sigmoid: bool) -> tuple[np.ndarray, np.ndarray]:
     """Returns probabilities [N, C] and the log loss of each row [N], in float64.
 
@@ -91,7 +101,7 @@ def probabilities_of(labels: np.ndarray, logits: np.ndarray, *, sigmoid: bool) -
     if sigmoid:
         # Of each class that it is not the one; of the true class it is less by its logit.
         losses = np.logaddexp(0, logits).sum(1) - logits[rows, labels]
-        return np.exp(-np.logaddexp(0, -logits)), losses
+        return to_probabilities(logits, sigmoid=True), losses
     logits -= logits.max(1, keepdims=True)
     total = np.log(np.exp(logits).sum(1))
     return np.exp(logits - total[:, None]), total - logits[rows, labels]

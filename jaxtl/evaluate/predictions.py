@@ -1,9 +1,15 @@
 """Predictions that are kept: names, labels and logits of a split, as arrays of a file."""
 
+import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from jaxtl.errors import UserError
+
+_KEYS = ("names", "labels", "logits")
 # The last number of float16 but one: there must be room below.
 _LARGEST = 65472.0
 
@@ -26,3 +32,40 @@ def as_half(logits: np.ndarray) -> np.ndarray:
     half = np.clip(logits, -_LARGEST, _LARGEST).astype(np.float16)
     level = (half == np.take_along_axis(half, first, 1)) & (np.arange(logits.shape[1])[None] < first)
     return np.where(level, np.nextafter(half, np.float16(-np.inf)), half)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What is kept of a split of N images and C classes.
+
+    Attributes:
+      names: of the images, as the source gives them [N].
+      labels: their classes [N].
+      logits: float16 [N, C].
+    """
+
+    names: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+
+
+def read_predictions(path: Path) -> tuple[tuple[str, ...], dict[str, Predictions]]:
+    """Reads predictions.npz: the names of the classes, and what is kept of each split, by its name.
+
+    Raises:
+      UserError: there is no such file, or it holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            splits = [key.removesuffix("_logits") for key in arrays if key.endswith("_logits")]
+            found = {split: Predictions(*(arrays[f"{split}_{key}"] for key in _KEYS)) for split in splits}
+            classes = tuple(map(str, arrays["classes"]))
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}: a run writes it at its end.") from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    for split, kept in found.items():
+        shape = (len(kept.labels), len(classes))
+        if kept.logits.shape != shape or not ((kept.labels >= 0) & (kept.labels < len(classes))).all():
+            raise UserError(f"{path} is damaged: the logits, labels and classes of {split} do not fit each other.")
+    return classes, found

@@ -15,6 +15,7 @@ from jaxtl import data
 from jaxtl.data.decode import size as size_of
 from jaxtl.errors import UserError, writing
 from jaxtl.experiment import workdir as files
+from jaxtl.experiment.calibration_charts import calibration_charts
 from jaxtl.experiment.splits import open_splits, usable
 from jaxtl.parallel import processes
 from jaxtl.report.facts import Facts, Predictions, no_picture, read_predictions
@@ -42,11 +43,13 @@ def write_report(workdir: Path, splits: Mapping[str, data.Dataset] | None = None
       UserError: there is no run, or the page cannot be written.
     """
     facts = read_facts(workdir, splits)
+    sigmoid = facts.results.get("loss") == "binary"
+    charts = {**_charts(facts), "curves": calibration_charts(workdir, facts.split, sigmoid=sigmoid)}
     folder = workdir / "report"
     written = {
         "report.md": markdown(facts),
         "model_card.md": model_card(facts),
-        "index.html": run_page(facts, _charts(facts)),
+        "index.html": run_page(facts, charts),
     }
     for name, text in written.items():
         with writing(folder / name):

@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxtl.evaluate.metrics import detailed_headline, headline, wilson_interval
 from jaxtl.experiment.build import Experiment
+from jaxtl.experiment.calibrating import calibration_line
 from jaxtl.experiment.model import weights_location
 from jaxtl.experiment.training_plan import Plan
 from jaxtl.train.log import duration
@@ -53,7 +54,7 @@ def _costs(plan: Plan, progress: Progress) -> dict[str, Any]:
     return {**stages[-1], **({"stages": stages} if len(plan.stages) > 1 else {})} if stages else {}
 
 
-# Images from which on intervals by the bootstrap are shown.
+# Images from which on intervals by the bootstrap, and what calibration does, are shown.
 _ENOUGH = 30
 
 
@@ -67,6 +68,9 @@ def closing_lines(results: Mapping[str, Any], workdir: Path) -> list[str]:
     """Returns what a run ends with: its metrics, its best checkpoint, its speed, and the command that comes next."""
     splits = [split for split in ("val", "test") if split in results]
     lines = [line for split in splits for line in metric_lines(split, results[split], detailed=split == splits[-1])]
+    calibration = results.get("calibration", {})
+    if calibration.get("count", 0) >= _ENOUGH:
+        lines.append(calibration_line(calibration))
     never = never_predicted(results.get("test", {}))
     if never:
         lines.append(f"never     predicted on test: {', '.join(never)}")

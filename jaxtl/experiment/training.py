@@ -14,6 +14,7 @@ from jaxtl.evaluate.metrics import compute_metrics, summary
 from jaxtl.experiment import lr_sweep, steps
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment
+from jaxtl.experiment.calibrating import calibrate
 from jaxtl.experiment.input_pipeline import Inputs, make_inputs
 from jaxtl.experiment.measuring import measure, write_predictions
 from jaxtl.experiment.results import results_of
@@ -54,7 +55,7 @@ class Running:
 def train_to_end(experiment: Experiment, workdir: Path, *, started: float, stop: Callable[[], bool]) -> dict[str, Any]:
     """Trains to the end and evaluates the best checkpoint on val and test.
 
-    It writes predictions.npz and results.json, and returns what the latter holds.
+    It writes predictions.npz, calibration.json and results.json, and returns what the latter holds.
 
     Args:
       experiment: from `start_run`.
@@ -81,6 +82,7 @@ def train_to_end(experiment: Experiment, workdir: Path, *, started: float, stop:
     results |= {name: found.metrics for name, found in measured.items()}
     results["val"] |= chosen
     write_predictions(workdir, experiment, *measured.values())
+    results |= calibrate(experiment, workdir, measured, step=results["best_step"])
     progress.spend("evaluate")
     results["seconds"] = {**progress.seconds, "total": progress.total()}
     files.write_json(workdir / "results.json", results)

@@ -20,16 +20,17 @@ from jaxtl.errors import UserError, writing
 from jaxtl.experiment import lock
 from jaxtl.parallel import processes
 
-# Keys that may change between two starts of one run: they change nothing that is computed but its rounding,
-# and model.attention the masks of dropout.
 FITTED = "fitted"
 """The key of inputs.json for what was cut to the size of the data, and for the values of a preset."""
 
+# Keys that may change between two starts of one run: they change nothing that is trained but its rounding,
+# and model.attention the masks of dropout.
 _HARMLESS = (
     "data.workers:",
     "eval.report:",
     "data.reader:",
     "data.cache_gib:",
+    "eval.calibration:",
     "finetune.cache_dir:",
     "model.attention:",
     "train.mesh:",

@@ -254,6 +254,10 @@ class GroupedModel(CustomHead, kw_only=True):
         """The path of the kernel [H, W, C, D] that sees the pixels."""
         return "params/conv1/kernel"
 
+    def classifier_paths(self) -> tuple[str, ...]:
+        """Gives the kernels of the last dense layers; the logits are what they give, or the mean of that."""
+        return (self.head_path,)
+
     def no_weight_decay(self) -> tuple[str, ...]:
         """Gives regexes of parameter paths that weight decay leaves alone: none."""
         return ()

@@ -133,6 +133,11 @@ class ViT(GroupedModel):
         """The path of the kernel [P, P, C, D] that sees the pixels."""
         return "params/patch_embed/kernel"
 
+    def classifier_paths(self) -> tuple[str, ...]:
+        """Gives the kernels of the last dense layers: with a distillation token there are two, whose mean counts."""
+        teacher = self.teacher_head and not self.custom_head
+        return (self.head_path, "params/head_dist/kernel") if teacher else (self.head_path,)
+
     def no_weight_decay(self) -> tuple[str, ...]:
         """Gives regexes of parameter paths that weight decay leaves alone: positions and tokens, as in timm."""
         return ("pos_embed", "cls_token", "dist_token", "reg_token")

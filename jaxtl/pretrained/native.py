@@ -35,6 +35,7 @@ def save_native(
     pixels: Pixels | None,
     classes: Sequence[str] | None = None,
     epsilon: float | None = None,
+    calibration: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes variables as safetensors in native names; `open_weights` reads them back bit for bit.
 
@@ -45,10 +46,12 @@ def save_native(
       pixels: its pixel facts.
       classes: its class names.
       epsilon: of its normalisations, if it is not the family's own.
+      calibration: what is to be said of its calibration, as plain values.
     """
     leaves = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(variables).items()}
     num_classes = count_classes(model, leaves)
     facts = native_facts(model, num_classes=num_classes, epsilon=epsilon, pixels=pixels, classes=classes)
+    facts |= {} if calibration is None else {"calibration": calibration}
     write_safetensors(Path(path), leaves, {"jaxtl": json.dumps(facts)})
 
 

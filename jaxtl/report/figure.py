@@ -1,6 +1,8 @@
 """Charts in a page: SVG by matplotlib, whose ink is that of the text around them, in a light and in a dark page."""
 
+import hashlib
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -63,5 +65,14 @@ def to_svg(figure: "Figure", alt: str) -> Markup:
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor").replace("sans-serif", "inherit")
+    svg = _with_own_ids(svg)
     label = Markup.escape(alt)
     return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" class="chart" ', 1))
+
+
+def _with_own_ids(svg: str) -> str:
+    """Returns a chart whose ids no other on the page has: matplotlib counts anew in each, and calls like things alike."""
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # Nothing refers to those that only count.
+    mark = hashlib.blake2b(svg.encode(), digest_size=4).hexdigest()
+    named = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    return re.sub(r'(id="|url\(#|href="#)([^)"]+)', lambda m: f"{m[1]}{mark}-{m[2]}" if m[2] in named else m[0], svg)

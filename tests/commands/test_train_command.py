@@ -28,6 +28,10 @@ def test_a_run_leaves_what_the_interface_promises(plain):
     assert "6 examples of train (train[90%:]) serve as one" in (plain / "printed").read_text()
     run = plain / "run"
     assert {path.name for path in run.iterdir()} == {
+        "calibration.json",
+        "data.json",
+        "environment.json",
+        "groups.json",
         "checkpoints",
         "config.json",
         "events",

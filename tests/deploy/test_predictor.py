@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxtl.deploy.judge import Judge
 from jaxtl.deploy.predictor import find_images, predict
 from jaxtl.preprocessing import Pixels
 
@@ -17,14 +18,14 @@ def files(tmp_path):
 
 
 def brightness(images):
-    """Gives as the probability of class 1 how red the first pixel is, of 100."""
+    """Gives logits by which the probability of class 1 is how red the first pixel is, of 100."""
     assert images.shape == (2, 4, 4, 3)
     red = images[:, 0, 0, 0] / 100
-    return np.stack([1 - red, red], axis=1)
+    return np.log(np.stack([1 - red, np.maximum(red, 1e-9)], axis=1))
 
 
 def lines(paths):
-    return list(predict(paths, probabilities=brightness, classes=("dark", "red"), pixels=PIXELS, batch_size=2))
+    return list(predict(paths, logits=brightness, judge=Judge(("dark", "red")), pixels=PIXELS, batch_size=2))
 
 
 def test_each_file_gets_a_line_in_order_and_batches_are_filled_up(files):

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from jaxtl.evaluate.predictions import as_arrays, as_half
+from jaxtl.errors import UserError
+from jaxtl.evaluate.predictions import as_arrays, as_half, read_predictions
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0, 1e3, 1e6])
@@ -31,3 +32,30 @@ def test_arrays_of_a_split():
         "val_labels": ("i", [1, 0]),
         "val_logits": ("f", [[0, 1], [2, 0]]),
     }
+
+
+def test_what_is_kept_is_read_again(tmp_path):
+    logits = np.float32([[1, 2], [3, -4], [0.5, 0.25]])
+    kept = as_arrays("val", ["a", "b", "c"], np.array([1, 0, 0]), logits)
+    np.savez(tmp_path / "predictions.npz", classes=np.array(["cat", "dog"]), **kept)
+    classes, splits = read_predictions(tmp_path / "predictions.npz")
+    assert (classes, list(splits)) == (("cat", "dog"), ["val"])
+    assert splits["val"].names.tolist() == ["a", "b", "c"]
+    assert splits["val"].labels.tolist() == [1, 0, 0]
+    assert splits["val"].logits.tolist() == logits.tolist()
+
+
+def test_a_file_that_is_none_of_predictions(tmp_path):
+    path = tmp_path / "predictions.npz"
+    with pytest.raises(UserError, match="a run writes it at its end"):
+        read_predictions(path)
+    path.write_bytes(b"PK no archive")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_predictions(path)
+    np.savez(path, val_logits=np.zeros((1, 2)))
+    with pytest.raises(UserError, match="cannot be read"):
+        read_predictions(path)
+    kept = as_arrays("val", ["a"], np.array([2]), np.zeros((1, 2), np.float32))
+    np.savez(path, classes=np.array(["cat", "dog"]), **kept)
+    with pytest.raises(UserError, match="is damaged: the logits, labels and classes of val do not fit"):
+        read_predictions(path)

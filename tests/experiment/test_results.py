@@ -80,3 +80,20 @@ def test_classes_that_are_never_predicted_are_named(tmp_path):
     results = {"test": test, "best_step": 1, "steps": 1, "monitor": "loss", "seconds": {"total": 1.0, "train": 1.0}}
     lines = closing_lines({**results, "train": {"images_per_second": 1.0}}, tmp_path)
     assert lines[1] == "never     predicted on test: daisy"
+
+
+def test_what_calibration_does_is_told_of_enough_images():
+    metrics = {"accuracy": 0.5, "f1": 0.25, "loss": 1.5, "count": 30}
+    results = {"best_step": 1, "steps": 1, "monitor": "loss", "seconds": {"total": 1.0, "train": 1.0}}
+    results |= {"train": {"images_per_second": 1.0}, "val": metrics}
+    ece = {"before": {"ece": 0.062}, "after": {"ece": 0.031}}
+    found = {"method": "temperature", "temperature": 1.3149, "note": "", "fitted_on": "val", "count": 30, "val": ece}
+    results["calibration"] = found
+    lines = closing_lines(results, Path("run"))
+    assert lines[1] == "calibrated temperature 1.31 fitted on val: ECE on val 6.2 -> 3.1 %"
+    found |= {"method": "vector", "test": ece, "note": "so"}
+    assert closing_lines(results, Path("run"))[1] == (
+        "calibrated a scale and a bias for each class fitted on val (so): ECE on test 6.2 -> 3.1 %"
+    )
+    found["count"] = 29
+    assert closing_lines(results, Path("run"))[1].startswith("best")

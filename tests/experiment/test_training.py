@@ -98,6 +98,10 @@ def test_a_run_is_its_steps_and_its_best_is_measured_on_test(tmp_path):
             accuracy = np.mean(arrays[f"{name}_logits"].argmax(1) == split.labels)
             assert results[name]["accuracy"] == accuracy
             assert results[name]["log_loss"] == pytest.approx(results[name]["loss"])
+            before = results["calibration"][name]["before"]
+            assert before["log_loss"] == pytest.approx(results[name]["loss"], abs=2e-3)  # Of logits in float16.
+    calibration = json.loads((tmp_path / "run" / "calibration.json").read_text())
+    assert (calibration["step"], calibration["count"]) == (best, 6)
 
 
 # Questions: after each step, and after each batch of an evaluation. 1 is step 1; 2 and 3 are the border of the stages,

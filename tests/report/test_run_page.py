@@ -160,3 +160,14 @@ def test_the_head_of_a_model_card_is_sound_yaml(facts, weights):
 def test_a_model_card_of_a_run_without_results(facts):
     head = yaml.safe_load(model_card(facts(results={}, predictions={})).split("---")[1])
     assert "model-index" not in head
+
+
+def test_what_calibration_does_is_told(facts):
+    made = facts()
+    assert "fitted to" not in run_page(made, {})
+    one = {"before": {"ece": 0.062, "log_loss": 0.5}, "after": {"ece": 0.031, "log_loss": 0.4}}
+    found = {"method": "temperature", "temperature": 1.3149, "note": "", "fitted_on": "val", "count": 73, "test": one}
+    page = run_page(facts(results={**made.results, "calibration": found}), {})
+    check(page)
+    assert "A temperature of 1.31, fitted to 73 images of val, brings the calibration error on test from 6.2 %" in page
+    assert "to 3.1 % and the log loss from 0.5 to 0.4." in page

@@ -15,8 +15,8 @@ class Format:
     Attributes:
       name: as the user gives it.
       text: what it is, in a few words.
-      save: (path, variables, model=name, pixels=, classes=, epsilon=), as `hf.save_huggingface` takes them; returns
-        what its user must know besides, or None.
+      save: (path, variables, model=name, pixels=, classes=, epsilon=, calibration=), as `hf.save_huggingface` takes
+        them; returns what its user must know besides, or None.
       suffix: that the name of its file must have; "" where it is a new folder.
       lay_out: (leaves, model=name, pixels=, epsilon=) -> what it would write, or a UserError that says why the program
         has no such model; None where it holds any.

@@ -28,6 +28,7 @@ def save_huggingface(
     pixels: Pixels,
     classes: Sequence[str] | None = None,
     epsilon: float | None = None,
+    calibration: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a folder that transformers' AutoModelForImageClassification.from_pretrained opens.
 
@@ -38,12 +39,14 @@ def save_huggingface(
       pixels: its pixel facts.
       classes: its class names.
       epsilon: of its normalisations, if the name does not say.
+      calibration: what config.json says of its calibration, as plain values.
 
     Raises:
       UserError: transformers has no such model.
     """
     arrays, config = lay_out("hf", variables, model=model, pixels=pixels, epsilon=epsilon)
     config |= _labels(classes) if classes else {}
+    config |= {} if calibration is None else {"calibration": dict(calibration)}
     write_folder(Path(path), arrays, {"config.json": config, "preprocessor_config.json": _preprocessor(pixels)})
 
 

@@ -29,6 +29,7 @@ def save_timm(
     pixels: Pixels,
     classes: Sequence[str] | None = None,
     epsilon: float | None = None,
+    calibration: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a folder with model.safetensors in timm's names, and the config.json of timm's hub repositories.
 
@@ -39,6 +40,7 @@ def save_timm(
     """
     arrays, config = lay_out("timm", variables, model=model, pixels=pixels, epsilon=epsilon)
     config |= {"label_names": list(classes)} if classes else {}
+    config |= {} if calibration is None else {"calibration": dict(calibration)}
     write_folder(Path(path), arrays, {"config.json": config})
 
 

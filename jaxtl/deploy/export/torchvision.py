@@ -22,11 +22,12 @@ def save_torchvision(
     pixels: Pixels,
     classes: Sequence[str] | None = None,
     epsilon: float | None = None,
+    calibration: Mapping[str, Any] | None = None,
 ) -> str:
     """Writes a state dict that `load_state_dict` of torchvision's network takes as it is.
 
-    Auxiliary heads are left out. The arguments are those of `save_huggingface`; such a file has no room for pixels and
-    classes.
+    Auxiliary heads are left out. The arguments are those of `save_huggingface`; such a file has no room for pixels,
+    classes and calibration.
 
     Returns:
       what the file does not say: the call that makes the network, and how images are prepared.
@@ -34,7 +35,7 @@ def save_torchvision(
     Raises:
       UserError: torchvision has no such network, or PyTorch is not installed.
     """
-    del classes
+    del classes, calibration
     arrays, call = lay_out("torchvision", variables, model=model, pixels=pixels, epsilon=epsilon)
     _write(Path(path), arrays)
     facts = ", ".join(f"{key} {value}" for key, value in pixels.to_json().items())

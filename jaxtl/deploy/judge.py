@@ -1,0 +1,81 @@
+"""From the logits of an image to what is said of it: its class, or none, with probabilities as they were asked for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxtl.evaluate.details import to_probabilities
+from jaxtl.evaluate.operating_points import expected_costs
+from jaxtl.evaluate.rejection import energy
+from jaxtl.evaluate.scaling import Scaling
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Says what an image is by its logits.
+
+    Attributes:
+      classes: the names of the C classes.
+      sigmoid: whether each class has a probability of its own.
+      scaling: what makes the probabilities calibrated; None for those of the model as it was trained.
+      reject_below: the least probability of a class; images whose likeliest has less are of none.
+      rule: the rule of operating_points.json, chosen with the same scaling; None for the likeliest class.
+    """
+
+    classes: Sequence[str]
+    sigmoid: bool = False
+    scaling: Scaling | None = None
+    reject_below: float | None = None
+    rule: Mapping[str, Any] | None = None
+
+    def __call__(self, logits: np.ndarray) -> dict[str, Any]:
+        """Returns what is said of an image with logits [C], ready for JSON.
+
+        >>> said = Judge(("cat", "dog"), reject_below=0.9)(np.array([0.0, 1.0]))
+        >>> said["class"], said["probability"], said["rejected"]
+        (None, 0.731059, 'its probability is below 0.9')
+
+        Returns:
+          {"class", "probability", "top5": [{"class", "probability"}, ...]}. "class" is None where the image is of no
+          class; "probability" is that of the class, or else of the likeliest, and "rejected" says why. "calibrated" and
+          "operating_point" are there where they apply, and what else the rule says.
+        """
+        calibrated = logits if self.scaling is None else self.scaling.apply(logits)
+        probabilities = to_probabilities(calibrated, sigmoid=self.sigmoid)
+        # By the logits: of two sigmoids that are both rounded to 1, one is the likelier all the same.
+        order = np.argsort(-calibrated, kind="stable").tolist()
+        decided, more = self._decide(probabilities, logits, order)
+        shown = order[0] if decided is None else decided
+        return {
+            "class": None if decided is None else self.classes[decided],
+            "probability": round(float(probabilities[shown]), 6),
+            "top5": [{"class": self.classes[i], "probability": round(float(probabilities[i]), 6)} for i in order[:5]],
+            **({} if self.scaling is None else {"calibrated": True}),
+            **more,
+        }
+
+    def _decide(
+        self, probabilities: np.ndarray, logits: np.ndarray, order: Sequence[int]
+    ) -> tuple[int | None, dict[str, Any]]:
+        """Returns the class that is decided for, or None, and what is to be said besides; the likeliest come first."""
+        rule, best = self.rule, order[0]
+        if rule is None:
+            if self.reject_below is None or probabilities[best] >= self.reject_below:
+                return best, {}
+            return None, {"rejected": f"its probability is below {self.reject_below:g}"}
+        if rule["kind"] == "costs":
+            expected = expected_costs(probabilities, np.array(rule["costs"]))
+            decided = int(expected.argmin())
+            return decided, {"operating_point": "least cost", "expected_cost": round(float(expected[decided]), 6)}
+        point: dict[str, Any] = {"operating_point": f"{rule['kind']} {rule['wanted']:g}"}
+        if "thresholds" in rule:
+            cuts = [rule["thresholds"][name] for name in self.classes]
+            above = [c for c in order if cuts[c] is not None and probabilities[c] >= cuts[c]]
+            point["above"] = [self.classes[c] for c in above]
+            return (above[0], point) if above else (None, {**point, "rejected": "no class reaches its threshold"})
+        score = energy(logits, sigmoid=self.sigmoid) if rule["by"] == "energy" else probabilities[best]
+        if score >= rule["threshold"]:
+            return best, point
+        return None, {**point, "rejected": f"its {rule['by']} is below {rule['threshold']:.4f}"}
