@@ -4,6 +4,9 @@
     python -m jaxtl.main --config=configs/pets.py:vit --workdir=runs/pets_vit
 
 Not measured yet: no weights of these networks were at hand. "" is the ResNet-50 of the fastai course, vit a ViT-S/16.
+Published for a ResNet-50 with that course's own recipe, three epochs of the head and six of everything: 5.5 % error on
+its validation images (github.com/fastai/fastbook, 05_pet_breeds.ipynb).
+
 With images of your own: --config.data.source=folder:DIR
 """
 

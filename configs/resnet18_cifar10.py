@@ -4,8 +4,13 @@
     python -m jaxtl.main --config=configs/resnet18_cifar10.py:staged --workdir=runs/cifar10_staged
 
 "" trains everything with Adam at 1e-3, 10 epochs in batches of 64, with mirror images as the only augmentation. staged
-trains the head for two epochs, then everything with SGD at 0.01, which keeps more of what the weights know. Neither is
-measured yet: no ImageNet weights of it were at hand.
+trains the head for two epochs, then everything with SGD at 0.01, which keeps more of what the weights know.
+
+No ImageNet weights of ResNet-18 were at hand, so this shows only that the recipe learns: with a ResNet-20 pretrained on
+CIFAR-10, at 32 pixels (staged with augment.pad=4), on 12 classes of photographs of flowers (720 images, 73 of them for
+validation; 240 to test), seeds 0, 1 and 2: 85.0, 87.1 and 85.0 %, staged 72.5, 72.1 and 71.7 %, in 104 to 204 s each on
+two busy cores. In 102 steps, as these are, staged does not come as far: of the last 128 training images it had 81.2,
+77.3 and 70.3 % right, "" 96.9, 91.4 and 95.3 %.
 
 With images of your own: --config.data.source=folder:DIR
 """
