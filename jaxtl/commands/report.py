@@ -11,20 +11,23 @@ from jaxtl.experiment.reporting import write_report
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
     flags.add_workdir(parser, "a run, finished or not, or what eval wrote")
+    parser.add_argument(
+        "--map", action="store_true", help="also a map of features, and the training images nearest to the mistakes"
+    )
 
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
     flags.refuse_overrides(overrides, "report")
-    run(arguments.workdir)
+    run(arguments.workdir, with_map=arguments.map)
 
 
-def run(workdir: Path | str) -> Path:
+def run(workdir: Path | str, *, with_map: bool = False) -> Path:
     """Writes WORKDIR/report and prints where its page is; returns its path.
 
     Raises:
       UserError: there is no run, or the page cannot be written.
     """
-    page = write_report(Path(workdir))
+    page = write_report(Path(workdir), with_map=with_map)
     print(page)
     return page

@@ -1,13 +1,15 @@
 """Predictions that are kept: names, labels and logits of a split, as arrays of a file."""
 
+import contextlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from jaxtl.errors import UserError
+from jaxtl.evaluate.details import two_columns
 
 _KEYS = ("names", "labels", "logits")
 # The last number of float16 but one: there must be room below.
@@ -49,23 +51,42 @@ class Predictions:
     logits: np.ndarray
 
 
-def read_predictions(path: Path) -> tuple[tuple[str, ...], dict[str, Predictions]]:
+def splits_in(path: Path) -> list[str]:
+    """Returns the splits of predictions.npz without reading what is kept of them; the errors are those of reading."""
+    with _opened(path) as arrays:
+        return [key.removesuffix("_logits") for key in arrays if key.endswith("_logits")]
+
+
+def read_predictions(path: Path, splits: Sequence[str] | None = None) -> tuple[tuple[str, ...], dict[str, Predictions]]:
     """Reads predictions.npz: the names of the classes, and what is kept of each split, by its name.
+
+    Args:
+      path: of the file.
+      splits: those to read; None for all.
 
     Raises:
       UserError: there is no such file, or it holds something else.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            splits = [key.removesuffix("_logits") for key in arrays if key.endswith("_logits")]
-            found = {split: Predictions(*(arrays[f"{split}_{key}"] for key in _KEYS)) for split in splits}
-            classes = tuple(map(str, arrays["classes"]))
-    except FileNotFoundError:
-        raise UserError(f"there is no {path}: a run writes it at its end.") from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
-    for split, kept in found.items():
-        shape = (len(kept.labels), len(classes))
-        if kept.logits.shape != shape or not ((kept.labels >= 0) & (kept.labels < len(classes))).all():
+    chosen = splits_in(path) if splits is None else splits
+    with _opened(path) as arrays:
+        kept = {split: [arrays[f"{split}_{key}"] for key in _KEYS] for split in chosen}
+        classes = tuple(map(str, arrays["classes"]))
+    found = {split: Predictions(names, labels, two_columns(logits)) for split, (names, labels, logits) in kept.items()}
+    for split, each in found.items():
+        shape = (len(each.labels), len(classes))
+        if each.logits.shape != shape or not ((each.labels >= 0) & (each.labels < len(classes))).all():
             raise UserError(f"{path} is damaged: the logits, labels and classes of {split} do not fit each other.")
     return classes, found
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """Opens the file; what goes wrong with it, within too, is a UserError."""
+    try:
+        # numpy leaves a file open that it opened itself and cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            yield arrays
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}: a run writes it at its end.") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error

@@ -2,13 +2,10 @@
 
 import os
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from jaxtl import config as config_lib
 from jaxtl.errors import UserError
@@ -16,6 +13,7 @@ from jaxtl.evaluate.alignment import Aligned, Predictions, align
 from jaxtl.evaluate.bootstrap import bootstrap_intervals
 from jaxtl.evaluate.details import judge
 from jaxtl.evaluate.paired import Difference, McNemar, holm, mcnemar, paired_differences, plain_metrics
+from jaxtl.evaluate.predictions import read_predictions, splits_in
 from jaxtl.experiment import workdir as files
 from jaxtl.report.learning_curves import parse_metrics
 
@@ -164,28 +162,17 @@ def _read(name: str, workdir: Path) -> Run:
     lines = parse_metrics(log.read_text(encoding="utf-8", errors="replace")) if log.exists() else []
     splits: list[str] = []
     if results and (workdir / "predictions.npz").exists():
-        splits = [key.removesuffix("_logits") for key in _read_arrays(workdir) if key.endswith("_logits")]
+        splits = splits_in(workdir / "predictions.npz")
     return Run(name, workdir, files.read_json(workdir / "config.json"), results, lines, splits)
 
 
-def _read_arrays(workdir: Path, names: Sequence[str] = ()) -> dict[str, np.ndarray | None]:
-    """Returns the arrays of predictions.npz by name: those named, and None for the others, which are not read."""
-    path = workdir / "predictions.npz"
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict.fromkeys(archive.files) | {name: archive[name] for name in names}
-    except (KeyError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
-
-
 def _read_predictions(run: Run, split: str) -> Predictions:
-    keys = ("classes", *(f"{split}_{part}" for part in ("names", "labels", "logits")))
-    arrays = _read_arrays(run.workdir, keys)
-    classes, names, labels, logits = (np.asarray(arrays[key]) for key in keys)
-    if not len(labels):
+    classes, found = read_predictions(run.workdir / "predictions.npz", [split])
+    kept = found[split]
+    if not len(kept.labels):
         raise UserError(f"{split} of {run.workdir} holds no images: there is nothing to compare.")
-    judged = judge(labels, logits, sigmoid=run.results.get("loss") == "binary")
-    return Predictions([str(name) for name in classes], [str(name) for name in names], judged)
+    judged = judge(kept.labels, kept.logits, sigmoid=run.results.get("loss") == "binary")
+    return Predictions(classes, [str(name) for name in kept.names], judged)
 
 
 def _absence(run: Run) -> str:

@@ -1,7 +1,7 @@
 """The report of a run: its files read, its images opened, and the page written."""
 
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,14 @@ from jaxtl import config as config_lib
 from jaxtl import data
 from jaxtl.data.decode import size as size_of
 from jaxtl.errors import UserError, writing
+from jaxtl.evaluate.predictions import read_predictions
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.calibration_charts import calibration_charts
+from jaxtl.experiment.mapping import map_charts, map_images, neighbours
 from jaxtl.experiment.splits import open_splits, usable
 from jaxtl.parallel import processes
-from jaxtl.report.facts import Facts, Predictions, no_picture, read_predictions
+from jaxtl.report.facts import Classified, Facts, Neighbour, classified, no_picture
+from jaxtl.report.gallery import worst_mistakes
 from jaxtl.report.learning_curves import Marks, learning_curves, parse_metrics
 from jaxtl.report.run_page import markdown, model_card, run_page
 
@@ -28,23 +31,26 @@ _MIN_SIDE = 160
 _SAMPLE = 200
 
 
-def write_report(workdir: Path, splits: Mapping[str, data.Dataset] | None = None) -> Path:
+def write_report(workdir: Path, splits: Mapping[str, data.Dataset] | None = None, *, with_map: bool = False) -> Path:
     """Writes the report of a run into its folder `report`: index.html, report.md and model_card.md.
 
     Args:
       workdir: of a run that has begun, or of the eval command.
       splits: the data sets that its predictions are of, where they are open already; else they are opened as its
         config says, and without them the page has no pictures.
+      with_map: whether to pass over the images with the best checkpoint, for a map of their features.
 
     Returns:
       The path of the page.
 
     Raises:
-      UserError: there is no run, or the page cannot be written.
+      UserError: there is no run, or the page cannot be written; for a map, there are no images or no checkpoint.
     """
     facts = read_facts(workdir, splits)
     sigmoid = facts.results.get("loss") == "binary"
     charts = {**_charts(facts), "curves": calibration_charts(workdir, facts.split, sigmoid=sigmoid)}
+    if with_map:
+        facts, charts["map"] = _with_map(workdir, facts)
     folder = workdir / "report"
     written = {
         "report.md": markdown(facts),
@@ -73,6 +79,24 @@ def report_at_end(workdir: Path, splits: Mapping[str, data.Dataset | None]) -> N
         write_report(workdir, {name: split for name, split in splits.items() if split is not None})
     except UserError as error:
         print(f"note      the report was not written: {error}")
+
+
+def _with_map(workdir: Path, facts: Facts) -> tuple[Facts, list[Markup]]:
+    """Returns the facts with the neighbours of the worst mistakes, and the maps."""
+    if not (workdir / "checkpoints").exists():
+        raise UserError(f"--workdir={workdir} holds no run, and a map needs its best checkpoint.")
+    splits = _open_run(workdir)
+    split = facts.split or "val"
+    mapped = map_images(workdir, {"train": splits["train"], split: splits[split]})
+    near: dict[str, list[Neighbour]] = {}
+    if predictions := facts.predictions.get(split):
+        worst = worst_mistakes(predictions.labels, predictions.probabilities)
+        train, picture = mapped["train"].dataset, _opener({"train": mapped["train"].dataset})
+        for name, indices in neighbours(mapped, split, [predictions.names[i] for i in worst]).items():
+            near[name] = [
+                Neighbour(str(train.names[i]), train.classes[train.labels[i]], picture("train", i)) for i in indices
+            ]
+    return replace(facts, neighbours=near), map_charts(mapped[split], split)
 
 
 def read_facts(workdir: Path, splits: Mapping[str, data.Dataset] | None = None) -> Facts:
@@ -136,25 +160,19 @@ def _charts(facts: Facts) -> dict[str, list[Markup]]:
     return {"learning": learning_curves({facts.name: facts.lines}, marks)}
 
 
-def _predictions(workdir: Path, *, sigmoid: bool) -> dict[str, Predictions]:
+def _predictions(workdir: Path, *, sigmoid: bool) -> dict[str, Classified]:
     path = workdir / "predictions.npz"
     if not path.exists():
         return {}
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return read_predictions({name: arrays[name] for name in arrays.files}, sigmoid=sigmoid)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
+    return {split: classified(kept, sigmoid=sigmoid) for split, kept in read_predictions(path)[1].items()}
 
 
-def _open(workdir: Path, predictions: Mapping[str, Predictions]) -> dict[str, data.Dataset]:
+def _open(workdir: Path, predictions: Mapping[str, Classified]) -> dict[str, data.Dataset]:
     """Opens the data of a run, or of an evaluation, and returns the sets that the predictions are of."""
+    if (workdir / "checkpoints").exists():
+        return _open_run(workdir)
     config = files.run_config(workdir)
     source = usable(config, data.open_source(config.data.source, data_dir=config.data.data_dir))
-    if (workdir / "checkpoints").exists():
-        splits = open_splits(config, source, by_class=not files.began_earlier(workdir))
-        found = {"val": splits.val, "test": splits.test}
-        return {name: split for name, split in found.items() if split is not None}
     # Of an evaluation: whichever split has these images.
     parts: list[Callable[[], data.Dataset | None]] = [partial(source.split, name) for name in source.split_names]
     location = config.model.weights
@@ -164,7 +182,16 @@ def _open(workdir: Path, predictions: Mapping[str, Predictions]) -> dict[str, da
     return _matching(parts, predictions["test"])
 
 
-def _matching(parts: Sequence[Callable[[], data.Dataset | None]], predictions: Predictions) -> dict[str, data.Dataset]:
+def _open_run(workdir: Path) -> dict[str, data.Dataset]:
+    """Opens the splits of a run, by name."""
+    config = files.run_config(workdir)
+    source = usable(config, data.open_source(config.data.source, data_dir=config.data.data_dir))
+    splits = open_splits(config, source, by_class=not files.began_earlier(workdir))
+    found = {"train": splits.train, "val": splits.val, "test": splits.test}
+    return {name: split for name, split in found.items() if split is not None}
+
+
+def _matching(parts: Sequence[Callable[[], data.Dataset | None]], predictions: Classified) -> dict[str, data.Dataset]:
     for part in parts:
         try:
             dataset = part()
@@ -175,7 +202,7 @@ def _matching(parts: Sequence[Callable[[], data.Dataset | None]], predictions: P
     return {}
 
 
-def _is_of(dataset: data.Dataset, predictions: Predictions | None) -> bool:
+def _is_of(dataset: data.Dataset, predictions: Classified | None) -> bool:
     return predictions is not None and list(map(str, dataset.names)) == list(predictions.names)
 
 

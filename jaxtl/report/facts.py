@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxtl.evaluate.details import probabilities_of, two_columns
+from jaxtl.evaluate.details import probabilities_of
+from jaxtl.evaluate.predictions import Predictions
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Classified:
     """What a model said of the images of a split.
 
     Attributes:
@@ -33,6 +34,21 @@ class Predictions:
     def predicted(self) -> np.ndarray:
         """The likeliest class of each image [N]."""
         return self.probabilities.argmax(1)
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training image near to another one.
+
+    Attributes:
+      name: of the image.
+      actual: its class.
+      picture: the image; None where it cannot be had.
+    """
+
+    name: str
+    actual: str
+    picture: Image.Image | None
 
 
 def no_picture(split: str, index: int) -> Image.Image | None:
@@ -60,6 +76,7 @@ class Facts:
       predictions: of each split that has some.
       picture: (split, index of the image) -> the image; None where it cannot be had.
       sizes: the sizes of the images, in words.
+      neighbours: name of an image -> the training images that are most like it to the model, the nearest first.
       notes: what the reader should know of the page itself.
     """
 
@@ -75,9 +92,10 @@ class Facts:
     groups: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
-    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    predictions: Mapping[str, Classified] = field(default_factory=dict)
     picture: Callable[[str, int], Image.Image | None] = no_picture
     sizes: str = ""
+    neighbours: Mapping[str, Sequence["Neighbour"]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     @property
@@ -97,20 +115,12 @@ class Facts:
         return found
 
 
-def read_predictions(arrays: Mapping[str, np.ndarray], *, sigmoid: bool) -> dict[str, Predictions]:
-    """Returns the predictions of each split in the arrays of predictions.npz.
+def classified(kept: Predictions, *, sigmoid: bool) -> Classified:
+    """Returns what a model said of a split, from what was kept of it.
 
     Args:
-      arrays: by name, as `evaluate.predictions.as_arrays` names them.
+      kept: names, labels and logits.
       sigmoid: whether each class has a probability of its own.
     """
-    found = {}
-    for key in arrays:
-        split, _, kind = key.rpartition("_")
-        if kind == "logits":
-            labels = arrays[f"{split}_labels"]
-            logits = two_columns(arrays[key].astype(np.float32))
-            probabilities, losses = probabilities_of(labels, logits, sigmoid=sigmoid)
-            names = [str(name) for name in arrays[f"{split}_names"]]
-            found[split] = Predictions(names, labels, probabilities, losses)
-    return found
+    probabilities, losses = probabilities_of(kept.labels, kept.logits.astype(np.float32), sigmoid=sigmoid)
+    return Classified([str(name) for name in kept.names], kept.labels, probabilities, losses)

@@ -71,7 +71,7 @@ def to_svg(figure: "Figure", alt: str) -> Markup:
 
 
 def _with_own_ids(svg: str) -> str:
-    """Returns a chart whose ids no other on the page has: matplotlib counts anew in each, and calls like things alike."""
+    """Returns a chart whose ids no other on the page has: matplotlib counts anew in each."""
     svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # Nothing refers to those that only count.
     mark = hashlib.blake2b(svg.encode(), digest_size=4).hexdigest()
     named = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))

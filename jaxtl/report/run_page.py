@@ -10,7 +10,7 @@ from markupsafe import Markup
 from jaxtl.pretrained.report import LoadReport
 from jaxtl.report.balance import balance_chart
 from jaxtl.report.confusion import Pair, confused_pairs, confusion_chart
-from jaxtl.report.facts import Facts, Predictions
+from jaxtl.report.facts import Classified, Facts
 from jaxtl.report.gallery import examples_of, least_certain, worst_mistakes
 from jaxtl.report.page import image_uri, render
 from jaxtl.report.ranking import precision_recall_chart, roc_chart
@@ -55,6 +55,7 @@ _SECTIONS = (
     ("mistakes", "Worst mistakes"),
     ("uncertain", "Least certain"),
     ("curves", "Curves"),
+    ("map", "Feature map"),
     ("groups", "What trained"),
     ("weights", "Weights"),
     ("data", "Data"),
@@ -90,7 +91,7 @@ def run_page(facts: Facts, charts: Mapping[str, Sequence[Markup]]) -> str:
 
     Args:
       facts: of the run.
-      charts: further ones by the section that they stand in: "learning", "curves".
+      charts: further ones by the section that they stand in: "learning", "curves", "map".
     """
     values = {**_summary(facts), **_details(facts, charts)}
     sections = [(name, title) for name, title in _SECTIONS if name == "repeat" or values.get(_SHOWN_BY.get(name, name))]
@@ -176,6 +177,8 @@ def _details(facts: Facts, charts: Mapping[str, Sequence[Markup]]) -> dict[str, 
         "pairs": [(pair, _named(pair, facts), _examples(pair, facts, predictions)) for pair in pairs],
         "mistakes": _gallery(facts, predictions, "worst"),
         "uncertain": _gallery(facts, predictions, "uncertain"),
+        "map": list(charts.get("map", ())),
+        "near": _near(facts, predictions),
         "groups": facts.groups,
         "weights": _weights(facts.weights),
         "data": facts.data,
@@ -184,7 +187,7 @@ def _details(facts: Facts, charts: Mapping[str, Sequence[Markup]]) -> dict[str, 
     }
 
 
-def _curves(facts: Facts, predictions: Predictions | None) -> list[Markup]:
+def _curves(facts: Facts, predictions: Classified | None) -> list[Markup]:
     if predictions is None:
         return []
     given = (predictions.labels, predictions.probabilities, facts.classes)
@@ -201,13 +204,13 @@ def _named(pair: Pair, facts: Facts) -> tuple[str, str]:
     return facts.classes[pair.actual], facts.classes[pair.predicted]
 
 
-def _examples(pair: Pair, facts: Facts, predictions: Predictions | None) -> list[Picture]:
+def _examples(pair: Pair, facts: Facts, predictions: Classified | None) -> list[Picture]:
     if predictions is None:
         return []
     return _pictures(facts, predictions, examples_of(pair, predictions.labels, predictions.probabilities))
 
 
-def _gallery(facts: Facts, predictions: Predictions | None, kind: str) -> list[Picture]:
+def _gallery(facts: Facts, predictions: Classified | None, kind: str) -> list[Picture]:
     if predictions is None:
         return []
     labels, probabilities = predictions.labels, predictions.probabilities
@@ -215,7 +218,7 @@ def _gallery(facts: Facts, predictions: Predictions | None, kind: str) -> list[P
     return _pictures(facts, predictions, chosen)
 
 
-def _pictures(facts: Facts, predictions: Predictions, indices: np.ndarray) -> list[Picture]:
+def _pictures(facts: Facts, predictions: Classified, indices: np.ndarray) -> list[Picture]:
     classes, predicted = facts.classes, predictions.predicted
     found = []
     for index in map(int, indices):
@@ -225,6 +228,19 @@ def _pictures(facts: Facts, predictions: Predictions, indices: np.ndarray) -> li
         uri = "" if image is None else image_uri(image, side=_SIDE)
         name = predictions.names[index]
         found.append(Picture(uri, name, classes[label], classes[guess], float(row[guess]), float(row[label])))
+    return found
+
+
+def _near(facts: Facts, predictions: Classified | None) -> list[tuple[Picture, list[tuple[str, str, str]]]]:
+    """Returns the worst mistakes, each with the training images nearest to it: (address, class, name)."""
+    found = []
+    for picture in _gallery(facts, predictions, "worst") if facts.neighbours else []:
+        near = [
+            ("" if each.picture is None else image_uri(each.picture, side=_SIDE), each.actual, each.name)
+            for each in facts.neighbours.get(picture.name, ())
+        ]
+        if near:
+            found.append((picture, near))
     return found
 
 

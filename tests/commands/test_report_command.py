@@ -4,9 +4,15 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from jaxtl import config as config_lib
+from jaxtl.data.decode import decode, eval_view
+from jaxtl.data.normalize import normalize
+from jaxtl.experiment.build import build_run
+from jaxtl.experiment.mapping import map_images
+from jaxtl.experiment.reporting import _open_run
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +56,37 @@ def test_the_same_page_is_written_again(reported, jaxtl, tmp_path):
     assert (status, out, err) == (0, f"{run / 'report' / 'index.html'}\n", "")
     again = (run / "report" / "index.html").read_text()
     assert again.replace(str(run), str(reported / "run")) == before
+
+
+@pytest.mark.slow
+def test_a_map_shows_test_images_and_what_is_nearest_to_mistakes(reported, jaxtl, tmp_path):
+    run = shutil.copytree(reported / "run", tmp_path / "run")
+    with np.load(run / "predictions.npz") as arrays:
+        kept = dict(arrays)
+    kept["test_logits"] = kept["test_logits"][:, [1, 2, 0]]  # Then nearly all are mistakes.
+    np.savez(run / "predictions.npz", **kept)
+    status, _, err = jaxtl("report", f"--workdir={run}", "--map")
+    assert (status, err) == (0, "")
+    page = (run / "report" / "index.html").read_text()
+    assert page.count("<title>test/") == 2 * 18
+    assert "Training image train/" in page
+    # As the head reads it: equal to the model without its head.
+    model, variables, _ = build_run(run)
+    mapped = map_images(run, {"test": _open_run(run)["test"]})["test"]
+    stop = model.module.groups()[-2][0]
+    batch = np.stack([eval_view(decode(mapped.dataset.read(i)), model.pixels) for i in range(18)])
+    tokens = model.module.apply(variables, normalize(batch, model.pixels), train=False, stop=stop)
+    head = variables["params"]["head"]
+    logits = np.asarray(mapped.features @ head["kernel"] + head["bias"])
+    whole = model.module.apply(variables, tokens, train=False, start="head")
+    np.testing.assert_allclose(logits, whole, atol=1e-4)
+
+
+def test_a_map_wants_a_run(reported, jaxtl, tmp_path):
+    run = shutil.copytree(reported / "run", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    status, _, err = jaxtl("report", f"--workdir={run}", "--map")
+    assert status == 1
+    assert "holds no run, and a map needs its best checkpoint" in err
 
 
 def test_the_command_on_the_page_repeats_the_run(reported):

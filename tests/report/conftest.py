@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxtl.evaluate.details import detailed_metrics
-from jaxtl.report.facts import Facts, read_predictions
+from jaxtl.evaluate.details import detailed_metrics, two_columns
+from jaxtl.evaluate.predictions import Predictions
+from jaxtl.report.facts import Facts, classified
 
 
 @pytest.fixture
@@ -18,13 +19,13 @@ def facts():
         if logits is None:
             logits = rng.normal(size=(len(labels), classes))
             logits[np.arange(len(labels)), labels] += 2
-        arrays = {
-            "test_names": np.array([f"image {i}" for i in range(len(labels))]),
-            "test_labels": labels.astype(np.int32),
-            "test_logits": np.asarray(logits, np.float16),
-        }
-        predictions = read_predictions(arrays, sigmoid=False)
-        metrics = detailed_metrics(labels, arrays["test_logits"].astype(np.float32), names)
+        logits, of_images = (
+            two_columns(np.asarray(logits, np.float16)),
+            np.array([f"image {i}" for i in range(len(labels))]),
+        )
+        kept = Predictions(of_images, labels.astype(np.int32), logits)
+        predictions = {"test": classified(kept, sigmoid=False)}
+        metrics = detailed_metrics(labels, logits.astype(np.float32), names)
         metrics |= {"count": len(labels), "accuracy_interval": [0.5, 0.75]}
         results = {"classes": names, "test": metrics, "seconds": {"total": 65.0}, "loss": "softmax"}
         pixels = {"size": 8, "resize": 8, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
