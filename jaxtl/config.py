@@ -91,7 +91,7 @@ def default() -> ConfigDict:
     c.model.attention = "auto"
 
     c.data = ConfigDict(type_safe=False)  # Where images come from, how they are split, and who reads them.
-    c.data.source = ""  # tfds:NAME | folder:DIR | csv:FILE | npz:FILE
+    c.data.source = ""  # tfds:NAME | folder:DIR | csv:FILE | jsonl:FILE | npz:FILE
     c.data.data_dir = ""  # Where prepared TFDS sets lie; "": TFDS' own default.
     # Split language of TFDS for every source, "train[:90%]"; "": the source's own train split, or of a source without
     # splits 80 %.

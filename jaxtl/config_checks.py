@@ -126,8 +126,8 @@ def _data_problems(values: Mapping[str, Any]) -> list[str]:
     found = _Checks(values)
     found.check(
         "data.source",
-        lambda value: value.split(":")[0] in ("tfds", "folder", "csv", "npz") and ":" in value,
-        "one of: tfds:NAME, folder:DIR, csv:FILE, npz:FILE",
+        lambda value: value.split(":")[0] in ("tfds", "folder", "csv", "jsonl", "npz") and ":" in value,
+        "one of: tfds:NAME, folder:DIR, csv:FILE, jsonl:FILE, npz:FILE",
     )
     found.choice("data.reader", READERS)
     found.not_negative("data.workers", "data.cache_gib", "eval.batch_size")

@@ -41,6 +41,49 @@ def cut(labels: np.ndarray, places: np.ndarray, *, val_from: float, test_from: f
     return sides
 
 
+def cut_several(
+    labels: np.ndarray, places: np.ndarray, *, val_from: float, test_from: float | None = None
+) -> np.ndarray:
+    """Returns the side of each image as `cut` does, of images with several labels each, or none.
+
+    The places decide. Then, the rarest class first, images change sides where a class would be left out:
+
+    - A class without an image in train takes the one whose place is lowest.
+    - Of a class without one in val, the training image whose place is highest validates, unless it is the last
+      training image of one of its classes. Of one that test lacks and that train has two images of, likewise.
+
+    So each class with images has one in train; val and test may lack some where classes always come together.
+
+    Args:
+      labels: which classes each image has, [n, C] of 0 and 1.
+      places: as of `cut`.
+      val_from: as of `cut`.
+      test_from: as of `cut`.
+    """
+    there = labels > 0
+    sides = (places >= val_from).astype(np.int8)
+    if test_from is not None:
+        sides += places >= test_from
+    counts = there.sum(0)
+    rarest_first = [c for c in np.argsort(counts, kind="stable") if counts[c]]
+    for c in rarest_first:
+        members = np.flatnonzero(there[:, c])
+        if not (sides[members] == TRAIN).any():
+            sides[members[places[members].argmin()]] = TRAIN
+    for side in (VAL, TEST) if test_from is not None else (VAL,):
+        for c in rarest_first:
+            members = np.flatnonzero(there[:, c])
+            if (sides[members] == side).any():
+                continue
+            training = members[sides[members] == TRAIN]
+            for image in training[np.argsort(-places[training], kind="stable")]:
+                left = there[sides == TRAIN].sum(0)
+                if (left[there[image]] > 1).all():
+                    sides[image] = side
+                    break
+    return sides
+
+
 def _of_one_class(sides: np.ndarray, *, three: bool) -> np.ndarray:
     """Returns the sides of a class, none left out; its images come in the order of their places."""
     count = len(sides)

@@ -15,7 +15,8 @@ class Dataset:
 
     Attributes:
       classes: class names; a label is an index into them.
-      labels: int32 [n].
+      labels: class indices, int32 [n]; or where an image has several labels or none, which of them, uint8 [n, C] of 0
+        and 1.
       names: n stable names: an example keeps its name when others come or go.
       read: maps an index in [0, n) to an encoded image file or to decoded pixels; safe to call from several threads.
       root: the folder that the names are paths below; None where examples are no files.
@@ -29,6 +30,18 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def several(self) -> bool:
+        """Whether an image has several labels, or none, instead of one."""
+        return self.labels.ndim == 2
+
+    def class_counts(self) -> np.ndarray:
+        """Returns the number of images of each class [C]; one with several labels counts for each of them."""
+        if self.several:
+            of_all: np.ndarray = self.labels.sum(0, dtype=np.int64)
+            return of_all
+        return np.bincount(self.labels, minlength=len(self.classes))
 
     def where(self, index: int) -> str:
         """Returns what messages call an example: its whole path, where it is a file."""
@@ -44,6 +57,20 @@ class Dataset:
             read=lambda i: self.read(int(chosen[i])),
             root=self.root,
         )
+
+
+def batch_labels(labels: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Returns the labels of a batch: int32 [B], or of several an image float32 [B, C].
+
+    Args:
+      labels: as a `Dataset` has them.
+      index: of the batch's rows; -1 is padding, whose labels are 0.
+
+    >>> batch_labels(np.uint8([[1, 1], [0, 1]]), np.array([1, -1])).tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+    """
+    real = (index >= 0).reshape(-1, *(1,) * (labels.ndim - 1))
+    return np.where(real, labels[index], 0).astype(np.int32 if labels.ndim == 1 else np.float32)
 
 
 def concatenate(datasets: Sequence[Dataset]) -> Dataset:

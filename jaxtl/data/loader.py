@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from jaxtl.data.dataset import Dataset, Encoded
+from jaxtl.data.dataset import Dataset, Encoded, batch_labels
 from jaxtl.data.decode import decode
 from jaxtl.data.preloading import cores
 from jaxtl.data.reader_process import Example, Recipe
@@ -138,7 +138,8 @@ def train_batches(
       reading: by whom; it changes no batch.
 
     Yields:
-      {"image": uint8 [B, S, S, 3], "label": int32 [B], "mask": float32 [B], all ones}, B the rows of this host.
+      {"image": uint8 [B, S, S, 3], "label": int32 [B] or of several labels float32 [B, C], "mask": float32 [B], all
+      ones}, B the rows of this host.
 
     Raises:
       ImageError: an image is broken; raised when its batch is due.
@@ -205,7 +206,8 @@ def eval_batches(
       reading: by whom; it changes no batch.
 
     Yields:
-      {"image": uint8 [B, S, S, 3], "label": int32 [B], "mask": float32 [B]}; a padded row is all zeros.
+      {"image": uint8 [B, S, S, 3], "label": int32 [B] or of several labels float32 [B, C], "mask": float32 [B]}; a
+      padded row is all zeros.
 
     Raises:
       ImageError: an image is broken; raised when its batch is due.
@@ -261,7 +263,7 @@ def _stream(
         # A consumer may still hold, or share memory with, the batches before: each gets memory of its own.
         images = np.zeros((len(rows.index), *shape), np.uint8)
         mask = (rows.index >= 0).astype(np.float32)
-        labels = np.where(rows.index >= 0, dataset.labels[rows.index], 0).astype(np.int32)
+        labels = batch_labels(dataset.labels, rows.index)
         real = int(mask.sum())
         size = _CHUNK
         if processes is not None:  # Two tasks for each of them in the batches that are asked for at a time.

@@ -27,6 +27,17 @@ def count_classes(dataset: Dataset) -> str:
     return f"{low} of each of {len(counts)} classes" if low == high else f"{low} to {high} of each class"
 
 
+def several_in_words(dataset: Dataset) -> str:
+    """Says how many labels the images of train have, at least one image of several labels."""
+    counts = dataset.labels.sum(1, dtype=int)
+    none = int((counts == 0).sum())
+    without = f"; {none:,} of {len(dataset):,} have none" if none else ""
+    return (
+        f"an image has up to {counts.max()} of {len(dataset.classes)} labels in train, {counts.mean():.2g} on average"
+        f"{without}"
+    )
+
+
 def absent_classes(splits: Mapping[str, Dataset | None]) -> list[str]:
     """Returns a line for each split that lacks classes, and one for each class that train alone lacks.
 
@@ -90,7 +101,7 @@ def shared_images(splits: Mapping[str, Dataset | None]) -> list[str]:
         digests = {i: _digest(dataset, i) for i in _of_size(sizes[title], common)}
         pairs = [(i, known[digest]) for i, digest in digests.items() if digest and digest in known]
         if pairs:
-            unlike = sum(int(dataset.labels[i] != train.labels[j]) for i, j in pairs)
+            unlike = sum(not np.array_equal(dataset.labels[i], train.labels[j]) for i, j in pairs)
             named = few([f"{dataset.names[i]} is {train.names[j]}" for i, j in pairs], separator="; ")
             lines.append(
                 f"warning: {len(pairs)} of {len(dataset)} images of {title} are in train too, byte for byte"
@@ -124,7 +135,7 @@ def few(names: list[str], shown: int = _SHOWN, separator: str = ", ") -> str:
 
 
 def _counts(dataset: Dataset) -> np.ndarray:
-    return np.bincount(dataset.labels, minlength=len(dataset.classes))
+    return dataset.class_counts()
 
 
 def _sizes(dataset: Dataset) -> list[int]:

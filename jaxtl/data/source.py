@@ -9,12 +9,12 @@ import numpy as np
 from jaxtl.data import cuts
 from jaxtl.data.dataset import Dataset, concatenate
 from jaxtl.data.preloading import BrokenImages, find_broken
-from jaxtl.data.remarks import absent_classes, count_classes, quantities
-from jaxtl.data.sources import folder, npz, table, tfds
+from jaxtl.data.remarks import absent_classes, count_classes, quantities, several_in_words
+from jaxtl.data.sources import folder, jsonl, npz, table, tfds
 from jaxtl.data.splits import canonical, parse, positions, select, whole
 from jaxtl.errors import UserError
 
-FORMS = "tfds:NAME[/CONFIG], folder:DIR, csv:FILE or npz:FILE"
+FORMS = "tfds:NAME[/CONFIG], folder:DIR, csv:FILE, jsonl:FILE or npz:FILE"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def open_source(uri: str, *, data_dir: str = "") -> Source:
     """Opens a source of labelled images; images themselves are read later, one by one.
 
     Args:
-      uri: tfds:NAME[/CONFIG], folder:DIR, csv:FILE or npz:FILE.
+      uri: tfds:NAME[/CONFIG], folder:DIR, csv:FILE, jsonl:FILE or npz:FILE; csv:FILE.jsonl is jsonl:FILE.jsonl.
       data_dir: where TFDS keeps prepared data sets; "" is its default, $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises:
@@ -73,7 +73,8 @@ def open_source(uri: str, *, data_dir: str = "") -> Source:
     notes: list[str] = []
     readers = {
         "folder": lambda directory: folder.read_folder(directory, notes),
-        "csv": table.read_csv,
+        "csv": jsonl.read_jsonl if location.endswith(".jsonl") else table.read_csv,
+        "jsonl": jsonl.read_jsonl,
         "npz": npz.read_npz,
     }
     if not location or kind not in {"tfds", *readers}:
@@ -175,18 +176,22 @@ def _finish(source: Source, spec: str, chosen: Mapping[str, Dataset | None], not
     train, val = chosen["train"], chosen["val"]
     assert train is not None
     assert val is not None
-    if len(np.unique(train.labels)) < 2:
-        only = source.classes[train.labels[0]]
+    counts = train.class_counts()
+    if np.count_nonzero(counts) < 2:
+        only = source.classes[int(counts.argmax())] if counts.any() else "none"
         raise UserError(
             f"split {spec!r} of {source.uri} has images of one class only, {only}; choose another split",
             arguments=["train"],
         )
-    return Splits(train, val, chosen["test"], (*notes, *absent_classes(chosen)))
+    several = [several_in_words(train)] if train.several else []
+    return Splits(train, val, chosen["test"], (*notes, *several, *absent_classes(chosen)))
 
 
 def _refuse_quantities(source: Source) -> None:
     if source.by_position:
         return  # Its classes are declared, and reading all labels takes a while.
+    if any(dataset.several for dataset in source.splits.values()):
+        return  # A quantity is one value an image.
     labels = [source.classes[label] for dataset in source.splits.values() for label in dataset.labels]
     problem = quantities(labels)
     if problem:
@@ -215,11 +220,11 @@ def _cut_pool(source: Source, given: str, notes: list[str]) -> dict[str, Dataset
         pool = _without(pool, val, f"all without {given}")
         places = positions(pool.names)
         plain = cuts.TEST * (places >= 0.9)
-        sides = cuts.TEST * (cuts.cut(pool.labels, places, val_from=0.9) != cuts.TRAIN)
+        sides = cuts.TEST * (_sides(pool, places, val_from=0.9) != cuts.TRAIN)
     else:
         places = positions(pool.names)
         plain = (places >= 0.8).astype(int) + (places >= 0.9)
-        sides = cuts.cut(pool.labels, places, val_from=0.8, test_from=0.9)
+        sides = _sides(pool, places, val_from=0.8, test_from=0.9)
         val = pool.take(np.flatnonzero(sides == cuts.VAL))
     train, test = (pool.take(np.flatnonzero(sides == side)) for side in (cuts.TRAIN, cuts.TEST))
     if not len(val):
@@ -238,13 +243,19 @@ def _cut_pool(source: Source, given: str, notes: list[str]) -> dict[str, Dataset
     return {"train": train, "val": val, "test": test if len(test) else None}
 
 
+def _sides(pool: Dataset, places: np.ndarray, *, val_from: float, test_from: float | None = None) -> np.ndarray:
+    """Returns the side of each image, so that each class is on every side as far as it can be."""
+    cut = cuts.cut_several if pool.several else cuts.cut
+    return cut(pool.labels, places, val_from=val_from, test_from=test_from)
+
+
 def _tenth(source: Source, train: str, spec: str, *, by_class: bool) -> tuple[Dataset, int]:
     """Returns a tenth of train to validate on, the same one for every share of it that trains; and how many moved."""
     if not by_class:
         return _splits(source, {"val": spec})["val"], 0
     there = concatenate([whole(name, source.splits, source.uri) for name in _names_in(train)])
     places = positions(there.names)
-    sides = cuts.cut(there.labels, places, val_from=0.9)
+    sides = _sides(there, places, val_from=0.9)
     if not sides.any():
         raise UserError(
             f"{source.uri} has no validation split, and in {train!r} one image of each class, too few to take any "

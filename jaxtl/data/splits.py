@@ -131,7 +131,9 @@ def _slice_hash(term: Slice, dataset: Dataset, spec: str) -> np.ndarray:
             return (bound + 100 if bound < 0 else bound) / 100
 
         return np.flatnonzero((where >= fraction(term.start, 0.0)) & (where < fraction(term.stop, 1.0)))
-    chosen = stratified_order(dataset.labels, where)[_slice_positions(term, len(dataset), spec)]
+    # Of several labels an image there is no order that holds the shares of all.
+    order = np.argsort(where, kind="stable") if dataset.several else stratified_order(dataset.labels, where)
+    chosen = order[_slice_positions(term, len(dataset), spec)]
     return np.sort(chosen)
 
 

@@ -14,7 +14,7 @@ from jaxtl.experiment import workdir as files
 from jaxtl.experiment.model import open_weights
 from jaxtl.experiment.splits import open_splits, usable
 
-_LOCAL = ("folder:", "csv:", "npz:")
+_LOCAL = ("folder:", "csv:", "jsonl:", "npz:")
 
 
 def digests(splits: data.Splits, weights: Mapping[str, str]) -> dict[str, str]:

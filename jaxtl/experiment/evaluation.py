@@ -49,15 +49,16 @@ def align_classes(
     classes = source.classes
     if source_classes and set(classes) <= set(source_classes):
         place = np.asarray([source_classes.index(name) for name in classes], np.int32)
-        return source_classes, dataclasses.replace(dataset, classes=source_classes, labels=place[dataset.labels])
+        labels = _moved(dataset.labels, place, width) if dataset.several else place[dataset.labels]
+        return source_classes, dataclasses.replace(dataset, classes=source_classes, labels=labels)
     # Plain indices say which output is meant, even where the highest of them do not occur.
     if len(classes) <= width and all(name == str(index) for index, name in enumerate(classes)):
         classes = source_classes or tuple(str(index) for index in range(width))
-        return classes, dataclasses.replace(dataset, classes=classes)
+        return classes, _widened(dataset, classes)
     # So do numbers with names beside them.
-    if len(classes) < width and source_classes is None and source.uri.startswith(("csv:", "npz:")):
+    if len(classes) < width and source_classes is None and source.uri.startswith(("csv:", "jsonl:", "npz:")):
         classes = classes + tuple(f"class {index}" for index in range(len(classes), width))
-        return classes, dataclasses.replace(dataset, classes=classes)
+        return classes, _widened(dataset, classes)
     strange = [name for name in classes if name not in (source_classes or classes)]
     differ = (exact and strange) or (source_classes and class_conflict(source_classes, classes))
     if len(classes) != width or differ:
@@ -69,3 +70,18 @@ def align_classes(
             f"{width}{known}. Give data of the same classes, or train first."
         )
     return classes, dataset
+
+
+def _widened(dataset: data.Dataset, classes: tuple[str, ...]) -> data.Dataset:
+    """Returns the data with further classes after their own."""
+    labels = dataset.labels
+    if dataset.several:
+        labels = _moved(labels, np.arange(labels.shape[1]), len(classes))
+    return dataclasses.replace(dataset, classes=classes, labels=labels)
+
+
+def _moved(labels: np.ndarray, place: np.ndarray, width: int) -> np.ndarray:
+    """Returns labels [n, C] of 0 and 1 as [n, width], column c at `place[c]`."""
+    moved = np.zeros((len(labels), width), labels.dtype)
+    moved[:, place] = labels
+    return moved

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 import jaxtl
 from jaxtl import data
@@ -61,7 +60,7 @@ def data_record(source: str, splits: data.Splits) -> dict[str, Any]:
 
 
 def _counts(split: data.Dataset) -> dict[str, Any]:
-    counts = np.bincount(split.labels, minlength=len(split.classes))
+    counts = split.class_counts()
     return {"images": len(split), "per_class": dict(zip(split.classes, counts.tolist(), strict=True))}
 
 

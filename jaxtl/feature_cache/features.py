@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from jaxtl.data.dataset import batch_labels
 from jaxtl.data.loader import Batch, rows_in_order, train_rows
 from jaxtl.finetune.param_groups import FROZEN, Table
 from jaxtl.models.base import auxiliary_weight
@@ -116,7 +117,7 @@ def train_batches(
 
     Args:
       features: row v * n + i is view v of example i.
-      labels: int32 [n].
+      labels: int32 [n], or of several labels uint8 [n, C].
       views: V; epoch e shows view e mod V.
       batch_size: rows of the global batch.
       seed: of the order.
@@ -124,12 +125,12 @@ def train_batches(
       shard: (this host, number of hosts).
 
     Yields:
-      {"image": the features [B, ...], "label": int32 [B], "mask": float32 [B]}.
+      {"image": the features [B, ...], "label": int32 [B] or float32 [B, C], "mask": float32 [B]}.
     """
     count = len(labels)
     for rows in train_rows(count, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard):
         picked = features[(rows.epoch % views) * count + rows.index]
-        yield {"image": picked, "label": labels[rows.index], "mask": np.ones(len(picked), np.float32)}
+        yield {"image": picked, "label": batch_labels(labels, rows.index), "mask": np.ones(len(picked), np.float32)}
 
 
 def eval_batches(
@@ -139,4 +140,5 @@ def eval_batches(
     for rows in rows_in_order(len(labels), batch_size=batch_size, shard=shard):
         real = rows.index >= 0
         index = np.where(real, rows.index, 0)
-        yield {"image": features[first + index], "label": labels[index] * real, "mask": real.astype(np.float32)}
+        given = batch_labels(labels, rows.index)
+        yield {"image": features[first + index], "label": given, "mask": real.astype(np.float32)}

@@ -73,7 +73,7 @@ def test_all_problems_of_a_config_at_once(train):
         ),
         ("--config.finetune.unfreeze=blok1", "The groups are: embed block0 block1 head"),
         ("--config.finetune.lr_multipliers={'x.*':1}", "'x.*' fits no group"),
-        ("--config.data.source=flowers", "tfds:NAME, folder:DIR, csv:FILE, npz:FILE"),
+        ("--config.data.source=flowers", "tfds:NAME, folder:DIR, csv:FILE, jsonl:FILE, npz:FILE"),
         ("--config.data.train=trian", "has no split 'trian'"),
         ("--config.data.train=train[50%:50%]", "is empty"),
         ("--config.data.val=train[:10%]", "train"),

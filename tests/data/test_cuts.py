@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxtl.data.cuts import TEST, TRAIN, VAL, cut
+from jaxtl.data.cuts import TEST, TRAIN, VAL, cut, cut_several
 
 
 def sides(places, three=True, labels=None):
@@ -85,3 +85,30 @@ def test_the_order_of_the_images_does_not_matter():
     order = rng.permutation(60)
     shuffled = cut(labels[order], places[order], val_from=0.8, test_from=0.9)
     assert shuffled.tolist() == cut(labels, places, val_from=0.8, test_from=0.9)[order].tolist()
+
+
+def test_of_several_labels_each_class_has_an_image_in_train():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        labels = (rng.random((rng.integers(4, 30), 6)) < 0.2).astype(np.uint8)
+        places = rng.random(len(labels))
+        sides = cut_several(labels, places, val_from=0.8, test_from=0.9)
+        there = labels.any(0)
+        assert labels[sides == TRAIN].any(0)[there].all()
+        # What moved was needed: enough of any class is on every side.
+        plenty = labels[sides == TRAIN].sum(0) > 1
+        alone = labels.sum(1) == 1
+        for c in np.flatnonzero(plenty):
+            if (labels[alone & (sides == TRAIN), c]).sum() > 1:
+                assert labels[sides == VAL, c].any()
+                assert labels[sides == TEST, c].any()
+
+
+def test_of_several_labels_places_decide_where_nothing_is_missing():
+    labels = np.uint8([[1, 0], [0, 1], [1, 1], [1, 1], [0, 0]])
+    places = np.array([0.1, 0.2, 0.85, 0.95, 0.99])
+    assert cut_several(labels, places, val_from=0.8, test_from=0.9).tolist() == [0, 0, 1, 2, 2]
+    # The second class has all its images beyond the cut: the lowest comes to train, and the first gives one to val.
+    labels = np.uint8([[1, 0], [1, 0], [0, 1], [0, 1]])
+    places = np.array([0.1, 0.2, 0.85, 0.95])
+    assert cut_several(labels, places, val_from=0.8).tolist() == [0, 1, 0, 1]

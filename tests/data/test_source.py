@@ -231,3 +231,19 @@ def test_imagenet_sample_is_one_pool(shared):
     data = open_source(f"csv:{shared}/datasets/imagenet_sample_1000/labels.csv")
     assert data.split_names == ("all",)
     assert len(data.split("all")) == len(data.split("train")) == 1000
+
+
+def test_several_labels_are_cut_and_counted(tmp_path):
+    rows = []
+    for i in range(20):
+        (tmp_path / f"{i}.png").write_bytes(b"%d" % i)
+        rows.append(f"{i}.png,{'a' if i % 2 else ''};{'b' if i % 3 else ''}")
+    (tmp_path / "table.csv").write_text("image,labels\n" + "\n".join(rows))
+    source = open_source(f"csv:{tmp_path / 'table.csv'}")
+    splits = choose_splits(source)
+    assert splits.test is not None
+    sides = [splits.train, splits.val, splits.test]
+    assert sorted(name for side in sides for name in side.names) == sorted(f"{i}.png" for i in range(20))
+    assert sum(side.class_counts() for side in sides).tolist() == [10, 13]
+    assert any("an image has up to 2 of 2 labels in train" in note for note in splits.notes)
+    assert len(source.split("all[:5]")) == 5

@@ -71,10 +71,49 @@ def test_numbers_that_are_no_class_indices(tmp_path):
     assert "the label 94105000 is too large for a class index; write names" in text
 
 
-@pytest.mark.parametrize("label", ["cat|dog", "cat;dog"])
-def test_several_labels_in_one_are_refused(tmp_path, label):
-    text = refusal(write(tmp_path, f"image,label\n1.png,cat\n2.png,{label}\n3.png,dog\n", "1.png", "2.png", "3.png"))
-    assert f"1 rows have several labels, as line 3 has '{label}'; an image has one class here" in text
+def test_a_semicolon_means_several_labels(tmp_path):
+    images = ("1.png", "2.png", "3.png")
+    dataset = read_csv(write(tmp_path, "image,label\n1.png,cat\n2.png,dog; cat\n3.png,eel\n", *images))["all"]
+    assert dataset.several
+    assert dataset.classes == ("cat", "dog", "eel")
+    assert dataset.labels.dtype == np.uint8
+    assert dataset.labels.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    assert dataset.class_counts().tolist() == [2, 1, 1]
+
+
+def test_a_column_labels_means_several_and_may_be_empty(tmp_path):
+    text = "image,labels,split\n1.png,cat;cat;,train\n2.png,,train\n3.png,dog,val\n"
+    splits = read_csv(write(tmp_path, text, "1.png", "2.png", "3.png"))
+    assert splits["train"].labels.tolist() == [[1, 0], [0, 0]]
+    assert splits["validation"].labels.tolist() == [[0, 1]]
+
+
+def test_several_class_indices(tmp_path):
+    dataset = read_csv(write(tmp_path, "image,labels\n1.png,0;3\n2.png,1\n", "1.png", "2.png"))["all"]
+    assert dataset.classes == ("0", "1", "2", "3")
+    assert dataset.labels.tolist() == [[1, 0, 0, 1], [0, 1, 0, 0]]
+
+
+@pytest.mark.parametrize(("column", "label"), [("label", "cat|dog"), ("labels", "cat|dog"), ("labels", "cat, dog")])
+def test_another_separator_is_refused(tmp_path, column, label):
+    text = refusal(
+        write(tmp_path, f'image,{column}\n1.png,cat\n2.png,"{label}"\n3.png,dog\n', "1.png", "2.png", "3.png")
+    )
+    assert f"1 rows seem to have several labels, as line 3 has '{label}': separate them by ;, as in cat;dog" in text
+
+
+def test_a_comma_may_belong_to_a_name(tmp_path):
+    text = 'image,labels\n1.png,"tench, Tinca tinca;fish"\n2.png,fish\n'
+    assert read_csv(write(tmp_path, text, "1.png", "2.png"))["all"].classes == ("fish", "tench, Tinca tinca")
+
+
+def test_refusals_of_several_labels(tmp_path):
+    both = refusal(write(tmp_path, "image,label,labels\n1.png,cat,cat\n", "1.png"))
+    assert "has the columns label and labels: keep label where each image has one" in both
+    missing = refusal(write(tmp_path, "image,label\n1.png,cat;dog\n2.png,\n", "1.png", "2.png"))
+    assert "1 rows have no label (lines 3)" in missing
+    named = refusal(write(tmp_path, "image,label,name\n1.png,0;1,owl\n", "1.png"))
+    assert "the column name names the one class of an image" in named
 
 
 def test_quantities_are_refused(tmp_path):
