@@ -36,7 +36,7 @@ def eval_step(
 
     Args:
       variables: parameters and collections of the model.
-      batch: "image" [B, H, W, C], "label" [B], and optionally "mask" [B] with 0 for padding.
+      batch: "image" [B, H, W, C], "label" [B], or of several an image [B, C] of 0 and 1, and optionally "mask" [B] with 0 for padding.
       model: a Linen module called as model.apply(variables, images, train=False).
       loss_fn: (logits [B, C], labels [B]) -> per-example loss [B].
       prepare: batch -> batch, run on the device before the model (normalisation).
@@ -45,6 +45,7 @@ def eval_step(
     Returns:
       The accumulators: "count", "loss", "correct", "top5" (scalars); "hits", "predicted" and "actual" (per class,
       [C]); and up to MAX_CONFUSION_CLASSES classes "confusion" [C, C] (row: the true class, column: the predicted one).
+      Of several labels an image, those of `multilabel_accumulators`.
       The rows of the whole batch: "logits" [B, C], float32, and "mask" [B].
     """
     batch = {"mask": jnp.ones(batch["image"].shape[:1], jnp.float32), **batch}
@@ -65,7 +66,9 @@ def batch_accumulators(
     mask: jax.Array,
     loss_fn: Loss = optax.softmax_cross_entropy_with_integer_labels,
 ) -> Accumulators:
-    """Returns the accumulators of `eval_step` for logits [B, C], class indices [B] and mask [B]."""
+    """Returns the accumulators of `eval_step` for logits [B, C], labels [B] or [B, C], and mask [B]."""
+    if labels.ndim == 2:
+        return multilabel_accumulators(logits, labels, mask, loss_fn)
     classes = logits.shape[-1]
     counted = mask > 0
     predicted = logits.argmax(-1)
@@ -89,6 +92,35 @@ def batch_accumulators(
     if classes <= MAX_CONFUSION_CLASSES:
         accumulators["confusion"] = jnp.zeros((classes, classes), jnp.int32).at[labels, predicted].add(weight)
     return accumulators
+
+
+def multilabel_accumulators(logits: jax.Array, labels: jax.Array, mask: jax.Array, loss_fn: Loss) -> Accumulators:
+    """Returns the accumulators of several labels an image, each predicted where its sigmoid is 0.5 or more.
+
+    They are "count", "loss", "correct" (images whose labels are all right) and "mistakes" (wrong labels of all images),
+    and per label "hits", "predicted" and "actual" [C].
+
+    Args:
+      logits: [B, C].
+      labels: 0 and 1 [B, C].
+      mask: 0 for padding [B].
+      loss_fn: (logits, labels) -> loss of each example [B].
+    """
+    counted = mask > 0
+    there, said = labels > 0.5, logits >= 0
+
+    def per_class(marked: jax.Array) -> jax.Array:
+        return (marked & counted[:, None]).astype(jnp.int32).sum(0)
+
+    return {
+        "count": counted.astype(jnp.int32).sum(),
+        "loss": (loss_fn(logits, labels) * mask).sum(),
+        "correct": ((there == said).all(-1) & counted).sum(),
+        "mistakes": per_class(there != said).sum(),
+        "hits": per_class(there & said),
+        "predicted": per_class(said),
+        "actual": per_class(there),
+    }
 
 
 def fetch_batches(

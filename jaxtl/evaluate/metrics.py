@@ -21,7 +21,8 @@ def compute_metrics(
     """Returns the metrics of one evaluation, as plain numbers, ready for JSON.
 
     Precision, recall and F1 are macro averages over the classes that occur, as a true class or as a prediction; a class
-    without predictions has precision 0, and one without examples recall 0.
+    without predictions has precision 0, and one without examples recall 0. Of several labels an image, "accuracy" is
+    the share of images whose labels are all right (the subset accuracy), and there is a "hamming_loss".
 
     Args:
       accumulators: what `accumulate.add_up` returned.
@@ -34,10 +35,13 @@ def compute_metrics(
     recall = _ratio(hits, actual)
     f1 = _ratio(2 * hits, predicted + actual)
     occurs = (predicted + actual) > 0
+    several = "mistakes" in accumulators
+    top5 = not several and (always_top5 or gives_top5(len(classes)))
     result: dict[str, Any] = {
         "accuracy": int(accumulators["correct"]) / count,
         "accuracy_interval": wilson_interval(int(accumulators["correct"]), count),
-        **({"top5": int(accumulators["top5"]) / count} if always_top5 or gives_top5(len(classes)) else {}),
+        **({"top5": int(accumulators["top5"]) / count} if top5 else {}),
+        **({"hamming_loss": int(accumulators["mistakes"]) / (count * len(classes))} if several else {}),
         "loss": float(accumulators["loss"]) / count,
         "precision": float(precision[occurs].mean()),
         "recall": float(recall[occurs].mean()),
@@ -96,9 +100,11 @@ def headline(result: Mapping[str, Any]) -> str:
     interval = ""
     if "accuracy_interval" in result:
         interval = f" (95 % interval {percent_interval(result['accuracy_interval'])})"
-    shares = [f"{name} {100 * result[key]:.1f} %" for key, name in (("top5", "top-5"), ("f1", "F1")) if key in result]
+    names = (("top5", "top-5"), ("f1", "F1"), ("map", "mAP"))
+    shares = [f"{name} {100 * result[key]:.1f} %" for key, name in names if result.get(key) is not None]
+    subset = "subset " if "hamming_loss" in result else ""
     images = "image" if result["count"] == 1 else "images"
-    accuracy = f"accuracy {100 * result['accuracy']:.1f} % of {result['count']:,} {images}{interval}"
+    accuracy = f"{subset}accuracy {100 * result['accuracy']:.1f} % of {result['count']:,} {images}{interval}"
     return "  ".join([accuracy, *shares, f"loss {result['loss']:.4f}"])
 
 
@@ -114,10 +120,19 @@ def detailed_headline(result: Mapping[str, Any]) -> str:
     ECE 25.0 % (20 to 90)
     """
     intervals = result["intervals"]
-    low, high = intervals["log_loss"]
 
     def share(name: str, key: str, value: float) -> str:
         return f"{name} {100 * value:.1f} % ({percent_interval(intervals[key])})"
+
+    if "hamming_loss" in result:
+        return "  ".join(
+            [
+                *([share("macro F1", "macro_f1", result["macro"]["f1"])] if "macro_f1" in intervals else []),
+                *([share("mAP", "map", result["map"])] if "map" in intervals else []),
+                f"Hamming loss {100 * result['hamming_loss']:.1f} %",
+            ]
+        )
+    low, high = intervals["log_loss"]
 
     return "  ".join(
         [

@@ -48,7 +48,7 @@ def precision_threshold(scores: np.ndarray, positive: np.ndarray, wanted: float)
     >>> precision_threshold(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, True, False]), 0.6)
     0.7
     """
-    thresholds, above, hits = _cumulated(scores, positive)
+    thresholds, above, hits = cumulated(scores, positive)
     return _lowest(thresholds, hits >= _share_of(wanted, above))
 
 
@@ -62,7 +62,7 @@ def recall_threshold(scores: np.ndarray, positive: np.ndarray, wanted: float) ->
     """
     if not positive.any():
         return None
-    thresholds, _, hits = _cumulated(scores, positive)
+    thresholds, _, hits = cumulated(scores, positive)
     return float(thresholds[np.argmax(hits >= _share_of(wanted, positive.sum()))])
 
 
@@ -125,7 +125,7 @@ def measure_costs(labels: np.ndarray, probabilities: np.ndarray, costs: np.ndarr
     )
 
 
-def _cumulated(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cumulated(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the different scores, falling [K], and how many images, and positive ones, lie at or above each [K]."""
     order = np.argsort(-scores, kind="stable")
     falling = scores[order]

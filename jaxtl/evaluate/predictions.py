@@ -17,8 +17,16 @@ _LARGEST = 65472.0
 
 
 def as_arrays(split: str, names: Sequence[str], labels: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns what is kept of a split: SPLIT_names [N], SPLIT_labels int32 [N] and SPLIT_logits float16 [N, C]."""
-    arrays = {"names": np.asarray(names, np.str_), "labels": labels.astype(np.int32), "logits": as_half(logits)}
+    """Returns what is kept of a split: SPLIT_names [N], SPLIT_labels and SPLIT_logits float16 [N, C].
+
+    Labels are int32 [N], or of several labels an image uint8 [N, C] of 0 and 1.
+    """
+    several = labels.ndim == 2
+    arrays = {
+        "names": np.asarray(names, np.str_),
+        "labels": labels.astype(np.uint8 if several else np.int32),
+        "logits": as_half_signed(logits) if several else as_half(logits),
+    }
     return {f"{split}_{key}": array for key, array in arrays.items()}
 
 
@@ -36,19 +44,34 @@ def as_half(logits: np.ndarray) -> np.ndarray:
     return np.where(level, np.nextafter(half, np.float16(-np.inf)), half)
 
 
+def as_half_signed(logits: np.ndarray) -> np.ndarray:
+    """Returns logits [N, C] in float16, below 0 where they were: of several labels the sign decides on each.
+
+    >>> as_half_signed(np.float32([[-1e-9, 1e-9]])) >= 0
+    array([[False,  True]])
+    """
+    half = np.clip(logits, -_LARGEST, _LARGEST).astype(np.float16)
+    return np.where((logits < 0) & (half >= 0), np.nextafter(np.float16(0), np.float16(-1)), half)
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What is kept of a split of N images and C classes.
 
     Attributes:
       names: of the images, as the source gives them [N].
-      labels: their classes [N].
+      labels: their classes [N]; of several labels an image 0 and 1 [N, C].
       logits: float16 [N, C].
     """
 
     names: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
+
+    @property
+    def several(self) -> bool:
+        """Whether an image has several labels, or none, instead of one."""
+        return self.labels.ndim == 2
 
 
 def splits_in(path: Path) -> list[str]:
@@ -74,7 +97,9 @@ def read_predictions(path: Path, splits: Sequence[str] | None = None) -> tuple[t
     found = {split: Predictions(names, labels, two_columns(logits)) for split, (names, labels, logits) in kept.items()}
     for split, each in found.items():
         shape = (len(each.labels), len(classes))
-        if each.logits.shape != shape or not ((each.labels >= 0) & (each.labels < len(classes))).all():
+        highest = 1 if each.several else len(classes) - 1
+        fits = each.logits.shape == shape and (not each.several or each.labels.shape == shape)
+        if not fits or not ((each.labels >= 0) & (each.labels <= highest)).all():
             raise UserError(f"{path} is damaged: the logits, labels and classes of {split} do not fit each other.")
     return classes, found
 

@@ -34,6 +34,7 @@ class Objective:
       penalty: leaves -> scalar, added to the mean loss of the batch.
       axis_name: the pmap axis to sum over, or None.
       auxiliary_weight: weight of the loss of each auxiliary output; None for what the model states.
+      several_labels: as in `StepOptions`.
     """
 
     model: nn.Module
@@ -42,6 +43,7 @@ class Objective:
     penalty: Penalty | None = None
     axis_name: str | None = None
     auxiliary_weight: float | None = None
+    several_labels: bool = False
 
     def auxiliary_weights(self, auxiliary: Iterable[str]) -> dict[str, float]:
         """Returns the weights of the auxiliary outputs that count, by name: those of heads that train.
@@ -102,7 +104,8 @@ def gradients(
         total = loss
         for name, weight in objective.auxiliary_weights(auxiliary).items():
             total += weight * mean(objective.loss_fn(auxiliary[name], part["label"]), part)
-        scalars = {"loss": loss, "accuracy": mean(_hits(logits, part["label"]), part)}
+        hits = _all_right if objective.several_labels else _hits
+        scalars = {"loss": loss, "accuracy": mean(hits(logits, part["label"]), part)}
         return total if scale is None else total * scale, (model_state, scalars)
 
     gradient = jax.grad(loss_of, has_aux=True)
@@ -153,6 +156,10 @@ def _accumulated(
 def _hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
     targets = labels if labels.ndim == 1 else labels.argmax(-1)
     return (logits.argmax(-1) == targets).astype(jnp.float32)
+
+
+def _all_right(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return ((logits >= 0) == (labels > 0.5)).all(-1).astype(jnp.float32)
 
 
 def _sum(x: jax.Array, axis_name: str | None) -> jax.Array:

@@ -135,6 +135,7 @@ _SHOWN: Mapping[str, Callable[[float], str]] = {
     "loss": lambda value: f"loss {value:.4g}",
     "accuracy": lambda value: f"accuracy {100 * value:.1f} %",
     "f1": lambda value: f"F1 {100 * value:.1f} %",
+    "map": lambda value: f"mAP {100 * value:.1f} %",
     "learning_rate": lambda value: f"learning rate {value:.2g}",
     "skipped": lambda value: f"{value:g} steps left out",
     "images_per_second": lambda value: f"{value:,.0f} images/s" if value >= 10 else f"{value:.2g} images/s",

@@ -102,6 +102,7 @@ def make_loss(
     label_smoothing: float = 0.0,
     gamma: float = 2.0,
     weights: Sequence[float] | np.ndarray | None = None,
+    several: bool = False,
 ) -> Loss:
     """Returns the loss of that name.
 
@@ -111,10 +112,14 @@ def make_loss(
       label_smoothing: of the losses in NAMES.
       gamma: of "focal".
       weights: one number a class (see `class_weighted`); None for none.
+      several: whether an image has several labels, or none: labels are then 0 and 1 [B, C].
 
     Raises:
-      UserError: the function is not there, or does not give one number an example.
+      UserError: the function is not there, or does not give one number an example; or an image has several labels, and
+        the loss takes one, or there are weights.
     """
+    if several:
+        _check_several(name, weights is not None)
     if name == "focal":
         loss: Loss = lambda logits, labels: focal_loss(logits, labels, gamma=gamma, label_smoothing=label_smoothing)  # noqa: E731
     elif name in NAMES:
@@ -122,7 +127,7 @@ def make_loss(
         loss = lambda logits, labels: function(logits, labels, label_smoothing=label_smoothing)  # noqa: E731
     else:
         loss = _import(name)
-        _check_shape(name, loss, num_classes)
+        _check_shape(name, loss, num_classes, several)
     return loss if weights is None else class_weighted(loss, weights)
 
 
@@ -145,16 +150,31 @@ def _import(name: str) -> Loss:
     return loss
 
 
-def _check_shape(name: str, loss: Loss, num_classes: int) -> None:
+def _check_several(name: str, weighted: bool) -> None:
+    """Raises a UserError for what says nothing sensible of several labels an image."""
+    if name in NAMES and name != "binary":
+        raise UserError(
+            f'the loss "{name}" takes one label an image, and these images have several, or none: give "binary".',
+            arguments=["loss"],
+        )
+    if weighted:
+        raise UserError(
+            "class weights weigh images by their one class, and these images have several labels, or none: do without.",
+            arguments=["class_weights"],
+        )
+
+
+def _check_shape(name: str, loss: Loss, num_classes: int, several: bool = False) -> None:
     logits = jax.ShapeDtypeStruct((2, num_classes), jnp.float32)
+    labels = logits if several else jax.ShapeDtypeStruct((2,), jnp.int32)
     try:
-        result = jax.eval_shape(loss, logits, jax.ShapeDtypeStruct((2,), jnp.int32))
+        result = jax.eval_shape(loss, logits, labels)
         found = f"gives shape {result.shape}" if result.shape != (2,) else ""
     # Whatever the user's function raises is what is wrong with it.
     except Exception as error:
         found = f"fails: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
     if found:
         raise UserError(
-            f"the loss {name!r} {found} for logits (2, {num_classes}) and labels (2,): "
+            f"the loss {name!r} {found} for logits (2, {num_classes}) and labels {labels.shape}: "
             "it must give one number an example, (2,)."
         )

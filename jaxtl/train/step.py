@@ -33,6 +33,8 @@ class StepOptions:
       ema_since: path -> the step at which a parameter began to train; 0 where absent.
       auxiliary_weight: weight of the loss of each auxiliary output, where the model has some; None for what the model
         states (see `jaxtl.models.base.auxiliary_weight`).
+      several_labels: whether an image has several labels, or none: "accuracy" is then the share of images whose labels
+        are all right; else the label of an image is the largest of its [C].
     """
 
     clip_norm: float = 0.0
@@ -42,6 +44,7 @@ class StepOptions:
     ema_decay: float = 0.0
     ema_since: Mapping[str, int] | None = None
     auxiliary_weight: float | None = None
+    several_labels: bool = False
 
 
 def train_step(
@@ -97,7 +100,9 @@ def train_step(
         model_state=state.model_state,
         batch=batch,
         key=dropout_key,
-        objective=Objective(model, groups, loss_fn, penalty, axis_name, options.auxiliary_weight),
+        objective=Objective(
+            model, groups, loss_fn, penalty, axis_name, options.auxiliary_weight, options.several_labels
+        ),
         accumulate=options.accumulate,
         scale=state.scaling.get("scale"),
     )
