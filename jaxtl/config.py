@@ -22,12 +22,14 @@ ARGUMENTS = {
     "attention": "model.attention",
     "cache_dir": "finetune.cache_dir",
     "cache_features": "finetune.cache_features",
+    "class_weights": "train.class_weights",
     "clip_norm": "optimizer.clip_norm",
     "data_dir": "data.data_dir",
     "drop_path": "model.drop_path",
     "dropout": "model.dropout",
     "image_size": "model.image_size",
     "learning_rate": "optimizer.learning_rate",
+    "loss": "train.loss",
     "mean": "model.mean",
     "model": "model.name",
     "reader": "data.reader",
@@ -220,6 +222,7 @@ def default() -> ConfigDict:
     c.train.sharding = {}
     # "softmax" | "binary" | "focal" | "module:function" (logits, labels) -> one an example. Evaluation reports it too,
     # without smoothing and class weights; prediction gives the sigmoid of each class for "binary", else the softmax.
+    # Several labels an image take "binary".
     c.train.loss = "softmax"
     c.train.label_smoothing = 0.0  # Share of each label that is spread over all classes.
     c.train.focal_gamma = 2.0  # Of the focal loss: how much less what is known well counts; 0: as in softmax.
@@ -229,7 +232,9 @@ def default() -> ConfigDict:
     c.train.log_every = 10  # Steps between two lines of training metrics.
     # Evaluate and keep a checkpoint after so many steps; 0: at the end of each epoch, or of small sets every few.
     c.train.eval_every = 0
-    c.train.monitor = "accuracy"  # The validation metric that decides which checkpoint is best.
+    # The validation metric that decides which checkpoint is best: "accuracy" (of several labels an image the share of
+    # images whose labels are all right) | "loss" | "precision" | "recall" | "f1" | "top5" | "map" (of several labels).
+    c.train.monitor = "accuracy"
     c.train.keep_latest = 2  # Checkpoints that are kept: so many of the latest.
     c.train.keep_best = 1  # Checkpoints that are kept: so many of the best, too.
     c.train.patience = 0  # Evaluations without a better one after which to stop; 0: never.

@@ -280,7 +280,7 @@ def _train_problems(values: Mapping[str, Any]) -> list[str]:
     found.choice("train.precision", ("float32", "bfloat16", "float16"))
     found.choice("train.parallel", partitioner.NAMES)
     found += _mesh_problems(values)
-    found.choice("train.monitor", ("accuracy", "top5", "loss", "precision", "recall", "f1"))
+    found.choice("train.monitor", ("accuracy", "top5", "loss", "precision", "recall", "f1", "map"))
     found.check(
         "train.loss",
         lambda value: value in losses.NAMES or all(value.partition(":")),

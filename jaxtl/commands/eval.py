@@ -18,6 +18,7 @@ from jaxtl.experiment.measuring import measure, write_predictions
 from jaxtl.experiment.model import weights_location
 from jaxtl.experiment.reporting import report_at_end
 from jaxtl.experiment.results import metric_lines
+from jaxtl.experiment.thresholds import read_thresholds, with_thresholds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +50,10 @@ def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
     with all_named(dataset, workers=config.data.workers):
         measured = measure(experiment, evaluator, variables, "test", dataset)
     ended = time.perf_counter()
+    chosen = {}
+    if experiment.several and config.model.weights.startswith("run:"):
+        run_thresholds = read_thresholds(Path(config.model.weights.removeprefix("run:")))
+        chosen = with_thresholds(experiment, {"test": measured}, run_thresholds) if run_thresholds else {}
     results = {
         "model": model.name,
         "weights": weights_location(config),
@@ -58,6 +63,7 @@ def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
         "loss": experiment.loss_name,
         "seconds": {"total": ended - started, "compile": compiled - begun, "evaluate": ended - compiled},
         "test": measured.metrics,
+        **chosen,
     }
     files.write_json(workdir / "config.json", to_dict(config))
     files.write_json(workdir / "weights.json", load_report.to_json())

@@ -79,3 +79,32 @@ class Judge:
         if score >= rule["threshold"]:
             return best, point
         return None, {**point, "rejected": f"its {rule['by']} is below {rule['threshold']:.4f}"}
+
+
+@dataclass(frozen=True)
+class LabelJudge:
+    """Says which labels an image has by its logits, where it may have several, or none.
+
+    Attributes:
+      classes: the names of the C labels.
+      thresholds: the least probability of each label [C].
+    """
+
+    classes: Sequence[str]
+    thresholds: Sequence[float]
+
+    def __call__(self, logits: np.ndarray) -> dict[str, Any]:
+        """Returns what is said of an image with logits [C], ready for JSON.
+
+        >>> LabelJudge(("cat", "dog", "eel"), (0.5, 0.8, 0.5))(np.array([0.0, 1.0, -1.0]))["labels"]
+        ['cat']
+
+        Returns:
+          {"labels": those at or above their thresholds, the likeliest first, "top5": [{"class", "probability"}, ...]}.
+        """
+        probabilities = to_probabilities(logits, sigmoid=True)
+        order = np.argsort(-np.asarray(logits), kind="stable").tolist()
+        return {
+            "labels": [self.classes[i] for i in order if probabilities[i] >= self.thresholds[i]],
+            "top5": [{"class": self.classes[i], "probability": round(float(probabilities[i]), 6)} for i in order[:5]],
+        }

@@ -36,7 +36,8 @@ def eval_step(
 
     Args:
       variables: parameters and collections of the model.
-      batch: "image" [B, H, W, C], "label" [B], or of several an image [B, C] of 0 and 1, and optionally "mask" [B] with 0 for padding.
+      batch: "image" [B, H, W, C], "label" [B], or of several an image [B, C] of 0 and 1, and optionally "mask" [B] with
+        0 for padding.
       model: a Linen module called as model.apply(variables, images, train=False).
       loss_fn: (logits [B, C], labels [B]) -> per-example loss [B].
       prepare: batch -> batch, run on the device before the model (normalisation).

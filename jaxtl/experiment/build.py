@@ -14,6 +14,7 @@ from jaxtl.checkpoints.manager import read_best
 from jaxtl.data.splits import canonical
 from jaxtl.errors import UserError
 from jaxtl.evaluate.metrics import gives_top5
+from jaxtl.evaluate.multilabel import mean_average_precision
 from jaxtl.experiment import options
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.evaluation import align_classes, choose_split
@@ -82,6 +83,17 @@ class Experiment:
     loss_name: str = "softmax"
     given: ConfigDict | None = None
     earlier: bool = False
+
+    @property
+    def several(self) -> bool:
+        """Whether an image has several labels, or none, instead of one."""
+        splits = (self.splits.train, self.splits.val, self.splits.test)
+        return any(split is not None and split.several for split in splits)
+
+    @property
+    def sigmoid(self) -> bool:
+        """Whether each class has a probability of its own."""
+        return self.several or self.loss_name == "binary"
 
     @property
     def steps_per_epoch(self) -> float:
@@ -168,19 +180,29 @@ def _training(
             'train.loss is "binary", but the head of these weights has one logit for two classes, whose cross entropy '
             'is the binary one already: give train.loss "softmax".'
         )
-    _check_monitor(config, len(model.classes), earlier)
+    _check_monitor(config, splits, earlier)
+    losses = _losses(config, len(model.classes), splits.train.labels)
+    model = replace(model, several_labels=splits.train.several)
     variables, report = make_variables(config, opened, model, head=config.model.head)
     steps_per_epoch = len(splits.train) / config.train.batch_size
     new_head = has_new_head(report, model)
     plan = make_plan(config, model.module, variables["params"], steps_per_epoch=steps_per_epoch, new_head=new_head)
     plan = replace(plan, notes=(*plan.notes, *notes, *note_few(len(splits.val), config.train.monitor)))
-    losses = _losses(config, len(model.classes), splits.train.labels)
     experiment = Experiment(config, model, variables, report, splits, source.uri, plan, partitioner, *losses)
     return replace(experiment, given=given, earlier=earlier)
 
 
-def _check_monitor(config: ConfigDict, classes: int, earlier: bool) -> None:
-    if config.train.monitor == "top5" and not gives_top5(classes) and not earlier:
+def _check_monitor(config: ConfigDict, splits: data.Splits, earlier: bool) -> None:
+    monitor, several, classes = config.train.monitor, splits.train.several, len(splits.train.classes)
+    if several and monitor == "top5":
+        raise UserError('train.monitor is "top5", but of several labels an image there is no top-5: give another.')
+    if monitor == "map" and not several:
+        raise UserError('train.monitor is "map", which only several labels an image have: give another.')
+    if monitor == "map" and mean_average_precision(splits.val.labels, splits.val.labels) is None:
+        raise UserError(
+            'train.monitor is "map", but val has no label that some of its images have and some have not: give another.'
+        )
+    if monitor == "top5" and not gives_top5(classes) and not earlier:
         raise UserError(
             f'train.monitor is "top5", but of {classes} classes all are among the first five: give another.'
         )
@@ -188,7 +210,8 @@ def _check_monitor(config: ConfigDict, classes: int, earlier: bool) -> None:
 
 def _losses(config: ConfigDict, classes: int, labels: np.ndarray | None) -> tuple[Loss, Loss, str]:
     """Returns the losses of training and of evaluation, and what the config calls both."""
-    return choose_loss(config, classes, labels), evaluation_loss(config, classes), config.train.loss
+    several = labels is not None and labels.ndim == 2
+    return choose_loss(config, classes, labels), evaluation_loss(config, classes, several=several), config.train.loss
 
 
 def _abstract(config: ConfigDict, weights_optional: bool) -> Experiment:
@@ -221,7 +244,7 @@ def _evaluation(
     splits = replace(_no_splits(classes), test=dataset, notes=source.notes)
     # A run knows with which loss it trained.
     trained = files.run_config(Path(location.removeprefix("run:"))) if exact else config
-    loss = evaluation_loss(trained, len(classes))
+    loss = evaluation_loss(trained, len(classes), several=dataset.several)
     experiment = Experiment(config, model, variables, report, splits, name, partitioner=partitioner)
     return replace(experiment, loss=loss, eval_loss=loss, loss_name=trained.train.loss)
 
@@ -244,6 +267,8 @@ def _features(
     splits = with_shared_images(source, open_splits(config, source))
     if splits.test is None:
         raise UserError(f"{source.uri} has no test split to measure on: name one with --config.data.test.")
+    if splits.train.several:
+        raise UserError(f"{source.uri} has several labels an image: probes measure one class an image.")
     model = make_model(config, opened, ())
     variables, report = make_variables(config, opened, model, head=config.model.head)
     return Experiment(config, model, variables, report, splits, source.uri, partitioner=partitioner)

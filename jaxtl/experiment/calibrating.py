@@ -64,6 +64,9 @@ def calibrate(experiment: Experiment, workdir: Path, measured: Mapping[str, Meas
     kept = {name: _predictions(name, found) for name, found in measured.items() if found.arrays}
     if method == "none" or _SPLIT not in kept:
         return {}
+    if kept[_SPLIT].several:
+        print("note      several labels an image are not calibrated: their sigmoids stay as they were trained")
+        return {}
     sigmoid, val = experiment.loss_name == "binary", kept[_SPLIT]
     calibration = Calibration(fit(method, val.labels, val.logits, sigmoid=sigmoid), len(val.labels), step)
     found = {
@@ -134,6 +137,7 @@ def find_calibration(workdir: Path) -> Calibration:
     Raises:
       UserError: a file cannot be read, or the run has neither.
     """
+    refuse_several(workdir, "calibration is")
     if calibration := read_calibration(workdir):
         return calibration
     path = workdir / "predictions.npz"
@@ -153,6 +157,21 @@ def find_calibration(workdir: Path) -> Calibration:
     )
 
 
+def refuse_several(workdir: Path, what: str) -> None:
+    """Raises a UserError if the run has several labels an image; `what` begins its message, as in "calibration is"."""
+    if has_several(workdir):
+        raise UserError(
+            f"{what} for one label an image, and the images of {workdir} have several, or none: its results.json has a "
+            "threshold for each label."
+        )
+
+
+def has_several(workdir: Path) -> bool:
+    """Tells whether a run has several labels an image, or none."""
+    path = workdir / "model.json"
+    return path.exists() and bool(files.read_json(path).get("several_labels", False))
+
+
 def val_of(path: Path, splits: Mapping[str, Predictions]) -> Predictions:
     """Returns the predictions on val, by which everything is chosen.
 
@@ -170,7 +189,7 @@ def val_of(path: Path, splits: Mapping[str, Predictions]) -> Predictions:
 
 def is_sigmoid(workdir: Path) -> bool:
     """Tells whether the classes of a run have a probability of their own each."""
-    return bool(files.run_config(workdir).train.loss == "binary")
+    return bool(files.run_config(workdir).train.loss == "binary") or has_several(workdir)
 
 
 def check_fits(calibration: Calibration, workdir: Path, *, classes: int, step: int) -> Calibration:

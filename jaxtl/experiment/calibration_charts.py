@@ -25,7 +25,7 @@ def calibration_charts(workdir: Path, split: str, *, sigmoid: bool) -> list[Mark
     """
     path = workdir / "predictions.npz"
     kept = read_predictions(path)[1].get(split) if path.exists() else None
-    if kept is None or not len(kept.labels):
+    if kept is None or not len(kept.labels) or kept.several:
         return []
     calibration = read_calibration(workdir)
     scalings = [None] if calibration is None else [None, calibration.scaling]

@@ -160,6 +160,11 @@ def _read(name: str, workdir: Path) -> Run:
     results = files.read_json(workdir / "results.json") if (workdir / "results.json").exists() else {}
     log = workdir / "metrics.jsonl"
     lines = parse_metrics(log.read_text(encoding="utf-8", errors="replace")) if log.exists() else []
+    if any("hamming_loss" in each for each in (results.get("val", {}), results.get("test", {}), *lines)):
+        raise UserError(
+            f"the images of {workdir} have several labels, and compare pairs images of one class each: see the metrics "
+            "of both runs in their results.json."
+        )
     splits: list[str] = []
     if results and (workdir / "predictions.npz").exists():
         splits = splits_in(workdir / "predictions.npz")

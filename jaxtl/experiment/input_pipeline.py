@@ -18,7 +18,7 @@ from jaxtl.experiment.backbone import Backbone, make_backbone, stored_features
 from jaxtl.experiment.broken_images import broken_images
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.feature_decision import Decision, Features, Room, decide
-from jaxtl.experiment.steps import dummy_batch
+from jaxtl.experiment.steps import dummy_of
 from jaxtl.feature_cache import features, store
 from jaxtl.finetune.stages import Stage
 from jaxtl.parallel import processes
@@ -166,7 +166,7 @@ def is_cached_plain(experiment: Experiment) -> bool:
 def read_images(experiment: Experiment) -> Inputs:
     """Returns inputs that decode and augment images in every epoch."""
     config, model = experiment.config, experiment.model
-    augmentation, size = options.augmentation(config), model.pixels.size
+    augmentation = options.augmentation(config)
 
     def batches(start_step: int) -> Iterator[Batch]:
         return data.train_batches(
@@ -181,7 +181,7 @@ def read_images(experiment: Experiment) -> Inputs:
         )
 
     evaluator = functools.partial(compile_image_evaluator, experiment)
-    return Inputs(model.module, False, dummy_batch(size, config.train.batch_size), batches, evaluator)
+    return Inputs(model.module, False, dummy_of(experiment, config.train.batch_size), batches, evaluator)
 
 
 def compile_image_evaluator(experiment: Experiment, variables: Any) -> Evaluator:
@@ -192,7 +192,7 @@ def compile_image_evaluator(experiment: Experiment, variables: Any) -> Evaluator
         variables,
         experiment.partitioner,
         batches=options.evaluation_batches(config, model.pixels),
-        dummy=dummy_batch(model.pixels.size, options.eval_batch_size(config)),
+        dummy=dummy_of(experiment, options.eval_batch_size(config)),
         loss_fn=experiment.eval_loss,
         prepare=model.normalize,
     )
@@ -221,7 +221,7 @@ def _read_features(experiment: Experiment, backbone: Backbone, stored: features.
         return features.eval_batches(stored, dataset.labels, batch_size=size, first=first, shard=options.shard())
 
     def dummy(batch_size: int) -> dict[str, np.ndarray]:
-        images = dummy_batch(experiment.model.pixels.size, batch_size)
+        images = dummy_of(experiment, batch_size)
         return {**images, "image": np.zeros((len(images["label"]), *backbone.shape), backbone.dtype)}
 
     def evaluator(variables: Any) -> Evaluator:

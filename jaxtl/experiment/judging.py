@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from jaxtl.deploy.judge import Judge
+from jaxtl.deploy.judge import Judge, LabelJudge
 from jaxtl.errors import UserError
 from jaxtl.evaluate.rejection import SCORES
 from jaxtl.evaluate.scaling import Scaling
 from jaxtl.experiment import workdir as files
-from jaxtl.experiment.calibrating import Calibration, check_fits, find_calibration, is_sigmoid
+from jaxtl.experiment.calibrating import Calibration, check_fits, find_calibration, has_several, is_sigmoid
 from jaxtl.experiment.operating import NAME
+from jaxtl.experiment.thresholds import DEFAULT, read_thresholds
 
 
 def make_judge(
@@ -19,8 +20,10 @@ def make_judge(
     calibrated: bool = False,
     reject_below: float | None = None,
     operating_points: bool = False,
-) -> Judge:
+) -> Judge | LabelJudge:
     """Returns what turns logits into lines; by default the likeliest class, with the model's own probabilities.
+
+    Where images have several labels, those at or above the thresholds of the run.
 
     Args:
       workdir: of the run.
@@ -33,6 +36,14 @@ def make_judge(
     Raises:
       UserError: what is asked for is not there, or of another model, or cannot be asked for together.
     """
+    if has_several(workdir):
+        if calibrated or operating_points or reject_below is not None:
+            raise UserError(
+                f"the images of {workdir} have several labels, each with a threshold of its own: do without "
+                "--calibrated, --operating_points and --reject_below."
+            )
+        thresholds = read_thresholds(workdir)
+        return LabelJudge(classes, [thresholds.get(name, DEFAULT) for name in classes])
     sigmoid = is_sigmoid(workdir)
     if reject_below is not None and not 0 <= reject_below <= 1:
         raise UserError(f"--reject_below is {reject_below:g}, but it must be a probability, from 0 to 1.")

@@ -21,7 +21,10 @@ def choose_loss(config: ConfigDict, classes: int, labels: np.ndarray | None) -> 
     """
     text = config.train.class_weights
     weights = None
-    if text == "balanced" and labels is not None:
+    several = labels is not None and labels.ndim == 2
+    if text and several:
+        weights = np.ones(classes, np.float32)  # Which are refused.
+    elif text == "balanced" and labels is not None:
         weights = balanced_weights(np.bincount(labels, minlength=classes))
     elif text and text != "balanced":
         weights = np.asarray([float(number) for number in text.split(",")], np.float32)
@@ -35,11 +38,18 @@ def choose_loss(config: ConfigDict, classes: int, labels: np.ndarray | None) -> 
         label_smoothing=config.train.label_smoothing,
         gamma=config.train.focal_gamma,
         weights=weights,
+        several=several,
     )
 
 
-def evaluation_loss(config: ConfigDict, num_classes: int) -> Loss:
-    """Returns the loss that evaluations report: of the kind that trains, without smoothing and class weights."""
-    if config.train.loss == "softmax":
+def evaluation_loss(config: ConfigDict, num_classes: int, *, several: bool = False) -> Loss:
+    """Returns the loss that evaluations report: of the kind that trains, without smoothing and class weights.
+
+    Args:
+      config: of the training.
+      num_classes: the width of the logits.
+      several: whether an image has several labels, or none.
+    """
+    if config.train.loss == "softmax" and not several:
         return optax.softmax_cross_entropy_with_integer_labels
-    return make_loss(config.train.loss, num_classes=num_classes, gamma=config.train.focal_gamma)
+    return make_loss(config.train.loss, num_classes=num_classes, gamma=config.train.focal_gamma, several=several)

@@ -1,6 +1,6 @@
 """The last measurement of a split: all its metrics and its predictions, from one pass over the data."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from jaxtl.data.dataset import Dataset
 from jaxtl.evaluate.details import detailed_metrics
 from jaxtl.evaluate.evaluator import Evaluator
 from jaxtl.evaluate.metrics import compute_metrics
+from jaxtl.evaluate.multilabel import multilabel_metrics
 from jaxtl.evaluate.predictions import as_arrays
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment
@@ -54,7 +55,7 @@ def measure(
       Stopped: `stop` said so.
     """
     classes = experiment.model.classes
-    if len(dataset) * len(classes) > _MAX_LOGITS:
+    if not can_keep(dataset, classes):
         _note(f"{len(dataset):,} images x {len(classes):,} classes are too many logits to keep", split)
         return Measured(_computed(experiment, evaluator(variables, dataset, stop)))
     accumulators, logits = evaluator.with_logits(variables, dataset, stop)
@@ -62,10 +63,19 @@ def measure(
     if not np.isfinite(logits).all():
         _note("some logits are not finite", split)
         return Measured(metrics)
-    details = detailed_metrics(dataset.labels, logits, classes, sigmoid=experiment.loss_name == "binary")
+    details = (
+        multilabel_metrics(dataset.labels, logits, classes)
+        if dataset.several
+        else detailed_metrics(dataset.labels, logits, classes, sigmoid=experiment.loss_name == "binary")
+    )
     # Of a class without images the evaluator says 0, where nothing is defined.
     metrics = {**details, **metrics, "per_class": details["per_class"]}
     return Measured(metrics, as_arrays(split, dataset.names, dataset.labels, logits))
+
+
+def can_keep(dataset: Dataset, classes: Sequence[str]) -> bool:
+    """Tells whether the logits of a data set are few enough to be kept."""
+    return len(dataset) * len(classes) <= _MAX_LOGITS
 
 
 def write_predictions(workdir: Path, experiment: Experiment, *measured: Measured) -> None:

@@ -34,6 +34,7 @@ class Model:
       classes: the class names, in the order of the logits.
       pixels: how its images must be prepared.
       epsilon: of its normalisations.
+      several_labels: whether an image may have several of the classes, or none.
     """
 
     name: str
@@ -41,10 +42,12 @@ class Model:
     classes: tuple[str, ...]
     pixels: Pixels
     epsilon: float | None
+    several_labels: bool = False
 
     def facts(self) -> dict[str, Any]:
-        """Returns what model.json and exported files hold."""
-        return pretrained.native_facts(
+        """Returns what model.json holds."""
+        several = {"several_labels": True} if self.several_labels else {}
+        return several | pretrained.native_facts(
             self.name,
             num_classes=len(self.classes),
             epsilon=self.epsilon,
@@ -161,7 +164,8 @@ def load_model(facts: Mapping[str, Any], *, dtype: Any = jnp.float32) -> Model:
         options=models.ModelOptions(dtype=dtype),
         epsilon=facts["epsilon"],
     )
-    return Model(facts["model"], module, classes, pixels, facts["epsilon"])
+    several = bool(facts.get("several_labels", False))
+    return Model(facts["model"], module, classes, pixels, facts["epsilon"], several)
 
 
 def make_variables(

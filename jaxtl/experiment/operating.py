@@ -15,7 +15,7 @@ from jaxtl.evaluate.predictions import Predictions, read_predictions
 from jaxtl.evaluate.rejection import CoverageCurve, coverage_curve, energy, has_energy, table
 from jaxtl.evaluate.scaling import Scaling
 from jaxtl.experiment import workdir as files
-from jaxtl.experiment.calibrating import find_calibration, is_sigmoid, val_of
+from jaxtl.experiment.calibrating import find_calibration, is_sigmoid, refuse_several, val_of
 from jaxtl.experiment.cost_file import read_costs
 
 NAME = "operating_points.json"
@@ -74,6 +74,7 @@ def choose_operating_points(workdir: Path, wanted: Wanted) -> dict[str, Any]:
     if wanted.kind in SHARES and not 0 < wanted.share <= 1:
         percent = f": {wanted.share / 100:g} is {wanted.share:g} %" if 1 < wanted.share <= 100 else ""
         raise UserError(f"--{wanted.kind} is {wanted.share:g}, but it must be above 0 and at most 1{percent}.")
+    refuse_several(workdir, "operating points are")
     path = workdir / "predictions.npz"
     classes, kept = read_predictions(path)
     val_of(path, kept)

@@ -85,6 +85,8 @@ def _with_map(workdir: Path, facts: Facts) -> tuple[Facts, list[Markup]]:
     """Returns the facts with the neighbours of the worst mistakes, and the maps."""
     if not (workdir / "checkpoints").exists():
         raise UserError(f"--workdir={workdir} holds no run, and a map needs its best checkpoint.")
+    if facts.several:
+        raise UserError(f"the images of {workdir} have several labels, and a map shows one class an image: do without.")
     splits = _open_run(workdir)
     split = facts.split or "val"
     mapped = map_images(workdir, {"train": splits["train"], split: splits[split]})

@@ -145,4 +145,5 @@ def _in_words(label: Any, classes: Sequence[str]) -> str:
     if np.ndim(label) == 0:
         return classes[int(label)]
     shares = [(float(share), name) for share, name in zip(label, classes, strict=True) if share >= 0.005]
-    return ", ".join(name if share > 0.995 else f"{share:.2f} {name}" for share, name in sorted(shares, reverse=True))
+    named = (name if share > 0.995 else f"{share:.2f} {name}" for share, name in sorted(shares, reverse=True))
+    return ", ".join(named) or "no label"

@@ -62,7 +62,9 @@ def make_step(
         loss_fn=experiment.loss,
         prepare=None if cached else prepare,
         penalty=penalty and (lambda leaves: penalty(flatten(unstack_layers(nest(leaves))))),
-        options=options.step(config, first_by_scanned(stage.since, plan.scanned)),
+        options=dataclasses.replace(
+            options.step(config, first_by_scanned(stage.since, plan.scanned)), several_labels=experiment.several
+        ),
     )
 
 
@@ -129,14 +131,26 @@ def _cast_paths(experiment: Experiment) -> set[str]:
     return {path for path in rounded_leaves(model.module, experiment.variables, image) if labels[path] == FROZEN}
 
 
-def dummy_batch(size: int, batch_size: int) -> dict[str, np.ndarray]:
-    """Returns this host's rows of an empty batch of images [B, size, size, 3], of the shapes that the data give."""
+def dummy_batch(size: int, batch_size: int, *, several: int = 0) -> dict[str, np.ndarray]:
+    """Returns this host's rows of an empty batch of images [B, size, size, 3], of the shapes that the data give.
+
+    Args:
+      size: the side of an image.
+      batch_size: rows of the global batch.
+      several: the number of classes, where an image has several labels; 0 where it has one.
+    """
     rows = batch_size // jax.process_count()
     return {
         "image": np.zeros((rows, size, size, 3), np.uint8),
-        "label": np.zeros(rows, np.int32),
+        "label": np.zeros((rows, several), np.float32) if several else np.zeros(rows, np.int32),
         "mask": np.ones(rows, np.float32),
     }
+
+
+def dummy_of(experiment: Experiment, batch_size: int) -> dict[str, np.ndarray]:
+    """Returns the dummy batch of an experiment's images and labels."""
+    several = len(experiment.model.classes) if experiment.several else 0
+    return dummy_batch(experiment.model.pixels.size, batch_size, several=several)
 
 
 def global_batch_shapes(dummy: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:

@@ -3,8 +3,6 @@
 import math
 from collections.abc import Mapping
 
-import numpy as np
-
 from jaxtl.data import Splits
 from jaxtl.data.remarks import count_classes
 from jaxtl.experiment import options
@@ -45,10 +43,12 @@ def opening_lines(experiment: Experiment) -> list[str]:
 def _imbalance(experiment: Experiment) -> list[str]:
     """Returns a note where a class has a tenth of the images of another or less, and nothing weighs them."""
     train = experiment.splits.train
-    counts = np.bincount(train.labels, minlength=len(train.classes)) if train.labels.ndim == 1 else np.ones(1)
+    counts = train.class_counts()
     if not len(train) or counts.min() * _LOPSIDED > counts.max() or experiment.config.train.class_weights:
         return []
     rare, common = train.classes[int(counts.argmin())], train.classes[int(counts.argmax())]
+    if train.several:
+        return [f"{counts.min():,} images with {rare} against {counts.max():,} with {common}"]
     return [
         f"{counts.min():,} images of {rare} against {counts.max():,} of {common}: "
         "--config.train.class_weights=balanced weighs them alike"

@@ -11,14 +11,16 @@ from jaxtl.checkpoints.manager import Checkpoints, read_best
 from jaxtl.data.loader import Batch
 from jaxtl.evaluate.evaluator import Evaluator
 from jaxtl.evaluate.metrics import compute_metrics, summary
+from jaxtl.evaluate.multilabel import mean_average_precision
 from jaxtl.experiment import lr_sweep, steps
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.calibrating import calibrate
 from jaxtl.experiment.input_pipeline import Inputs, make_inputs
-from jaxtl.experiment.measuring import measure, write_predictions
+from jaxtl.experiment.measuring import can_keep, measure, write_predictions
 from jaxtl.experiment.results import results_of
 from jaxtl.experiment.summary import saved_work
+from jaxtl.experiment.thresholds import with_thresholds
 from jaxtl.finetune.stages import Stage, stage_of
 from jaxtl.parallel import processes
 from jaxtl.profiling.cost import Cost, memory_cost
@@ -81,6 +83,7 @@ def train_to_end(experiment: Experiment, workdir: Path, *, started: float, stop:
     chosen = results["val"] if results["best_step"] == progress.best_step else {}
     results |= {name: found.metrics for name, found in measured.items()}
     results["val"] |= chosen
+    results |= with_thresholds(experiment, measured)
     write_predictions(workdir, experiment, *measured.values())
     results |= calibrate(experiment, workdir, measured, step=results["best_step"])
     progress.spend("evaluate")
@@ -200,10 +203,14 @@ def _fit(
 ) -> tuple[TrainState, Progress]:
     """Trains one stage to its end."""
     experiment, plan = running.experiment, running.experiment.plan
-    train, classes = experiment.config.train, experiment.model.classes
+    train, classes, val = experiment.config.train, experiment.model.classes, experiment.splits.val
 
     def evaluate(variables: Any) -> dict[str, float]:
-        accumulators = running.evaluator(variables, experiment.splits.val, running.stop)
+        if experiment.several and (can_keep(val, classes) or train.monitor == "map"):
+            accumulators, logits = running.evaluator.with_logits(variables, val, running.stop)
+            mean = mean_average_precision(val.labels, logits)
+            return summary({**compute_metrics(accumulators, classes), "map": mean})
+        accumulators = running.evaluator(variables, val, running.stop)
         return summary(compute_metrics(accumulators, classes, always_top5=experiment.earlier))
 
     every, epoch = train.eval_every, experiment.steps_per_epoch

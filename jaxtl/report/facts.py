@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxtl.evaluate.details import probabilities_of
+from jaxtl.evaluate.details import probabilities_of, to_probabilities
+from jaxtl.evaluate.multilabel import log_losses
 from jaxtl.evaluate.predictions import Predictions
 
 
@@ -17,7 +18,7 @@ class Classified:
 
     Attributes:
       names: of the images [N].
-      labels: class indices [N].
+      labels: class indices [N]; of several labels an image 0 and 1 [N, C].
       probabilities: of the classes [N, C].
       losses: the log loss of each image [N].
     """
@@ -29,6 +30,11 @@ class Classified:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def several(self) -> bool:
+        """Whether an image has several labels, or none, instead of one."""
+        return self.labels.ndim == 2
 
     @property
     def predicted(self) -> np.ndarray:
@@ -109,6 +115,11 @@ class Facts:
         return next((split for split in ("test", "val") if split in self.results), "")
 
     @property
+    def several(self) -> bool:
+        """Whether an image has several labels, or none, instead of one."""
+        return "hamming_loss" in self.metrics or bool(self.model.get("several_labels"))
+
+    @property
     def metrics(self) -> Mapping[str, Any]:
         """The metrics on that split."""
         found: Mapping[str, Any] = self.results.get(self.split, {})
@@ -122,5 +133,8 @@ def classified(kept: Predictions, *, sigmoid: bool) -> Classified:
       kept: names, labels and logits.
       sigmoid: whether each class has a probability of its own.
     """
-    probabilities, losses = probabilities_of(kept.labels, kept.logits.astype(np.float32), sigmoid=sigmoid)
+    if kept.several:
+        probabilities, losses = to_probabilities(kept.logits, sigmoid=True), log_losses(kept.labels, kept.logits)
+    else:
+        probabilities, losses = probabilities_of(kept.labels, kept.logits.astype(np.float32), sigmoid=sigmoid)
     return Classified([str(name) for name in kept.names], kept.labels, probabilities, losses)

@@ -18,6 +18,19 @@ def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, *, limit: int 
     return wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:limit]
 
 
+def most_wrong_labels(labels: np.ndarray, decided: np.ndarray, losses: np.ndarray, *, limit: int = 24) -> np.ndarray:
+    """Returns the images with a wrong label, by falling loss: indices.
+
+    Args:
+      labels: which labels each image has [N, C].
+      decided: which are predicted [N, C].
+      losses: of the images [N].
+      limit: how many to return at most.
+    """
+    wrong = np.flatnonzero(((labels > 0) != decided).any(1))
+    return wrong[np.argsort(-losses[wrong], kind="stable")][:limit]
+
+
 def least_certain(probabilities: np.ndarray, *, limit: int = 12) -> np.ndarray:
     """Returns the images whose two likeliest classes are closest, the closest first: indices."""
     two = np.partition(probabilities, -2, axis=1)[:, -2:]

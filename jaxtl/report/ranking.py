@@ -19,7 +19,7 @@ def roc_chart(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[s
     """Returns the ROC curves of the classes that have images, and their mean; None where no class can have one.
 
     Args:
-      labels: class indices [N].
+      labels: class indices [N]; of several labels an image 0 and 1 [N, C].
       probabilities: of the classes [N, C].
       classes: their names.
     """
@@ -55,13 +55,16 @@ def _chart(
     axes_names: tuple[str, str],
     title: str,
 ) -> Markup | None:
-    counts = np.bincount(labels, minlength=len(classes))
+    several = labels.ndim == 2
+    # One column a class, whether an image is of it.
+    of_class = labels > 0 if several else labels[:, None] == np.arange(len(classes))
+    counts = of_class.sum(0)
     with_images = [c for c in range(len(classes)) if 0 < counts[c] < len(labels)]
     if not with_images:
         return None
     # The curve of one of two classes tells all about the other.
-    drawn = with_images[1:] if len(classes) == 2 else with_images
-    curves = {c: curve(labels == c, probabilities[:, c]) for c in drawn}
+    drawn = with_images[1:] if len(classes) == 2 and not several else with_images
+    curves = {c: curve(of_class[:, c], probabilities[:, c]) for c in drawn}
     mean = np.mean(list(curves.values()), axis=0)
     with style():
         figure, axes = new_figure(5, 4)

@@ -11,7 +11,7 @@ from jaxtl.pretrained.report import LoadReport
 from jaxtl.report.balance import balance_chart
 from jaxtl.report.confusion import Pair, confused_pairs, confusion_chart
 from jaxtl.report.facts import Classified, Facts
-from jaxtl.report.gallery import examples_of, least_certain, worst_mistakes
+from jaxtl.report.gallery import examples_of, least_certain, most_wrong_labels, worst_mistakes
 from jaxtl.report.page import image_uri, render
 from jaxtl.report.ranking import precision_recall_chart, roc_chart
 from jaxtl.train.log import duration
@@ -37,8 +37,18 @@ _SUMMARY = (
     ("adaptive_ece", "adaptive ECE", True, ""),
     ("kappa", "Cohen's kappa", False, ""),
     ("mcc", "Matthews' coefficient", False, ""),
+    ("map", "mean average precision (mAP)", True, "map"),
+    ("micro.f1", "micro F1", True, ""),
+    ("samples.f1", "F1 of an image, mean", True, ""),
+    ("hamming_loss", "Hamming loss", True, ""),
+    ("lrap", "label ranking average precision", True, ""),
+    ("coverage_error", "coverage error, in labels", False, ""),
+    ("at_thresholds.subset_accuracy", "subset accuracy, at thresholds chosen on val", True, ""),
+    ("at_thresholds.macro.f1", "macro F1, likewise", True, ""),
+    ("at_thresholds.micro.f1", "micro F1, likewise", True, ""),
+    ("at_thresholds.hamming_loss", "Hamming loss, likewise", True, ""),
 )
-_CARDS = ("accuracy", "balanced_accuracy", "macro.f1", "log_loss", "ece")
+_CARDS = ("accuracy", "balanced_accuracy", "macro.f1", "map", "hamming_loss", "log_loss", "ece")
 _CLASS_COLUMNS = {
     "f1": "F1",
     "precision": "precision",
@@ -47,6 +57,8 @@ _CLASS_COLUMNS = {
     "roc_auc": "ROC-AUC",
     "average_precision": "average precision",
 }
+# Of several labels an image, where thresholds were chosen on val.
+_THRESHOLD_COLUMNS = {"threshold": "threshold", "f1_at_threshold": "F1 there"}
 _SECTIONS = (
     ("summary", "Summary"),
     ("learning", "Learning curves"),
@@ -76,14 +88,16 @@ class Picture:
       predicted: the predicted one.
       probability: of the predicted class.
       own: the probability of the true class.
+      loss: of several labels an image, which `actual` and `predicted` list; else None.
     """
 
     uri: str
     name: str
     actual: str
     predicted: str
-    probability: float
-    own: float
+    probability: float = 0.0
+    own: float = 0.0
+    loss: float | None = None
 
 
 def run_page(facts: Facts, charts: Mapping[str, Sequence[Markup]]) -> str:
@@ -131,6 +145,12 @@ def _summary(facts: Facts) -> dict[str, Any]:
 def _headline(facts: Facts) -> str:
     if facts.split:
         metrics = facts.metrics
+        if facts.several:
+            share, mean = metrics["accuracy"], metrics.get("map")
+            precision = "" if mean is None else f", mAP {100 * mean:.1f} %"
+            return (
+                f"{100 * share:.1f} % of {metrics['count']:,} images of {facts.split} with all labels right{precision}"
+            )
         return f"{100 * metrics['accuracy']:.1f} % of {metrics['count']:,} images of {facts.split} right"
     last = [line for line in facts.lines if line.get("split") == "val"]
     if last:
@@ -149,15 +169,17 @@ def _summary_rows(facts: Facts) -> list[dict[str, Any]]:
             bounds = metrics.get(interval) if interval == "accuracy_interval" else metrics.get("intervals", {})
             bounds = bounds.get(interval) if isinstance(bounds, Mapping) else bounds
             cells.append((_at(metrics, key), bounds))
+        name = f"subset {name}" if key == "accuracy" and facts.several else name
         if any(value is not None for value, _ in cells):
             rows.append({"key": key, "name": name, "share": share, "cells": cells})
     return rows
 
 
 def _at(metrics: Mapping[str, Any], key: str) -> float | None:
-    section, _, name = key.rpartition(".")
-    values = metrics.get(section, {}) if section else metrics
-    found: float | None = values.get(name)
+    section, _, rest = key.partition(".")
+    if rest:
+        return _at(metrics.get(section, {}), rest)
+    found: float | None = metrics.get(key)
     return found
 
 
@@ -170,9 +192,8 @@ def _details(facts: Facts, charts: Mapping[str, Sequence[Markup]]) -> dict[str, 
         "learning": list(charts.get("learning", ())),
         "curves": [*charts.get("curves", ()), *_curves(facts, predictions)],
         "cards": _CARDS,
-        "class_columns": list(_CLASS_COLUMNS),
-        "names_of_columns": _CLASS_COLUMNS,
-        "per_class": _per_class(metrics),
+        "names_of_columns": {**_CLASS_COLUMNS, **(_THRESHOLD_COLUMNS if _thresholds(facts) else {})},
+        "per_class": _per_class(facts),
         "confusion": confusion_chart(np.asarray(confusion), facts.classes) if confusion else None,
         "pairs": [(pair, _named(pair, facts), _examples(pair, facts, predictions)) for pair in pairs],
         "mistakes": _gallery(facts, predictions, "worst"),
@@ -194,9 +215,21 @@ def _curves(facts: Facts, predictions: Classified | None) -> list[Markup]:
     return [chart for chart in (roc_chart(*given), precision_recall_chart(*given)) if chart is not None]
 
 
-def _per_class(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+def _thresholds(facts: Facts) -> Mapping[str, float]:
+    """Returns the thresholds of several labels an image by class; {} where none were chosen."""
+    found: Mapping[str, float] = facts.results.get("thresholds", {}) if "at_thresholds" in facts.metrics else {}
+    return found
+
+
+def _per_class(facts: Facts) -> list[tuple[str, Mapping[str, Any]]]:
     """Returns the classes with their metrics, the weakest F1 first, and those without images last."""
-    rows = list(metrics.get("per_class", {}).items())
+    rows = list(facts.metrics.get("per_class", {}).items())
+    if thresholds := _thresholds(facts):
+        there = facts.metrics["at_thresholds"]["per_class"]
+        rows = [
+            (name, {**found, "threshold": thresholds.get(name), "f1_at_threshold": there[name]["f1"]})
+            for name, found in rows
+        ]
     return sorted(rows, key=lambda row: (not row[1]["count"], row[1]["f1"] or 0.0))
 
 
@@ -213,9 +246,29 @@ def _examples(pair: Pair, facts: Facts, predictions: Classified | None) -> list[
 def _gallery(facts: Facts, predictions: Classified | None, kind: str) -> list[Picture]:
     if predictions is None:
         return []
+    if predictions.several:  # There is no second class that an image could nearly be.
+        return _wrong_labels(facts, predictions) if kind == "worst" else []
     labels, probabilities = predictions.labels, predictions.probabilities
     chosen = worst_mistakes(labels, probabilities) if kind == "worst" else least_certain(probabilities)
     return _pictures(facts, predictions, chosen)
+
+
+def _wrong_labels(facts: Facts, predictions: Classified) -> list[Picture]:
+    """Returns the images with a wrong label at the thresholds, those of the highest loss first."""
+    thresholds = _thresholds(facts)
+    decided = predictions.probabilities >= np.array([thresholds.get(name, 0.5) for name in facts.classes])
+
+    def named(there: np.ndarray) -> str:
+        return ", ".join(facts.classes[c] for c in np.flatnonzero(there)) or "no label"
+
+    found = []
+    for index in map(int, most_wrong_labels(predictions.labels, decided, predictions.losses)):
+        image = facts.picture(facts.split, index)
+        uri = "" if image is None else image_uri(image, side=_SIDE)
+        actual, guessed = named(predictions.labels[index]), named(decided[index])
+        loss = float(predictions.losses[index])
+        found.append(Picture(uri, predictions.names[index], actual, guessed, loss=loss))
+    return found
 
 
 def _pictures(facts: Facts, predictions: Classified, indices: np.ndarray) -> list[Picture]:

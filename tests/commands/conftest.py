@@ -84,10 +84,11 @@ def trained(once, _pictures):
         def make(folder):
             folder.mkdir()
             (folder / "tiny.py").write_text(CONFIG)
-            source = f"--config.data.source=folder:{_pictures}"
+            given = any(flag.startswith("--config.data.source=") for flag in flags)
+            source = () if given else (f"--config.data.source=folder:{_pictures}",)
             with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
                 status = main(
-                    ["train", f"--config={folder / 'tiny.py'}", f"--workdir={folder / 'run'}", source, *flags]
+                    ["train", f"--config={folder / 'tiny.py'}", f"--workdir={folder / 'run'}", *source, *flags]
                 )
             assert (status, err.getvalue()) == (0, "")
             (folder / "printed").write_text(out.getvalue())
