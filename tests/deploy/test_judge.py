@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxtl.deploy.judge import Judge
+from jaxtl.deploy.judge import Judge, LabelJudge
 from jaxtl.evaluate.scaling import Scaling
 
 CLASSES = ("ant", "bee", "cat")
@@ -80,3 +80,11 @@ def test_the_decision_that_costs_least():
     assert (said["class"], said["probability"], said["expected_cost"]) == ("cat", 0.2, 0.8)
     assert said["operating_point"] == "least cost"
     assert said["top5"][0]["class"] == "ant"
+
+
+def test_of_several_labels_all_that_reach_their_thresholds():
+    # Sigmoids of 3/4, 1/2 and 1/4.
+    said = LabelJudge(CLASSES, (0.8, 0.5, 0.2))(np.log([3.0, 1.0, 1 / 3]))
+    assert said["labels"] == ["bee", "cat"]
+    assert [each["probability"] for each in said["top5"]] == [0.75, 0.5, 0.25]
+    assert LabelJudge(CLASSES, (0.9, 0.9, 0.9))(np.zeros(3))["labels"] == []

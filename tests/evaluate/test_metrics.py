@@ -5,7 +5,7 @@ import pytest
 
 from jaxtl.evaluate import accumulate
 from jaxtl.evaluate.accumulate import add_up
-from jaxtl.evaluate.metrics import compute_metrics, headline, summary, wilson_interval
+from jaxtl.evaluate.metrics import compute_metrics, detailed_headline, headline, summary, wilson_interval
 from jaxtl.train.losses import binary_cross_entropy
 
 batch_accumulators = jax.jit(accumulate.batch_accumulators)
@@ -96,3 +96,18 @@ def test_any_cut_into_batches_gives_the_same_sums():
 def test_no_batch_is_an_error():
     with pytest.raises(ValueError, match="at least one batch"):
         add_up([])
+
+
+def test_of_several_labels_accuracy_is_that_of_whole_images():
+    counts = {"count": 4, "loss": 2.0, "correct": 1, "mistakes": 3}
+    of_class = {"hits": [2, 1, 0], "predicted": [2, 2, 0], "actual": [3, 2, 0]}
+    arrays = {key: np.asarray(value) for key, value in {**counts, **of_class}.items()}
+    found = compute_metrics(arrays, ("a", "b", "c"), always_top5=True)
+    assert (found["accuracy"], found["hamming_loss"], found["loss"]) == (0.25, 0.25, 0.5)
+    assert found["f1"] == pytest.approx((0.8 + 0.5) / 2)
+    assert not {"top5", "confusion_matrix"} & found.keys()
+    assert headline({**found, "map": 0.5}).startswith("subset accuracy 25.0 % of 4 images (95 % interval 5 to 70)")
+    assert "F1 65.0 %  mAP 50.0 %  loss 0.5000" in headline({**found, "map": 0.5})
+    assert "mAP" not in headline({**found, "map": None})
+    details = {**found, "macro": {"f1": 0.65}, "map": None, "intervals": {"macro_f1": [0.1, 0.9]}}
+    assert detailed_headline(details) == "macro F1 65.0 % (10 to 90)  Hamming loss 25.0 %"

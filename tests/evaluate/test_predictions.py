@@ -59,3 +59,18 @@ def test_a_file_that_is_none_of_predictions(tmp_path):
     np.savez(path, classes=np.array(["cat", "dog"]), **kept)
     with pytest.raises(UserError, match="is damaged: the logits, labels and classes of val do not fit"):
         read_predictions(path)
+
+
+def test_several_labels_keep_the_sign_of_each_logit(tmp_path):
+    labels, logits = np.uint8([[1, 0], [1, 1]]), np.float32([[-1e-9, 1e-9], [1e9, -1e9]])
+    kept = as_arrays("test", ["a", "b"], labels, logits)
+    np.savez(tmp_path / "p.npz", classes=np.array(["cat", "dog"]), **kept)
+    classes, found = read_predictions(tmp_path / "p.npz")
+    assert classes == ("cat", "dog")
+    assert found["test"].several
+    assert found["test"].labels.tolist() == labels.tolist()
+    assert ((found["test"].logits >= 0) == (logits >= 0)).all()
+    for wrong in ({"test_labels": np.uint8([[1, 0]])}, {"test_labels": np.uint8([[2, 0], [1, 1]])}):
+        np.savez(tmp_path / "p.npz", classes=np.array(["cat", "dog"]), **{**kept, **wrong})
+        with pytest.raises(UserError, match="is damaged"):
+            read_predictions(tmp_path / "p.npz")

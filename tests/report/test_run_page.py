@@ -171,3 +171,48 @@ def test_what_calibration_does_is_told(facts):
     check(page)
     assert "A temperature of 1.31, fitted to 73 images of val, brings the calibration error on test from 6.2 %" in page
     assert "to 3.1 % and the log loss from 0.5 to 0.4." in page
+
+
+LABELS, LOGITS = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]], [[2, -1, -1], [-1, 3, -2], [-3, -1, -1], [1, 1, -1]]
+
+
+def test_a_page_of_several_labels(several_facts):
+    page = run_page(several_facts(LABELS, LOGITS), {})
+    parser = check(page)
+    assert "50.0 % of 4 images of test with all labels right, mAP 91.7 %" in page
+    assert ">subset accuracy<" in page
+    assert {"summary", "classes", "mistakes", "curves"} <= parser.ids
+    assert not {"confusion", "uncertain"} & parser.ids
+    # Wrong are the second image, and the last by a smaller loss.
+    assert [name for name in parser.images if name.startswith("image")] == [
+        "image 3: label 1, predicted label 0, label 1",
+        "image 1: label 0, label 1, predicted label 1",
+    ]
+    losses = [np.logaddexp(0, row) @ [1, 1, 1] - np.dot(row, label) for row, label in zip(LOGITS, LABELS, strict=True)]
+    assert [float(text) for text in re.findall(r"loss ([\d.]+)<br>", page)] == [
+        pytest.approx(losses[3], abs=0.01),
+        pytest.approx(losses[1], abs=0.01),
+    ]
+    assert "threshold</button>" not in page
+
+
+def test_a_page_of_several_labels_with_thresholds(several_facts):
+    # At these the second image is right too, and the last as wrong as before; no image has no label predicted wrongly.
+    facts = several_facts(LABELS, LOGITS, thresholds=[0.2, 0.5, 0.99])
+    page = run_page(facts, {})
+    check(page)
+    assert "threshold</button>" in page
+    assert 'data-value="0.2">20.0 %' in page
+    assert "subset accuracy, at thresholds chosen on val" in page
+    assert "75.0 %" in markdown(facts)
+    card = model_card(facts)
+    assert "to say which of 3 labels an image has: label 0" in card
+    assert yaml.safe_load(card.split("---")[1])["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.5
+
+
+def test_a_page_of_several_labels_that_nobody_has(several_facts):
+    check(run_page(several_facts([[0, 0], [0, 0]], [[-1, -1], [-1, -1]]), {}))
+    facts = several_facts([[0, 0], [1, 0]], [[-1, -1], [-1, 1]])
+    page = run_page(facts, {})
+    check(page)
+    assert "label 1" in page

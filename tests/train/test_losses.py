@@ -111,3 +111,25 @@ def test_make_loss(name, expected):
 def test_a_function_that_is_no_loss(name, message):
     with pytest.raises(UserError, match=message):
         losses.make_loss(name, num_classes=3)
+
+
+def of_columns(logits, labels):
+    return (logits * labels).sum(-1)
+
+
+def test_several_labels_take_the_binary_loss_or_a_function():
+    options = {"num_classes": 3, "several": True}
+    many = jnp.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    found = losses.make_loss("binary", **options)(LOGITS, many)
+    np.testing.assert_allclose(found, losses.binary_cross_entropy(LOGITS, many))
+    np.testing.assert_allclose(losses.make_loss("test_losses:of_columns", **options)(LOGITS, many)[1], 0.0)
+    for name in ("softmax", "focal"):
+        with pytest.raises(UserError, match=f'"{name}" takes one label an image, .* give "binary"') as error:
+            losses.make_loss(name, **options)
+        assert error.value.arguments == ("loss",)
+    with pytest.raises(UserError, match="do without") as error:
+        losses.make_loss("binary", **options, weights=[1.0, 1.0, 1.0])
+    assert error.value.arguments == ("class_weights",)
+    # This one looks up the one label of an image.
+    with pytest.raises(UserError, match=r"labels \(2, 3\)"):
+        losses.make_loss("test_losses:negative_margin", **options)

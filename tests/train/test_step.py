@@ -13,6 +13,7 @@ from jaxtl.finetune import param_groups as groups_lib
 from jaxtl.finetune.freezing import frozen_modules
 from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.profiling.flops import count_flops
+from jaxtl.train.losses import binary_cross_entropy
 from jaxtl.train.optimizer import OptimizerOptions, make_optimizer
 from jaxtl.train.state import TrainState
 from jaxtl.train.step import StepOptions, train_step
@@ -227,3 +228,21 @@ def test_a_batch_that_lacks_a_key_says_which_it_needs(data, message):
     state = TrainState.create({"params": {}}, optax.sgd(0.1), jax.random.key(0))
     with pytest.raises(UserError, match=message):
         train_step(state, data, model=Net(), optimizer=optax.sgd(0.1), groups={})
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_several_labels_are_right_where_all_are(accumulate):
+    model, data = Net(), batch(8)
+    classes = model.apply(model.init(jax.random.key(1), data["image"]), data["image"]).shape[-1]
+    data["label"] = np.float32(np.random.default_rng(0).random((8, classes)) < 0.4)
+    data["mask"] = np.float32([1, 1, 1, 1, 1, 1, 0, 1])
+    state, step = setup(model, data["image"], TABLE, several_labels=True, accumulate=accumulate)
+    logits, _ = model.apply(state.variables, data["image"], train=True, mutable=["batch_stats"])
+    _, scalars = jax.jit(partial(step, loss_fn=binary_cross_entropy))(state, data)
+    if accumulate == 1:
+        counted = data["mask"] > 0
+        right = ((np.asarray(logits) >= 0) == (data["label"] > 0)).all(1)
+        np.testing.assert_allclose(scalars["accuracy"], right[counted].mean(), rtol=1e-6)
+        losses = binary_cross_entropy(logits, data["label"])
+        np.testing.assert_allclose(scalars["loss"], np.asarray(losses)[counted].mean(), rtol=1e-5)
+    assert 0 <= scalars["accuracy"] <= 1
