@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "fine-tune, and evaluate the best checkpoint once on test (the default)",
     "eval": "measure weights or a run on a data set",
     "predict": "classify image files with a run",
+    "explain": "show which pixels the predictions of a run rest on: maps over image files, as PNG and a page",
     "describe": "show groups, shapes, what trains and each group's rate, without data",
     "show": "draw what a config trains and evaluates on: contact sheets of views, as PNG",
     "bench": "time the steps of a config, on noise or on its data: images/s, memory, FLOPs, waiting for data",

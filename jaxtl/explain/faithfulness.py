@@ -2,6 +2,9 @@
 
 Deletion takes pixels away in the order of the map, the strongest first: the probability of the class should fall soon.
 Insertion puts them into a blurred image: it should rise soon.
+
+Only maps of the same grain can be compared: scattered pixels destroy more than as many side by side, so that a random
+map of pixels seems to beat what has a value for each patch. `by_cells` brings maps to one grain.
 """
 
 from functools import partial
@@ -103,6 +106,18 @@ def _curve(
         return jnp.take_along_axis(probabilities, classes[:, None], axis=1)[:, 0]
 
     return jax.lax.map(step, jnp.linspace(0, 1, steps + 1)).T
+
+
+def by_cells(maps: np.ndarray | jax.Array, side: int) -> np.ndarray:
+    """Returns maps [B, H, W] that are even within cells of that side, each the mean of its pixels.
+
+    >>> by_cells(np.array([[[1.0, 3.0, 5.0, 7.0]] * 2]), 2)[0, 0].tolist()
+    [2.0, 2.0, 6.0, 6.0]
+    """
+    values = np.asarray(maps)
+    batch, height, width = values.shape
+    means = values.reshape(batch, height // side, side, width // side, side).mean(axis=(2, 4))
+    return means.repeat(side, axis=1).repeat(side, axis=2)
 
 
 def center_map(height: int, width: int) -> np.ndarray:
