@@ -84,6 +84,8 @@ def explain_run(workdir: Path, places: Sequence[Place], output: Path, request: R
     model, variables, _ = build_run(workdir)
     method = choose_method(model.module, request.method)
     target = _index(model, request.class_name, method)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file: give a folder to write to.")
     images = _find(places)
     read = _explain(model, variables, images, files.run_config(workdir).train.loss, target, request)
     cards: list[dict[str, Any]] = []
@@ -139,13 +141,13 @@ def _explain(
     """Yields each image with its map, or why it cannot be read, in order."""
 
     @jax.jit
-    def predict(batch: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def predict(variables: dict[str, Any], batch: jax.Array) -> tuple[jax.Array, jax.Array]:
         normalized = normalize(batch, model.pixels)
         logits = jnp.asarray(model.module.apply(variables, normalized))
         return normalized, to_probabilities(logits, loss)
 
-    explain = partial(explain_images, model.module, variables, method=request.method, group=request.group)
     variables = jax.device_put(variables)
+    explain = partial(explain_images, model.module, variables, method=request.method, group=request.group)
     size = min(_BATCH, len(images))
     with ThreadPoolExecutor(_WORKERS) as executor:
         for first in range(0, len(images), size):
@@ -155,7 +157,7 @@ def _explain(
             if good:
                 # Filled up, so that one program serves all batches.
                 batch = np.stack([*good, *[good[-1]] * (size - len(good))])
-                normalized, probabilities = (np.asarray(x) for x in predict(batch))
+                normalized, probabilities = (np.asarray(x) for x in predict(variables, batch))
                 best = probabilities.argmax(axis=1)
                 classes = best if target is None else np.full(size, target)
                 pictures = iter(overlay(batch, np.asarray(explain(normalized, classes))))

@@ -23,7 +23,8 @@ def test_a_picture_for_each_image_and_a_page_with_the_class_that_predict_names(j
     ]
     for line, file, name in zip(lines, files, predicted, strict=True):
         assert re.fullmatch(rf"{re.escape(file)}: {name} [\d.]+ %, (.*\.png)", line)
-        assert Image.open(line.rpartition(", ")[2]).size == (16, 16)
+        with Image.open(line.rpartition(", ")[2]) as picture:
+            assert picture.size == (16, 16)
     # Images of three folders have the same name.
     written = sorted(path.name for path in (run / "explain").glob("100*"))
     assert written == [f"100{number}_gradient_attention.png" for number in ("-2", "-3", "")]
@@ -45,7 +46,8 @@ def test_another_class_another_map_and_what_cannot_be_read(jaxtl, run, pictures,
             f"{tmp_path}/bad.jpg: the file is no image that Pillow reads: it begins with 'no picture'\n",
         )
         assert len(out.splitlines()) == 2
-        pictures_of[name] = np.asarray(Image.open(tmp_path / name / "100_grad_cam.png"))
+        with Image.open(tmp_path / name / "100_grad_cam.png") as picture:
+            pictures_of[name] = np.asarray(picture)
     assert not np.array_equal(pictures_of["red"], pictures_of["blue"])
     status, out, err = jaxtl("explain", f"--workdir={run}", tmp_path / "bad.jpg", f"--output={tmp_path / 'none'}")
     assert (status, out) == (1, "")
@@ -60,8 +62,8 @@ def test_another_class_another_map_and_what_cannot_be_read(jaxtl, run, pictures,
         (["--class=red", "--method=rollout"], "'rollout' gives the same map for every class: leave the class out."),
         (["--method=gradcam"], "there is no method 'gradcam'; did you mean 'grad_cam'? choose grad_cam, rollout, "),
         (["--group=block9", "--method=grad_cam"], "'block9' is none of the model; Grad-CAM can look at embed, block0."),
+        (["--output=run/config.json"], "run/config.json is a file: give a folder to write to."),
         (["--group=block0"], "group 'block0' is for grad_cam alone, and the method is 'gradient_attention'"),
-        (["--workdir=nowhere"], "give the --workdir of a run"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_and_nothing_is_written(jaxtl, run, pictures, flags, message):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -18,7 +20,8 @@ def build(name, **options):
     return model, draw(model, scale=3.0), normal(2, model.image_size, model.image_size, 3)
 
 
-def weights_of(model, variables, images):
+@partial(jax.jit, static_argnums=0)
+def compute_weights(model, variables, images):
     kept = []
 
     def keep(weights):
@@ -27,7 +30,11 @@ def weights_of(model, variables, images):
 
     with reading(keep):
         model.apply(variables, images)
-    return [np.asarray(layer, np.float64) for layer in kept]
+    return kept
+
+
+def weights_of(model, variables, images):
+    return [np.asarray(layer, np.float64) for layer in compute_weights(model, variables, images)]
 
 
 def enlarged(maps, side):
@@ -92,7 +99,7 @@ def test_gradient_attention_of_a_vit_is_chefers():
             with reading(lambda weights: weights + added if next(count) == layer else weights):
                 return model.apply(variables, images)[np.arange(2), CLASSES].sum()
 
-        gradient = np.asarray(jax.grad(score)(np.zeros(values.shape, np.float32)))
+        gradient = np.asarray(jax.jit(jax.grad(score))(np.zeros(values.shape, np.float32)))
         shares.append(np.maximum(gradient * values, 0).mean(1))
     expected = (shares[1] + np.eye(1, 17)) @ (shares[0] + np.eye(17)) - np.eye(1, 17)
     found = gradient_attention(model, variables, images, CLASSES)
