@@ -76,6 +76,7 @@ class Picture:
       predicted: the predicted one.
       probability: of the predicted class.
       own: the probability of the true class.
+      map: the address of what speaks for the predicted class; "" where that is not known.
     """
 
     uri: str
@@ -84,6 +85,7 @@ class Picture:
     predicted: str
     probability: float
     own: float
+    map: str = ""
 
 
 def run_page(facts: Facts, charts: Mapping[str, Sequence[Markup]]) -> str:
@@ -227,7 +229,9 @@ def _pictures(facts: Facts, predictions: Classified, indices: np.ndarray) -> lis
         row = predictions.probabilities[index]
         uri = "" if image is None else image_uri(image, side=_SIDE)
         name = predictions.names[index]
-        found.append(Picture(uri, name, classes[label], classes[guess], float(row[guess]), float(row[label])))
+        over = facts.overlays.get(name)
+        over_uri = "" if over is None else image_uri(over, side=_SIDE)
+        found.append(Picture(uri, name, classes[label], classes[guess], float(row[guess]), float(row[label]), over_uri))
     return found
 
 
