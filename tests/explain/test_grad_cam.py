@@ -54,8 +54,6 @@ def test_a_group_without_maps_is_refused():
     [
         ("resnet18", "layer4", ""),
         ("resnet18", "layer2.0", "layer2.0"),
-        ("vgg11_bn", "features", ""),
-        ("densenet121", "features.denseblock3", "dense3.23"),
     ],
 )
 def test_it_is_that_of_the_real_network_by_hooks(name, part, group, tmp_path):
