@@ -54,6 +54,9 @@ def test_a_group_without_maps_is_refused():
     [
         ("resnet18", "layer4", ""),
         ("resnet18", "layer2.0", "layer2.0"),
+        # The gradient of its pooling once was another one, compiled.
+        ("vgg11_bn", "features.14", "block3"),
+        ("vgg11_bn", "features.21", "block4"),
     ],
 )
 def test_it_is_that_of_the_real_network_by_hooks(name, part, group, tmp_path):
