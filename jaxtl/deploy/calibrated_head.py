@@ -36,7 +36,5 @@ def fold_into_head(variables: Mapping[str, Any], module: GroupedModel, scaling: 
             before = np.asarray(leaves[name])
             leaves[name] = (before * scale + bias).astype(before.dtype)
         elif bias.any():
-            raise UserError(
-                "the last layer of this model has no bias, so it takes a temperature, but no vector scaling."
-            )
+            raise UserError("the last layer of this model has no bias: it takes a temperature, but no vector scaling.")
     return nest(leaves)

@@ -91,7 +91,7 @@ def predict(
     """
     with ThreadPoolExecutor(workers) as executor:
         for chunk in _batched(paths, batch_size):
-            views = list(executor.map(_view, chunk, repeat(pixels)))
+            views = list(executor.map(read_view, chunk, repeat(pixels)))
             dummy = np.zeros((pixels.size, pixels.size, 3), np.uint8)
             rows = [view if isinstance(view, np.ndarray) else dummy for view in views]
             result = logits(np.stack(list(chain(rows, repeat(dummy, batch_size - len(rows))))))
@@ -106,7 +106,8 @@ def _batched(items: Iterable[Place], size: int) -> Iterator[list[Place]]:
         yield chunk
 
 
-def _view(place: Place, pixels: Pixels) -> np.ndarray | str:
+def read_view(place: Place, pixels: Pixels) -> np.ndarray | str:
+    """Returns an image as evaluation sees it, uint8 [S, S, 3], or why it cannot be read."""
     try:
         encoded = fetch(place) if isinstance(place, str) else place.read_bytes()
         return data.eval_view(data.decode(encoded, "the file"), pixels)

@@ -207,7 +207,7 @@ def _kept_lines(found: Mapping[str, Any], splits: list[str]) -> list[str]:
         interval = f" (95 % interval {percent_interval(one['accuracy_interval'])})" if one["kept"] else ""
         kept = f"{_percent(one['coverage'])} ({one['kept']:,} of {one['count']:,})"
         rows.append([split, kept, f"{_percent(one['accuracy'])}{interval}"])
-    return [f"{what}: none of these below a {rule['by']} of {rule['threshold']:.4f}", *_aligned(rows)]
+    return [f"{what}: none of these below {rule['by']} {rule['threshold']:.4f}", *_aligned(rows)]
 
 
 def _cost_lines(found: Mapping[str, Any], splits: list[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """The report of a run: its files read, its images opened, and the page written."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from jaxtl.errors import UserError, writing
 from jaxtl.evaluate.predictions import read_predictions
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.calibration_charts import calibration_charts
+from jaxtl.experiment.explaining import overlays
 from jaxtl.experiment.mapping import map_charts, map_images, neighbours
 from jaxtl.experiment.splits import open_splits, usable
 from jaxtl.parallel import processes
@@ -31,25 +32,36 @@ _MIN_SIDE = 160
 _SAMPLE = 200
 
 
-def write_report(workdir: Path, splits: Mapping[str, data.Dataset] | None = None, *, with_map: bool = False) -> Path:
+def write_report(
+    workdir: Path, splits: Mapping[str, data.Dataset] | None = None, *, extras: Collection[str] = ()
+) -> Path:
     """Writes the report of a run into its folder `report`: index.html, report.md and model_card.md.
 
     Args:
       workdir: of a run that has begun, or of the eval command.
       splits: the data sets that its predictions are of, where they are open already; else they are opened as its
         config says, and without them the page has no pictures.
-      with_map: whether to pass over the images with the best checkpoint, for a map of their features.
+      extras: what the best checkpoint has to be run for: "map", a map of the features of images, and "explain", maps
+        of the pixels that the worst mistakes rest on.
 
     Returns:
       The path of the page.
 
     Raises:
-      UserError: there is no run, or the page cannot be written; for a map, there are no images or no checkpoint.
+      UserError: there is no run, or the page cannot be written; for extras, there are no images or no checkpoint.
     """
     facts = read_facts(workdir, splits)
     sigmoid = facts.results.get("loss") == "binary"
     charts = {**_charts(facts), "curves": calibration_charts(workdir, facts.split, sigmoid=sigmoid)}
-    if with_map:
+    if extras and not (workdir / "checkpoints").exists():
+        raise UserError(f"--workdir={workdir} holds no run, and this needs its best checkpoint: {', '.join(extras)}.")
+    if extras and facts.several:
+        raise UserError(
+            f"the images of {workdir} have several labels, and these speak of one class an image: {', '.join(extras)}."
+        )
+    if "explain" in extras:
+        facts = _with_overlays(workdir, facts)
+    if "map" in extras:
         facts, charts["map"] = _with_map(workdir, facts)
     folder = workdir / "report"
     written = {
@@ -81,12 +93,21 @@ def report_at_end(workdir: Path, splits: Mapping[str, data.Dataset | None]) -> N
         print(f"note      the report was not written: {error}")
 
 
+def _with_overlays(workdir: Path, facts: Facts) -> Facts:
+    """Returns the facts with maps of the worst mistakes."""
+    predictions = facts.predictions.get(facts.split)
+    if predictions is None:
+        return facts
+    worst = worst_mistakes(predictions.labels, predictions.probabilities)
+    dataset = _open_run(workdir)[facts.split].take(worst)
+    if not len(dataset):
+        return facts
+    found = overlays(workdir, dataset, predictions.predicted[worst].tolist())
+    return replace(facts, overlays=dict(zip(map(str, dataset.names), found, strict=True)))
+
+
 def _with_map(workdir: Path, facts: Facts) -> tuple[Facts, list[Markup]]:
     """Returns the facts with the neighbours of the worst mistakes, and the maps."""
-    if not (workdir / "checkpoints").exists():
-        raise UserError(f"--workdir={workdir} holds no run, and a map needs its best checkpoint.")
-    if facts.several:
-        raise UserError(f"the images of {workdir} have several labels, and a map shows one class an image: do without.")
     splits = _open_run(workdir)
     split = facts.split or "val"
     mapped = map_images(workdir, {"train": splits["train"], split: splits[split]})

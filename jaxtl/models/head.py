@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.errors import UserError
+from jaxtl.models.layers.pooling import max_over_places
 
 POOLINGS = ("flatten", "avg", "max", "avg+max")
 # The fields of a model that say which head it has; "", () and False stand for its family's own.
@@ -40,7 +41,8 @@ def pool(x: jax.Array, how: str = "") -> jax.Array:
     if how == "flatten":
         return x.reshape(len(x), -1)
     places = tuple(range(1, x.ndim - 1))
-    found = [x.max(axis=places) if part == "max" else x.mean(axis=places) for part in (how or "avg").split("+")]
+    rows = x.reshape(len(x), -1, x.shape[-1])
+    found = [max_over_places(rows) if part == "max" else x.mean(axis=places) for part in (how or "avg").split("+")]
     return found[0] if len(found) == 1 else jnp.concatenate(found, axis=-1)
 
 

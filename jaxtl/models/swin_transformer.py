@@ -1,6 +1,7 @@
 """The Swin Transformer as a module: attention in windows, which shift from block to block; its family is swin."""
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -59,25 +60,45 @@ class Block(nn.Module):
         return y.reshape(shape)
 
     def _attend(self, x: jax.Array) -> jax.Array:
-        """Shifts and pads the map, attends in its windows, and undoes both."""
-        size: Sides = x.shape[1], x.shape[2]
-        sides = window_sides(self.window, size, shrink=self.shift_first)
-        # A map of one window has nowhere to shift to.
-        steps = [side // 2 if self.shift and side < length else 0 for side, length in zip(sides, size, strict=True)]
-        missing = [-length % side for side, length in zip(sides, size, strict=True)]
-        padding = ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0))
-        padded: Sides = size[0] + missing[0], size[1] + missing[1]
-        back = [-step for step in steps]
-        x = jnp.roll(x, back, (1, 2)) if self.shift_first else x
-        x = jnp.pad(x, padding) if any(missing) else x
-        x = x if self.shift_first else jnp.roll(x, back, (1, 2))
-        mask = shift_mask(padded, sides, (steps[0], steps[1])) if any(steps) else None
-        windows = split_windows(x, sides)
-        windows = WindowAttention(self.heads, sides, dtype=self.dtype, name="attn")(windows, mask)
-        x = join_windows(windows, sides, padded)
-        if self.shift_first:
-            return jnp.roll(x[:, : size[0], : size[1]], steps, (1, 2))
-        return jnp.roll(x, steps, (1, 2))[:, : size[0], : size[1]]
+        def attend(windows: jax.Array, sides: Sides, mask: jax.Array | None) -> jax.Array:
+            return WindowAttention(self.heads, sides, dtype=self.dtype, name="attn")(windows, mask)
+
+        return in_windows(x, attend, window=self.window, shift=self.shift, shift_first=self.shift_first)
+
+
+def in_windows(
+    x: jax.Array,
+    attend: Callable[[jax.Array, Sides, jax.Array | None], jax.Array],
+    *,
+    window: int,
+    shift: bool,
+    shift_first: bool,
+) -> jax.Array:
+    """Shifts and pads maps [B, H, W, C], runs `attend` in their windows, and undoes both.
+
+    Args:
+      x: the maps.
+      attend: maps windows [B, W, N, C], with their sides and the mask of `shift_mask` or None, to the same.
+      window: as in `Block`, and so are the others.
+      shift: likewise.
+      shift_first: likewise.
+    """
+    size: Sides = x.shape[1], x.shape[2]
+    sides = window_sides(window, size, shrink=shift_first)
+    # A map of one window has nowhere to shift to.
+    steps = [side // 2 if shift and side < length else 0 for side, length in zip(sides, size, strict=True)]
+    missing = [-length % side for side, length in zip(sides, size, strict=True)]
+    padding = ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0))
+    padded: Sides = size[0] + missing[0], size[1] + missing[1]
+    back = [-step for step in steps]
+    x = jnp.roll(x, back, (1, 2)) if shift_first else x
+    x = jnp.pad(x, padding) if any(missing) else x
+    x = x if shift_first else jnp.roll(x, back, (1, 2))
+    mask = shift_mask(padded, sides, (steps[0], steps[1])) if any(steps) else None
+    x = join_windows(attend(split_windows(x, sides), sides, mask), sides, padded)
+    if shift_first:
+        return jnp.roll(x[:, : size[0], : size[1]], steps, (1, 2))
+    return jnp.roll(x, steps, (1, 2))[:, : size[0], : size[1]]
 
 
 def window_sides(window: int, size: Sides, *, shrink: bool) -> Sides:
@@ -177,6 +198,38 @@ class Swin(GroupedModel):
     def min_size(self) -> int:
         """The least side of images, in pixels, of which a map remains before the pooling."""
         return self.patch
+
+    def roll_back(self, layers: Sequence[jax.Array]) -> jax.Array:
+        """Follows what the head reads back through the windows of all blocks to the patches.
+
+        Every place of the last map has the same share at first. Each block hands it on within its windows, shifted as
+        they are; where four places were merged, each gets a quarter. It is the product of whole [N, N] matrices, which
+        are zero outside the windows, without writing them down.
+
+        Args:
+          layers: a matrix for each block, from input to head, [B, windows, n, n] with the n places of a window.
+
+        Returns:
+          [B, h, w], a number for each patch of images of `image_size`.
+        """
+        sides, left = self.maps, list(layers)
+        relevance = jnp.full((left[0].shape[0], sides[-1], sides[-1]), 1 / sides[-1] ** 2, jnp.float32)
+        for stage in reversed(range(len(self.blocks))):
+            for index in reversed(range(self.blocks[stage])):
+                relevance = relevance + self._hand_on(relevance, left.pop(), shift=index % 2 == 1)
+            if stage:
+                relevance = relevance.repeat(2, axis=1).repeat(2, axis=2) / 4
+                relevance = relevance[:, : sides[stage - 1], : sides[stage - 1]]
+        return relevance
+
+    def _hand_on(self, relevance: jax.Array, layer: jax.Array, *, shift: bool) -> jax.Array:
+        """Gives what places [B, h, w] get from those of their windows that attended to them."""
+
+        def attend(windows: jax.Array, sides: Sides, mask: jax.Array | None) -> jax.Array:
+            return layer.swapaxes(2, 3) @ windows
+
+        maps = relevance[..., None]
+        return in_windows(maps, attend, window=self.window, shift=shift, shift_first=self.shift_first)[..., 0]
 
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group; blocks return maps [B, h, w, c], the last one pooled features [B, D]."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.core.scope import Scope
 
 from jaxtl.models.base import Fit, GroupedModel, Groups, Shape, classify
@@ -176,6 +177,31 @@ class ViT(GroupedModel):
     def min_size(self) -> int:
         """The least side of images, in pixels, of which a map remains before the pooling."""
         return self.patch
+
+    def roll_back(self, layers: Sequence[jax.Array]) -> jax.Array:
+        """Follows what the head reads back through the attention of all blocks to the patches.
+
+        Args:
+          layers: a matrix for each block, from input to head, [B, N, N], or [B, M, N] of a last one of whose tokens
+            the first M alone are read.
+
+        Returns:
+          [B, grid, grid], a number for each patch.
+        """
+        relevance = jnp.broadcast_to(self._shares_read(), (layers[0].shape[0], self.tokens))
+        for layer in reversed(layers):
+            read = relevance[:, : layer.shape[1]]
+            relevance = relevance + jnp.einsum("bm,bmn->bn", read, layer)
+        return relevance[:, self.prefix_tokens :].reshape(-1, self.grid, self.grid)
+
+    def _shares_read(self) -> np.ndarray:
+        """The share [1, N] that each token of the last block has in what the head reads."""
+        shares = np.zeros((2, self.tokens), np.float32)
+        first = 2 if self.teacher_head and not self.custom_head else 1
+        shares[0, :first] = 1 / first
+        shares[1, self.prefix_tokens :] = 1 / self.grid**2
+        used = {"cls": [0], "mean": [1], "cls+mean": [0, 1]}["mean" if self.head_pool else self.pool]
+        return shares[used].mean(axis=0, keepdims=True)
 
     def run_group(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         """Runs one group; the embedding and blocks return tokens [B, N, D], the last block pooled features [B, D]."""

@@ -82,6 +82,7 @@ class Facts:
       predictions: of each split that has some.
       picture: (split, index of the image) -> the image; None where it cannot be had.
       sizes: the sizes of the images, in words.
+      overlays: name of an image -> what speaks for its predicted class, over the image: uint8 [S, S, 3].
       neighbours: name of an image -> the training images that are most like it to the model, the nearest first.
       notes: what the reader should know of the page itself.
     """
@@ -101,6 +102,7 @@ class Facts:
     predictions: Mapping[str, Classified] = field(default_factory=dict)
     picture: Callable[[str, int], Image.Image | None] = no_picture
     sizes: str = ""
+    overlays: Mapping[str, np.ndarray] = field(default_factory=dict)
     neighbours: Mapping[str, Sequence["Neighbour"]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 

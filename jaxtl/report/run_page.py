@@ -88,6 +88,7 @@ class Picture:
       predicted: the predicted one.
       probability: of the predicted class.
       own: the probability of the true class.
+      map: the address of what speaks for the predicted class; "" where that is not known.
       loss: of several labels an image, which `actual` and `predicted` list; else None.
     """
 
@@ -97,6 +98,7 @@ class Picture:
     predicted: str
     probability: float = 0.0
     own: float = 0.0
+    map: str = ""
     loss: float | None = None
 
 
@@ -280,7 +282,9 @@ def _pictures(facts: Facts, predictions: Classified, indices: np.ndarray) -> lis
         row = predictions.probabilities[index]
         uri = "" if image is None else image_uri(image, side=_SIDE)
         name = predictions.names[index]
-        found.append(Picture(uri, name, classes[label], classes[guess], float(row[guess]), float(row[label])))
+        over = facts.overlays.get(name)
+        over_uri = "" if over is None else image_uri(over, side=_SIDE)
+        found.append(Picture(uri, name, classes[label], classes[guess], float(row[guess]), float(row[label]), over_uri))
     return found
 
 

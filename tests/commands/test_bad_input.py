@@ -197,7 +197,8 @@ def test_wrong_usage_has_status_2(jaxtl, arguments, fragment):
 
 
 def test_predict_and_export_need_a_run(jaxtl, tmp_path):
-    check(jaxtl("predict", f"--workdir={tmp_path}", "a.png"), "give the --workdir of a run")
+    for command in ("predict", "explain"):
+        check(jaxtl(command, f"--workdir={tmp_path}", "a.png"), "give the --workdir of a run")
     both = jaxtl("export", f"--workdir={tmp_path}", "--output=a.bin")
     check(both, "give the --workdir of a run", "--output=a.bin must end in .safetensors")
 

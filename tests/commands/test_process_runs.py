@@ -49,8 +49,14 @@ def alone(jaxtl, config_file, pictures, tmp_path):
 def test_two_and_four_processes_do_what_one_does(begin, alone, tmp_path):
     # Where a stage begins to train a parameter, its average begins as that parameter.
     stages = "[{'steps': 4, 'unfreeze': 'head'}, {'steps': 8, 'unfreeze': 'all'}]"
-    flags = ("--config.train.steps=0", f"--config.finetune.stages={stages}", "--config.train.ema_decay=0.5")
+    flags = (
+        "--config.train.steps=0",
+        f"--config.finetune.stages={stages}",
+        "--config.train.ema_decay=0.5",
+        "--config.eval.report=true",
+    )
     alone("by 1", *flags)
+    pictures = (tmp_path / "by 1" / "report" / "index.html").read_text().count("data:image/jpeg")
     for processes in (2, 4):
         statuses, printed, errors = finish(begin(f"by {processes}", processes, *flags))
         assert statuses == [0] * processes, errors
@@ -59,6 +65,10 @@ def test_two_and_four_processes_do_what_one_does(begin, alone, tmp_path):
         assert not any(word in text for text in printed[1:] for word in ("petals", "images", "step", "accuracy"))
         same(tmp_path / "by 1", tmp_path / f"by {processes}")  # 18 images of test, 6 of val, in batches of 16.
         same_predictions(tmp_path / "by 1", tmp_path / f"by {processes}")
+        # The first process alone writes the page, with the images that others read.
+        page = (tmp_path / f"by {processes}" / "report" / "index.html").read_text()
+        assert page.count("data:image/jpeg") == pictures > 0
+        assert not list((tmp_path / f"by {processes}" / "report").glob("*.tmp"))
 
 
 @pytest.mark.slow

@@ -65,9 +65,11 @@ def test_a_map_shows_test_images_and_what_is_nearest_to_mistakes(reported, jaxtl
         kept = dict(arrays)
     kept["test_logits"] = kept["test_logits"][:, [1, 2, 0]]  # Then nearly all are mistakes.
     np.savez(run / "predictions.npz", **kept)
-    status, _, err = jaxtl("report", f"--workdir={run}", "--map")
+    status, _, err = jaxtl("report", f"--workdir={run}", "--map", "--explain")
     assert (status, err) == (0, "")
     page = (run / "report" / "index.html").read_text()
+    mistakes = int((kept["test_logits"].argmax(1) != kept["test_labels"]).sum())
+    assert len(re.findall(r'alt="What speaks for \w+ in test/', page.split('id="uncertain"')[0])) == mistakes > 5
     assert page.count("<title>test/") == 2 * 18
     assert "Training image train/" in page
     # As the head reads it: equal to the model without its head.
@@ -86,7 +88,7 @@ def test_a_map_wants_a_run(reported, jaxtl, tmp_path):
     run = shutil.copytree(reported / "run", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
     status, _, err = jaxtl("report", f"--workdir={run}", "--map")
     assert status == 1
-    assert "holds no run, and a map needs its best checkpoint" in err
+    assert "holds no run, and this needs its best checkpoint: map" in err
 
 
 def test_the_command_on_the_page_repeats_the_run(reported):

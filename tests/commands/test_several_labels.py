@@ -135,7 +135,7 @@ def test_what_several_labels_have_not_is_refused_in_a_line(several, jaxtl, tmp_p
     for command, text in (
         (("operating_points", f"--workdir={run}", "--precision=0.9"), "operating points are for one label an image"),
         (("compare", run, run, f"--output={tmp_path / 'c'}"), "have several labels, and compare pairs images"),
-        (("report", f"--workdir={run}", "--map"), "have several labels, and a map shows one class an image"),
+        (("report", f"--workdir={run}", "--map"), "have several labels, and these speak of one class an image: map"),
         (
             ("export", f"--workdir={run}", f"--output={tmp_path / 'e.safetensors'}", "--calibrated"),
             "calibration is for",

@@ -101,7 +101,7 @@ def test_what_is_kept(tmp_path, kind, by):
         round(found["test"]["accuracy"] * found["test"]["kept"]),
     )
     lines = lines_of(found)
-    assert lines[1].startswith(f"{kind} of at least 90 %: none of these below a {by} of ")
+    assert lines[1].startswith(f"{kind} of at least 90 %: none of these below {by} ")
     assert lines[-2:] == [line for line in lines if line.startswith("by energy")]
 
 

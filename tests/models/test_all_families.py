@@ -9,6 +9,8 @@ import pytest
 
 from jaxtl import models
 from jaxtl.errors import UserError
+from jaxtl.explain.grad_cam import grad_cam, groups_with_maps
+from jaxtl.explain.target import plain_form
 from jaxtl.models.base import image_channels
 from jaxtl.trees import flatten
 
@@ -152,3 +154,15 @@ def test_computing_twice_changes_no_parameter_and_no_result(name):
     assert "remat2" in primitives(found.jaxpr) or "checkpoint" in primitives(found.jaxpr)
     assert not {"remat2", "checkpoint"} & primitives(expected.jaxpr)
     assert found.out_avals == expected.out_avals
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRACED)
+def test_grad_cam_finds_maps(name):
+    model = build(name)
+    images, variables = lay_out(model)
+    model, variables = plain_form(model, variables)
+    classes = jax.ShapeDtypeStruct((2,), int)
+    for group in ("", next(iter(groups_with_maps(model, variables, images)))):
+        explain = partial(grad_cam, model, group=group)
+        assert jax.eval_shape(explain, variables, images, classes).shape == images.shape[:3]

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtl.models.layers.attention_weights import read
 from jaxtl.models.layers.dense import Dense, multiply
 from jaxtl.parallel.backend import backend
 
@@ -147,7 +148,8 @@ def _plain(query: jax.Array, key: jax.Array, value: jax.Array, real: int) -> jax
     scores = (query @ key.swapaxes(2, 3)).astype(jnp.float32)
     if real != key.shape[2]:
         scores = jnp.where((jnp.arange(key.shape[2]) < real)[None, None, None], scores, -jnp.inf)
-    return (jax.nn.softmax(scores, axis=-1).astype(value.dtype) @ value).swapaxes(1, 2)
+    weights = read(jax.nn.softmax(scores, axis=-1))
+    return (weights.astype(value.dtype) @ value).swapaxes(1, 2)
 
 
 class QueryKeyValue(nn.Module):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.models.layers.attention import QueryKeyValue
+from jaxtl.models.layers.attention_weights import read
 from jaxtl.models.layers.dense import Dense
 
 Sides = tuple[int, int]
@@ -74,6 +75,6 @@ class WindowAttention(nn.Module):
         query, key, value = (part.reshape(-1, count, self.heads, head).swapaxes(1, 2) for part in parts)
         scores = (query * (self.scale or head**-0.5)) @ key.swapaxes(2, 3)
         scores = scores.astype(jnp.float32).reshape(batch, windows, self.heads, count, count) + bias[None]
-        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype).reshape(-1, self.heads, count, count)
+        weights = read(jax.nn.softmax(scores, axis=-1)).astype(value.dtype).reshape(-1, self.heads, count, count)
         x = (weights @ value).swapaxes(1, 2).reshape(batch, windows, count, width)
         return Dense(width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name="proj")(x)
