@@ -91,11 +91,6 @@ class Experiment:
         return any(split is not None and split.several for split in splits)
 
     @property
-    def sigmoid(self) -> bool:
-        """Whether each class has a probability of its own."""
-        return self.several or self.loss_name == "binary"
-
-    @property
     def steps_per_epoch(self) -> float:
         """The number of batches that hold as many examples as the training split."""
         return len(self.splits.train) / self.config.train.batch_size
@@ -244,6 +239,11 @@ def _evaluation(
     splits = replace(_no_splits(classes), test=dataset, notes=source.notes)
     # A run knows with which loss it trained.
     trained = files.run_config(Path(location.removeprefix("run:"))) if exact else config
+    if exact and dataset.several and trained.train.loss in ("softmax", "focal"):
+        raise UserError(
+            f"{source.uri} has several labels an image, and the run was trained for one, with the loss "
+            f'"{trained.train.loss}": give data with one label, or train with "binary".'
+        )
     loss = evaluation_loss(trained, len(classes), several=dataset.several)
     experiment = Experiment(config, model, variables, report, splits, name, partitioner=partitioner)
     return replace(experiment, loss=loss, eval_loss=loss, loss_name=trained.train.loss)

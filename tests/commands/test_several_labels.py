@@ -189,3 +189,11 @@ def test_one_label_has_no_map(train):
     status, _, err = train("--config.train.monitor=map")
     assert status == 1
     assert 'train.monitor is "map", which only several labels an image have' in err
+
+
+def test_a_run_of_one_label_is_not_measured_on_several(plain, jaxtl, tmp_path):
+    table = write(tmp_path / "images", draw(tmp_path / "images", 12))
+    weights = f"--config.model.weights=run:{plain / 'run'}"
+    status, _, err = jaxtl("eval", f"--workdir={tmp_path / 'check'}", weights, f"--config.data.source=csv:{table}")
+    assert status == 1
+    assert 'the run was trained for one, with the loss "softmax": give data with one label' in err
