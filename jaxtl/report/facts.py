@@ -18,22 +18,17 @@ class Classified:
     Attributes:
       names: of the images [N].
       labels: class indices [N].
+      predicted: the class with the highest logit [N]: sigmoids of different logits may both be 1.
       probabilities: of the classes [N, C].
-      losses: the log loss of each image [N].
     """
 
     names: Sequence[str]
     labels: np.ndarray
+    predicted: np.ndarray
     probabilities: np.ndarray
-    losses: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """The likeliest class of each image [N]."""
-        return self.probabilities.argmax(1)
 
 
 @dataclass(frozen=True)
@@ -124,5 +119,6 @@ def classified(kept: Predictions, *, sigmoid: bool) -> Classified:
       kept: names, labels and logits.
       sigmoid: whether each class has a probability of its own.
     """
-    probabilities, losses = probabilities_of(kept.labels, kept.logits.astype(np.float32), sigmoid=sigmoid)
-    return Classified([str(name) for name in kept.names], kept.labels, probabilities, losses)
+    probabilities, _ = probabilities_of(kept.labels, kept.logits.astype(np.float32), sigmoid=sigmoid)
+    names = [str(name) for name in kept.names]
+    return Classified(names, kept.labels, kept.logits.argmax(1), probabilities)

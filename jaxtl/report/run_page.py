@@ -1,5 +1,6 @@
 """The page of a run: its figures, and pictures of where it fails, as values for the templates."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,19 +126,31 @@ def _summary(facts: Facts) -> dict[str, Any]:
         "rows": _summary_rows(facts),
         "splits": [split for split in ("val", "test") if split in facts.results],
         "config": dict(facts.changed),
-        "command": f"python -m jaxtl.main --config={facts.workdir}/config.json --workdir=NEW",
+        "command": _command(facts),
+        "workdir": shlex.quote(facts.workdir),
         "duration": duration(facts.results.get("seconds", {}).get("total", 0.0)),
     }
+
+
+def _command(facts: Facts) -> str:
+    """Returns the command that does it again."""
+    command, config = "eval " if facts.state == "evaluation" else "", shlex.quote(f"{facts.workdir}/config.json")
+    return f"python -m jaxtl.main {command}--config={config} --workdir=NEW"
 
 
 def _headline(facts: Facts) -> str:
     if facts.split:
         metrics = facts.metrics
-        return f"{100 * metrics['accuracy']:.1f} % of {metrics['count']:,} images of {facts.split} right"
+        return f"{100 * metrics['accuracy']:.1f} % of {_images(metrics)} of {facts.split} right"
     last = [line for line in facts.lines if line.get("split") == "val"]
     if last:
         return f"still training: {100 * last[-1]['accuracy']:.1f} % on val at step {last[-1]['step']:,}"
     return "nothing measured yet"
+
+
+def _images(metrics: Mapping[str, Any]) -> str:
+    # Runs of before counted those of val nowhere.
+    return f"{metrics['count']:,} images" if "count" in metrics else "the images"
 
 
 def _summary_rows(facts: Facts) -> list[dict[str, Any]]:
@@ -209,14 +222,13 @@ def _named(pair: Pair, facts: Facts) -> tuple[str, str]:
 def _examples(pair: Pair, facts: Facts, predictions: Classified | None) -> list[Picture]:
     if predictions is None:
         return []
-    return _pictures(facts, predictions, examples_of(pair, predictions.labels, predictions.probabilities))
+    return _pictures(facts, predictions, examples_of(pair, predictions))
 
 
 def _gallery(facts: Facts, predictions: Classified | None, kind: str) -> list[Picture]:
     if predictions is None:
         return []
-    labels, probabilities = predictions.labels, predictions.probabilities
-    chosen = worst_mistakes(labels, probabilities) if kind == "worst" else least_certain(probabilities)
+    chosen = worst_mistakes(predictions) if kind == "worst" else least_certain(predictions.probabilities)
     return _pictures(facts, predictions, chosen)
 
 
