@@ -10,8 +10,8 @@ from jaxtl.evaluate.metrics import detailed_headline, headline, wilson_interval
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.model import weights_location
 from jaxtl.experiment.training_plan import Plan
-from jaxtl.train.log import duration
 from jaxtl.train.progress import Progress
+from jaxtl.train.screen import duration
 
 
 def results_of(experiment: Experiment, step: int, progress: Progress) -> dict[str, Any]:

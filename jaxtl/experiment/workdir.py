@@ -35,6 +35,7 @@ _HARMLESS = (
     "train.mesh:",
     "train.sharding:",
     "train.keep_",
+    "log.",
 )
 
 
