@@ -1,4 +1,14 @@
+import contextlib
+import fcntl
+import os
+import pty
 import re
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
 
 from jaxtl.train.screen import Screen, duration
 
@@ -26,3 +36,44 @@ def test_times_for_a_person():
         "1 h 0 min",
         "2 h 5 min",
     ]
+
+
+_RUN = """
+from jaxtl.train.screen import Screen
+
+with Screen(40, batch_size=8, steps_per_epoch=20) as screen:
+    for step in range(1, 41):
+        screen.advance()
+        if step % 10 == 0:
+            screen.line(step, "train", {"loss": 1 / step, "accuracy": 0.5, "learning_rate": 0.01})
+        if step % 20 == 0:
+            screen.line(step, "val", {"loss": 2 / step, "accuracy": 0.02 * step})
+            screen.table()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [40, 70, 120])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_terminal_shows_a_bar_and_a_table(columns, encoding):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    settings = os.environ | {"PYTHONIOENCODING": encoding, "TERM": "xterm", "COLUMNS": "", "TQDM_MININTERVAL": "0"}
+    with subprocess.Popen(
+        [sys.executable, "-c", _RUN], stdin=theirs, stdout=theirs, stderr=theirs, env=settings
+    ) as run:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux' way to say that the other end is closed.
+            while part := os.read(ours, 4096):
+                shown += part
+        os.close(ours)
+    assert run.returncode == 0, shown.decode()
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", shown.decode(encoding))
+    bars = [part for part in re.split(r"[\r\n]", text) if "val 80.0 %" in part and "loss" in part]
+    assert bars
+    assert max(map(len, bars)) <= columns
+    assert "100%" in bars[-1]
+    assert ("left" in bars[-1]) == (columns < 90)
+    assert "val accuracy" in text
+    assert ("█" in text) == (encoding == "utf-8")
