@@ -26,12 +26,13 @@ class MLflow:
         """Begins the run, or goes on with the one of its id; raises what MLflow raises, where it cannot."""
         for name, value in _LIMITS.items():
             os.environ.setdefault(name, value)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
         import mlflow
         from mlflow.entities import Metric, Param
         from mlflow.tracking import MlflowClient
 
+        # Importing MLflow sets levels of its own. Of a new file it would tell each migration.
+        for name in ("alembic", "mlflow"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._metric, self._client = Metric, MlflowClient()
         if "mlflow" in run.ids:
             self.id = run.ids["mlflow"]
