@@ -21,7 +21,9 @@ _CLASSES = 200
 # Logits past this number (64 MiB) are not fetched while a run trains.
 _LOGITS = 2**24
 # Mistakes that are shown, how many side by side, and the pixels of each.
-_MISTAKES, _COLUMNS, _SIDE = 24, 6, 128
+_MISTAKES, _COLUMNS, _SIDE = 24, 6, 160
+# So many letters of two names fit below one of them.
+_LETTERS = 10
 
 
 def begin_import() -> None:
@@ -59,14 +61,16 @@ def _mistakes(logits: np.ndarray, dataset: data.Dataset, sigmoid: bool) -> np.nd
     worst = worst_mistakes(dataset.labels, probabilities, limit=_MISTAKES)
     predicted = probabilities.argmax(1)
     captions = [
-        f"{dataset.classes[predicted[i]]} {100 * probabilities[i, predicted[i]]:.0f} %, not "
-        f"{dataset.classes[dataset.labels[i]]}"
-        for i in worst
+        f"{_short(dataset.classes[dataset.labels[i]])} as {_short(dataset.classes[predicted[i]])}" for i in worst
     ]
     tiles = np.stack([_tile(dataset, int(i)) for i in worst])
     number = int((predicted != dataset.labels).sum())
-    title = f"{number:,} of {len(dataset):,} images of val are wrong; those that the model is surest of"
+    title = f"{number:,} of {len(dataset):,} images of val are wrong; the surest first: true class as predicted one"
     return np.asarray(contact_sheet(tiles, captions, columns=_COLUMNS, title=title).convert("RGB"))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 2]}.."
 
 
 def _tile(dataset: data.Dataset, index: int) -> np.ndarray:

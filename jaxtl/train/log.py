@@ -44,6 +44,7 @@ class MetricsLog:
         self.path = workdir / "metrics.jsonl"
         self.kept: list[dict[str, Any]] = []
         self._writers, self._began, self._drawing = writers, time.perf_counter(), 0.0
+        self._last_drawing = 0.0
         self._waiting: tuple[int, Pictures] | None = None
         self._writes = processes.is_main()
         if not self._writes:
@@ -95,12 +96,13 @@ class MetricsLog:
     def pictures(self, step: int, pictures: Pictures) -> None:
         """Draws pictures for writers, unless the run would draw more than a fiftieth of its time.
 
-        Those that had to wait are drawn when the log is closed, if none came after them.
+        The first are always drawn, and those that had to wait when the log is closed, if none came after them.
         """
         if not self._writers or not pictures:
             return
         self._waiting = step, pictures
-        if self._drawing <= _DRAWING * (time.perf_counter() - self._began):
+        # The next ones take about as long as those before.
+        if self._drawing + self._last_drawing <= _DRAWING * (time.perf_counter() - self._began):
             self._draw()
 
     def _draw(self) -> None:
@@ -113,7 +115,8 @@ class MetricsLog:
                 pixels = draw()
                 for writer in self._writers:
                     writer.image(name, pixels, step)
-        self._drawing += time.perf_counter() - began
+        self._last_drawing = time.perf_counter() - began
+        self._drawing += self._last_drawing
 
     def sync(self) -> None:
         """Forces the lines to the disk, before a checkpoint claims that they exist."""
