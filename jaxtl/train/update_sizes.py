@@ -38,8 +38,8 @@ def update_sizes(
 ) -> dict[str, np.ndarray]:
     """Returns "updates/GROUP" -> log10 of |update| / |parameter| of each of its arrays, [n]; in all processes alike.
 
-    At the height of the learning rate about -3 is usual; -1 is far too high, and below -5 hardly anything moves. What was
-    zero before the step, as a new head is at first, or did not move, has no such size.
+    At the height of the learning rate about -3 is usual; -1 is far too high, and below -5 hardly anything moves. What
+    was zero before the step, as a new head is at first, or did not move, has no such size.
 
     Args:
       before: from `trainable_leaves`, before the step.
