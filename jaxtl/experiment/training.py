@@ -1,5 +1,6 @@
 """A run from where it stands to its end: restored, trained stage by stage, and its best evaluated on val and test."""
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -11,11 +12,12 @@ from jaxtl.checkpoints.manager import Checkpoints, read_best
 from jaxtl.data.loader import Batch
 from jaxtl.evaluate.evaluator import Evaluator
 from jaxtl.evaluate.metrics import compute_metrics, summary
-from jaxtl.experiment import lr_sweep, steps
+from jaxtl.experiment import lr_sweep, pictures, steps
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.calibrating import calibrate
 from jaxtl.experiment.input_pipeline import Inputs, make_inputs
+from jaxtl.experiment.log_writers import open_writers
 from jaxtl.experiment.measuring import measure, write_predictions
 from jaxtl.experiment.results import results_of
 from jaxtl.experiment.summary import saved_work
@@ -24,11 +26,12 @@ from jaxtl.parallel import processes
 from jaxtl.profiling.cost import Cost, memory_cost
 from jaxtl.train import loop
 from jaxtl.train.carry_over import carry_over
-from jaxtl.train.events import begin_import
-from jaxtl.train.log import MetricsLog, Screen
+from jaxtl.train.log import MetricsLog
 from jaxtl.train.progress import Progress
 from jaxtl.train.saving import frozen_in, restore
+from jaxtl.train.screen import Screen
 from jaxtl.train.state import TrainState
+from jaxtl.train.writers import tensorboard
 
 
 @dataclass(frozen=True)
@@ -97,13 +100,18 @@ def _train(
 ) -> tuple[int, Progress, Evaluator]:
     """Trains to the end; returns the last step, the progress, and the evaluator."""
     train, partitioner, plan = experiment.config.train, experiment.partitioner, experiment.plan
-    if processes.is_main():
-        begin_import()
+    if processes.is_main() and experiment.config.log.to:
+        tensorboard.begin_import()
+        pictures.begin_import()
     keep = {key: train[key] for key in ("keep_latest", "keep_best")}
-    with Checkpoints(workdir / "checkpoints", **keep) as checkpoints:
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", **keep))
         state, progress = _restore(experiment, workdir, checkpoints)
         done = int(state.step)
         progress.begin(started)
+        # Before anything takes long: a server may want a login.
+        writers = open_writers(experiment, workdir, done=done)
+        log = stack.enter_context(MetricsLog(workdir, from_step=done, evaluated=not progress.due, writers=writers))
         progress.spend("start")
         epochs = plan.total_steps / experiment.steps_per_epoch
         # What is frozen from beginning to end is as it was read.
@@ -117,15 +125,13 @@ def _train(
         progress.spend("start")
         evaluator = inputs.compile_evaluator(state.variables)
         progress.spend("compile")
-        with (
-            MetricsLog(workdir, from_step=done, evaluated=not progress.due) as log,
-            Screen(
-                plan.total_steps,
-                start=done,
-                batch_size=train.batch_size,
-                steps_per_epoch=experiment.steps_per_epoch,
-            ) as screen,
-        ):
+        with Screen(
+            plan.total_steps,
+            start=done,
+            batch_size=train.batch_size,
+            steps_per_epoch=experiment.steps_per_epoch,
+            before=log.kept,
+        ) as screen:
             progress.spend("start")
             outputs = loop.Outputs(checkpoints, log, screen)
             running = Running(experiment, inputs, evaluator, reference, outputs, stop)
@@ -202,9 +208,18 @@ def _fit(
     experiment, plan = running.experiment, running.experiment.plan
     train, classes = experiment.config.train, experiment.model.classes
 
-    def evaluate(variables: Any) -> dict[str, float]:
-        accumulators = running.evaluator(variables, experiment.splits.val, running.stop)
-        return summary(compute_metrics(accumulators, classes, always_top5=experiment.earlier))
+    shown, val = bool(experiment.config.log.to), experiment.splits.val
+
+    def evaluate(variables: Any) -> loop.Evaluation:
+        logits = None
+        if shown and pictures.wants_logits(val, classes):
+            accumulators, logits = running.evaluator.with_logits(variables, val, running.stop)
+        else:
+            accumulators = running.evaluator(variables, val, running.stop)
+        metrics = summary(compute_metrics(accumulators, classes, always_top5=experiment.earlier))
+        sigmoid = experiment.loss_name == "binary"
+        found = pictures.pictures_of(accumulators, logits, val, sigmoid=sigmoid) if shown else {}
+        return loop.Evaluation(metrics, found)
 
     every, epoch = train.eval_every, experiment.steps_per_epoch
     evaluation_steps = loop.eval_steps(plan.total_steps, every=every, steps_per_epoch=epoch)
@@ -219,6 +234,7 @@ def _fit(
         monitor=train.monitor,
         # An earlier stage that stands still is no reason never to begin the next.
         patience=train.patience if stage is plan.stages[-1] else 0,
+        groups=stage.labels if shown else {},
     )
     return loop.fit(
         state,

@@ -1,12 +1,14 @@
-"""Charts in a page: SVG by matplotlib, whose ink is that of the text around them, in a light and in a dark page."""
+"""Charts by matplotlib: for a page SVG, whose ink is that of the text around it, light or dark; elsewhere pixels."""
 
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from markupsafe import Markup
 
 if TYPE_CHECKING:
@@ -87,3 +89,21 @@ def _with_own_ids(svg: str) -> str:
     mark = hashlib.blake2b(svg.encode(), digest_size=4).hexdigest()
     named = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
     return re.sub(r'(id="|url\(#|href="#)([^)"]+)', lambda m: f"{m[1]}{mark}-{m[2]}" if m[2] in named else m[0], svg)
+
+
+def to_pixels(figure: "Figure", *, dots_per_inch: int = 100) -> np.ndarray:
+    """Returns a figure on white, uint8 [H, W, 3].
+
+    Args:
+      figure: made within `style`.
+      dots_per_inch: pixels for each of its inches.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(dots_per_inch)
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        # Of a letter that no font here has, an empty box says as much.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]

@@ -15,7 +15,7 @@ from jaxtl.report.facts import Classified, Facts
 from jaxtl.report.gallery import examples_of, least_certain, worst_mistakes
 from jaxtl.report.page import image_uri, render
 from jaxtl.report.ranking import precision_recall_chart, roc_chart
-from jaxtl.train.log import duration
+from jaxtl.train.screen import duration
 
 # The longer side of a picture on the page, in pixels: it is shown at about 136.
 _SIDE = 160
