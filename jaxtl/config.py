@@ -42,6 +42,7 @@ ARGUMENTS = {
     "split": "eval.split",
     "std": "model.std",
     "test": "data.test",
+    "to": "log.to",
     "train": "data.train",
     "val": "data.val",
     "warmup_steps": "optimizer.warmup_steps",
@@ -238,6 +239,13 @@ def default() -> ConfigDict:
     c.train.keep_latest = 2  # Checkpoints that are kept: so many of the latest.
     c.train.keep_best = 1  # Checkpoints that are kept: so many of the best, too.
     c.train.patience = 0  # Evaluations without a better one after which to stop; 0: never.
+
+    c.log = ConfigDict(type_safe=False)  # Who shows a run while it trains; WORKDIR/metrics.jsonl is always written.
+    # With commas: "tensorboard" (WORKDIR/events) | "wandb" (Weights & Biases) | "mlflow" (the store that
+    # $MLFLOW_TRACKING_URI says); "": none.
+    c.log.to = "tensorboard"
+    c.log.project = "jaxtl"  # The project of W&B, or the experiment of MLflow, that the run is one of.
+    c.log.name = ""  # What the run is called there; "": as its workdir.
 
     c.eval = ConfigDict(type_safe=False)  # What is measured, by the eval command and while training.
     # What eval measures: a split, or "": data.test, else what a run held out of these data, else the test split, or

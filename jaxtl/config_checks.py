@@ -19,6 +19,7 @@ from jaxtl.parallel import mesh as mesh_lib
 from jaxtl.parallel import partitioner
 from jaxtl.pretrained.load import abstract_variables
 from jaxtl.train import losses, optimizer, schedules
+from jaxtl.train.writers import choose as writers
 from jaxtl.trees import nest
 
 # Keys whose value is a dict by regular expression.
@@ -47,6 +48,7 @@ def problems(values: Mapping[str, Any]) -> list[str]:
         *_optimizer_problems(values),
         *_finetune_problems(values),
         *_train_problems(values),
+        *_log_problems(values),
     ]
 
 
@@ -293,6 +295,15 @@ def _train_problems(values: Mapping[str, Any]) -> list[str]:
     batch_size, parts = values["train.batch_size"], values["train.accumulate"]
     if parts > 0 and batch_size % parts:
         found.append(f"train.batch_size {batch_size} is no multiple of train.accumulate {parts}.")
+    return found
+
+
+def _log_problems(values: Mapping[str, Any]) -> list[str]:
+    found = _Checks(values)
+    allowed = f"names with commas of: {', '.join(writers.NAMES)}, or ''"
+    found.check("log.to", lambda text: set(writers.parse_names(text)) <= {*writers.NAMES}, allowed)
+    if values["log.to"]:
+        found.check("log.project", bool, "the name of a project")
     return found
 
 

@@ -9,7 +9,7 @@ from jaxtl.evaluate.metrics import percent_interval
 from jaxtl.evaluate.paired import Difference
 from jaxtl.experiment.comparing import Comparison, Run
 from jaxtl.report.page import number, percent
-from jaxtl.train.log import duration
+from jaxtl.train.screen import duration
 
 
 @dataclass(frozen=True)

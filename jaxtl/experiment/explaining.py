@@ -243,5 +243,5 @@ def _write_page(
         "count": count,
     }
     with writing(path):
-        path.write_text(render("explain.html", values), encoding="utf-8")
+        path.write_text(render("explain.html", values), encoding="utf-8", errors="backslashreplace")
     print(path, flush=True)

@@ -36,8 +36,15 @@ class Mapped:
     features: np.ndarray
 
 
-def map_images(workdir: Path, splits: Mapping[str, data.Dataset]) -> dict[str, Mapped]:
+def map_images(
+    workdir: Path, splits: Mapping[str, data.Dataset], *, always: Mapping[str, np.ndarray] | None = None
+) -> dict[str, Mapped]:
     """Passes once over images of each split with the best checkpoint of a run; of large splits, over some.
+
+    Args:
+      workdir: of the run.
+      splits: by name; "train" is searched for neighbours.
+      always: indices of images of a split that are never left out.
 
     Raises:
       UserError: the run has no checkpoint, or an image cannot be read.
@@ -48,7 +55,7 @@ def map_images(workdir: Path, splits: Mapping[str, data.Dataset]) -> dict[str, M
     forward = _features(model, variables)
     found = {}
     for name, split in splits.items():
-        chosen = _some(split, _TRAINING if name == "train" else _ON_THE_MAP)
+        chosen = _some(split, _TRAINING if name == "train" else _ON_THE_MAP, (always or {}).get(name, np.zeros(0, int)))
         rows = [np.asarray(forward(batch["image"])) for batch in batches(chosen)]
         found[name] = Mapped(chosen, np.concatenate(rows)[: len(chosen)])
     return found
@@ -62,11 +69,12 @@ def _features(model: Model, variables: Mapping[str, Any]) -> Any:
     return jax.jit(lambda images: module.apply(on_device, normalize(images, model.pixels), train=False))
 
 
-def _some(split: data.Dataset, most: int) -> data.Dataset:
-    """Returns a split, or of a large one as many images as are wanted, drawn with a fixed seed."""
+def _some(split: data.Dataset, most: int, always: np.ndarray) -> data.Dataset:
+    """Returns a split, or of a large one as many images as are wanted, drawn with a fixed seed, besides some."""
     if len(split) <= most:
         return split
-    return split.take(np.sort(np.random.default_rng(0).choice(len(split), most, replace=False)))
+    drawn = np.random.default_rng(0).choice(len(split), most, replace=False)
+    return split.take(np.union1d(drawn, always))
 
 
 def map_charts(mapped: Mapped, split: str) -> list[Markup]:

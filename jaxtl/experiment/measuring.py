@@ -15,6 +15,7 @@ from jaxtl.evaluate.multilabel import multilabel_metrics
 from jaxtl.evaluate.predictions import as_arrays
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment
+from jaxtl.parallel import processes
 
 # Logits past this number (those of 130,000 images of 1,000 classes) do not fit beside what is computed of them.
 _MAX_LOGITS = 2**27
@@ -81,8 +82,12 @@ def can_keep(dataset: Dataset, classes: Sequence[str]) -> bool:
 def write_predictions(workdir: Path, experiment: Experiment, *measured: Measured) -> None:
     """Writes predictions.npz: the arrays of each split, and the names of the classes."""
     arrays = {key: array for each in measured for key, array in each.arrays.items()}
-    if arrays:
-        files.write_arrays(workdir / "predictions.npz", {"classes": np.asarray(experiment.model.classes), **arrays})
+    path = workdir / "predictions.npz"
+    if not arrays:
+        if processes.is_main():
+            path.unlink(missing_ok=True)  # Those of an evaluation before are of other results.
+    else:
+        files.write_arrays(path, {"classes": np.asarray(experiment.model.classes), **arrays})
 
 
 def _computed(experiment: Experiment, accumulators: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from markupsafe import Markup
@@ -53,7 +53,7 @@ def write_report(
     facts = read_facts(workdir, splits)
     sigmoid = facts.results.get("loss") == "binary"
     charts = {**_charts(facts), "curves": calibration_charts(workdir, facts.split, sigmoid=sigmoid)}
-    if extras and not (workdir / "checkpoints").exists():
+    if extras and not files.has_checkpoints(workdir):
         raise UserError(f"--workdir={workdir} holds no run, and this needs its best checkpoint: {', '.join(extras)}.")
     if extras and facts.several:
         raise UserError(
@@ -64,16 +64,15 @@ def write_report(
     if "map" in extras:
         facts, charts["map"] = _with_map(workdir, facts)
     folder = workdir / "report"
-    written = {
-        "report.md": markdown(facts),
-        "model_card.md": model_card(facts),
-        "index.html": run_page(facts, charts),
-    }
+    written = {"report.md": markdown(facts), "index.html": run_page(facts, charts)}
+    if facts.state != "evaluation":  # What was measured may be the weights of others.
+        written["model_card.md"] = model_card(facts)
     for name, text in written.items():
         with writing(folder / name):
             folder.mkdir(exist_ok=True)
             part = folder / f"{name}.tmp"
-            part.write_text(text, encoding="utf-8")
+            # Names of files need not be UTF-8.
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
             part.replace(folder / name)
     return folder / "index.html"
 
@@ -91,6 +90,9 @@ def report_at_end(workdir: Path, splits: Mapping[str, data.Dataset | None]) -> N
         write_report(workdir, {name: split for name, split in splits.items() if split is not None})
     except UserError as error:
         print(f"note      the report was not written: {error}")
+    except Exception as error:
+        # The results are on the disk: a fault of the page must not end a finished run as a failed one.
+        print(f"note      the report was not written, for a fault of jaxtl: {type(error).__name__}: {error}")
 
 
 def _with_overlays(workdir: Path, facts: Facts) -> Facts:
@@ -98,28 +100,36 @@ def _with_overlays(workdir: Path, facts: Facts) -> Facts:
     predictions = facts.predictions.get(facts.split)
     if predictions is None:
         return facts
-    worst = worst_mistakes(predictions.labels, predictions.probabilities)
-    dataset = _open_run(workdir)[facts.split].take(worst)
-    if not len(dataset):
-        return facts
-    found = overlays(workdir, dataset, predictions.predicted[worst].tolist())
-    return replace(facts, overlays=dict(zip(map(str, dataset.names), found, strict=True)))
+    dataset = _open_run(workdir).get(facts.split)
+    if not _is_of(dataset, predictions, facts.classes):
+        return facts  # It says already that they have changed.
+    worst = worst_mistakes(predictions)
+    chosen = dataset.take(worst)
+    found = overlays(workdir, chosen, predictions.predicted[worst].tolist()) if len(worst) else []
+    return replace(facts, overlays=dict(zip(map(str, chosen.names), found, strict=True)))
 
 
 def _with_map(workdir: Path, facts: Facts) -> tuple[Facts, list[Markup]]:
     """Returns the facts with the neighbours of the worst mistakes, and the maps."""
     splits = _open_run(workdir)
     split = facts.split or "val"
-    mapped = map_images(workdir, {"train": splits["train"], split: splits[split]})
+    predictions = facts.predictions.get(split)
+    same = _is_of(splits[split], predictions, facts.classes)
+    worst = worst_mistakes(predictions) if predictions is not None and same else np.zeros(0, int)
+    mapped = map_images(workdir, {"train": splits["train"], split: splits[split]}, always={split: worst})
     near: dict[str, list[Neighbour]] = {}
-    if predictions := facts.predictions.get(split):
-        worst = worst_mistakes(predictions.labels, predictions.probabilities)
-        train, picture = mapped["train"].dataset, _opener({"train": mapped["train"].dataset})
-        for name, indices in neighbours(mapped, split, [predictions.names[i] for i in worst]).items():
-            near[name] = [
-                Neighbour(str(train.names[i]), train.classes[train.labels[i]], picture("train", i)) for i in indices
-            ]
-    return replace(facts, neighbours=near), map_charts(mapped[split], split)
+    train = mapped["train"].dataset
+    picture = _opener({"train": train})
+    for name, indices in neighbours(mapped, split, [str(splits[split].names[i]) for i in worst]).items():
+        near[name] = [
+            Neighbour(str(train.names[i]), train.classes[train.labels[i]], picture("train", i)) for i in indices
+        ]
+    notes = [
+        f"The feature map looks at {len(each.dataset):,} of {len(splits[name]):,} images of {name}"
+        for name, each in mapped.items()
+        if len(each.dataset) < len(splits[name])
+    ]
+    return replace(facts, neighbours=near, notes=[*facts.notes, *notes]), map_charts(mapped[split], split)
 
 
 def read_facts(workdir: Path, splits: Mapping[str, data.Dataset] | None = None) -> Facts:
@@ -129,7 +139,7 @@ def read_facts(workdir: Path, splits: Mapping[str, data.Dataset] | None = None) 
     config = files.run_config(workdir)
     optional = {name: _read(workdir / f"{name}.json") for name in _OPTIONAL}
     results = optional["results"]
-    trains = (workdir / "checkpoints").exists() or (workdir / "metrics.jsonl").exists()
+    trains = _is_run(workdir)
     predictions = _predictions(workdir, sigmoid=results.get("loss") == "binary")
     notes = []
     if splits is None and predictions:
@@ -137,7 +147,8 @@ def read_facts(workdir: Path, splits: Mapping[str, data.Dataset] | None = None) 
             splits = _open(workdir, predictions)
         except UserError as error:
             notes.append(f"There are no pictures, since the images cannot be opened: {str(error).splitlines()[0]}")
-    matching = {name: split for name, split in (splits or {}).items() if _is_of(split, predictions.get(name))}
+    classes = results.get("classes") or optional["model"].get("classes") or []
+    matching = {name: split for name, split in (splits or {}).items() if _is_of(split, predictions.get(name), classes)}
     if splits and predictions.keys() - matching.keys():
         notes.append("There are no pictures of some images, since the data have changed since this was measured")
     defaults = config_lib.flat(config_lib.default())
@@ -158,6 +169,11 @@ def read_facts(workdir: Path, splits: Mapping[str, data.Dataset] | None = None) 
 
 
 _OPTIONAL = ("results", "model", "weights", "groups", "data", "environment")
+
+
+def _is_run(workdir: Path) -> bool:
+    """Tells whether a run began there; the eval command does not note what a model is."""
+    return (workdir / "model.json").exists() or (workdir / "checkpoints").exists()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -192,7 +208,7 @@ def _predictions(workdir: Path, *, sigmoid: bool) -> dict[str, Classified]:
 
 def _open(workdir: Path, predictions: Mapping[str, Classified]) -> dict[str, data.Dataset]:
     """Opens the data of a run, or of an evaluation, and returns the sets that the predictions are of."""
-    if (workdir / "checkpoints").exists():
+    if _is_run(workdir):
         return _open_run(workdir)
     config = files.run_config(workdir)
     source = usable(config, data.open_source(config.data.source, data_dir=config.data.data_dir))
@@ -202,7 +218,8 @@ def _open(workdir: Path, predictions: Mapping[str, Classified]) -> dict[str, dat
     if location.startswith("run:"):
         of_run = files.run_config(Path(location.removeprefix("run:")))
         parts += [lambda: open_splits(of_run, source).test, lambda: open_splits(of_run, source).val]
-    return _matching(parts, predictions["test"])
+    classes = files.read_json(workdir / "results.json")["classes"]
+    return _matching(parts, predictions["test"], classes)
 
 
 def _open_run(workdir: Path) -> dict[str, data.Dataset]:
@@ -214,19 +231,35 @@ def _open_run(workdir: Path) -> dict[str, data.Dataset]:
     return {name: split for name, split in found.items() if split is not None}
 
 
-def _matching(parts: Sequence[Callable[[], data.Dataset | None]], predictions: Classified) -> dict[str, data.Dataset]:
+def _matching(
+    parts: Sequence[Callable[[], data.Dataset | None]], predictions: Classified, classes: Sequence[str]
+) -> dict[str, data.Dataset]:
     for part in parts:
         try:
             dataset = part()
         except UserError:
             continue
-        if dataset is not None and _is_of(dataset, predictions):
+        if _is_of(dataset, predictions, classes):
             return {"test": dataset}
     return {}
 
 
-def _is_of(dataset: data.Dataset, predictions: Classified | None) -> bool:
-    return predictions is not None and list(map(str, dataset.names)) == list(predictions.names)
+def _is_of(dataset: data.Dataset | None, found: Classified | None, classes: Sequence[str]) -> TypeGuard[data.Dataset]:
+    """Tells whether a set has the images that were measured: by their names, and by their classes' too."""
+    if dataset is None or found is None or list(map(str, dataset.names)) != list(found.names):
+        return False
+    if dataset.several or found.several:
+        if dataset.several != found.several:
+            return False
+        none = np.zeros(len(dataset))
+        columns = dict(zip(dataset.classes, dataset.labels.T, strict=True))
+        same = [np.array_equal(columns.pop(name, none), found.labels[:, c]) for c, name in enumerate(classes)]
+        return all(same) and not any(column.any() for column in columns.values())
+    own, known = np.asarray(dataset.classes), np.asarray(classes)
+    # Of plain indices the names may have come from the weights.
+    if all(name.isdigit() for name in dataset.classes):
+        return len(dataset.labels) == len(found.labels)
+    return bool(np.array_equal(own[dataset.labels], known[found.labels]))
 
 
 def _opener(splits: Mapping[str, data.Dataset]) -> Callable[[str, int], Image.Image | None]:

@@ -11,8 +11,8 @@ from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.calibrating import calibration_line
 from jaxtl.experiment.model import weights_location
 from jaxtl.experiment.training_plan import Plan
-from jaxtl.train.log import duration
 from jaxtl.train.progress import Progress
+from jaxtl.train.screen import duration
 
 
 def results_of(experiment: Experiment, step: int, progress: Progress) -> dict[str, Any]:

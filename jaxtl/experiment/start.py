@@ -15,6 +15,7 @@ from jaxtl.experiment.records import write_records
 from jaxtl.experiment.sizes import replaced
 from jaxtl.experiment.steps import make_step, shard_states
 from jaxtl.experiment.summary import opening_lines
+from jaxtl.train.writers.choose import check_installed, parse_names
 
 
 def start_run(experiment: Experiment, workdir: Path) -> Experiment:
@@ -27,6 +28,7 @@ def start_run(experiment: Experiment, workdir: Path) -> Experiment:
       UserError: the workdir holds another run, or whatever else the user can fix; nothing was compiled.
     """
     _check_shapes(experiment)
+    check_installed(parse_names(experiment.config.log.to))
     experiment = shard_states(experiment)
     files.claim(workdir, experiment.given or experiment.config)
     began = files.began_sparing(workdir)

@@ -1,5 +1,6 @@
 """A run from where it stands to its end: restored, trained stage by stage, and its best evaluated on val and test."""
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -12,11 +13,12 @@ from jaxtl.data.loader import Batch
 from jaxtl.evaluate.evaluator import Evaluator
 from jaxtl.evaluate.metrics import compute_metrics, summary
 from jaxtl.evaluate.multilabel import mean_average_precision
-from jaxtl.experiment import lr_sweep, steps
+from jaxtl.experiment import lr_sweep, pictures, steps
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.calibrating import calibrate
 from jaxtl.experiment.input_pipeline import Inputs, make_inputs
+from jaxtl.experiment.log_writers import open_writers
 from jaxtl.experiment.measuring import can_keep, measure, write_predictions
 from jaxtl.experiment.results import results_of
 from jaxtl.experiment.summary import saved_work
@@ -26,11 +28,12 @@ from jaxtl.parallel import processes
 from jaxtl.profiling.cost import Cost, memory_cost
 from jaxtl.train import loop
 from jaxtl.train.carry_over import carry_over
-from jaxtl.train.events import begin_import
-from jaxtl.train.log import MetricsLog, Screen
+from jaxtl.train.log import MetricsLog
 from jaxtl.train.progress import Progress
 from jaxtl.train.saving import frozen_in, restore
+from jaxtl.train.screen import Screen
 from jaxtl.train.state import TrainState
+from jaxtl.train.writers import tensorboard
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,18 @@ def _train(
 ) -> tuple[int, Progress, Evaluator]:
     """Trains to the end; returns the last step, the progress, and the evaluator."""
     train, partitioner, plan = experiment.config.train, experiment.partitioner, experiment.plan
-    if processes.is_main():
-        begin_import()
+    if processes.is_main() and experiment.config.log.to:
+        tensorboard.begin_import()
+        pictures.begin_import()
     keep = {key: train[key] for key in ("keep_latest", "keep_best")}
-    with Checkpoints(workdir / "checkpoints", **keep) as checkpoints:
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", **keep))
         state, progress = _restore(experiment, workdir, checkpoints)
         done = int(state.step)
         progress.begin(started)
+        # Before anything takes long: a server may want a login.
+        writers = open_writers(experiment, workdir, done=done)
+        log = stack.enter_context(MetricsLog(workdir, from_step=done, evaluated=not progress.due, writers=writers))
         progress.spend("start")
         epochs = plan.total_steps / experiment.steps_per_epoch
         # What is frozen from beginning to end is as it was read.
@@ -120,15 +128,13 @@ def _train(
         progress.spend("start")
         evaluator = inputs.compile_evaluator(state.variables)
         progress.spend("compile")
-        with (
-            MetricsLog(workdir, from_step=done, evaluated=not progress.due) as log,
-            Screen(
-                plan.total_steps,
-                start=done,
-                batch_size=train.batch_size,
-                steps_per_epoch=experiment.steps_per_epoch,
-            ) as screen,
-        ):
+        with Screen(
+            plan.total_steps,
+            start=done,
+            batch_size=train.batch_size,
+            steps_per_epoch=experiment.steps_per_epoch,
+            before=log.kept,
+        ) as screen:
             progress.spend("start")
             outputs = loop.Outputs(checkpoints, log, screen)
             running = Running(experiment, inputs, evaluator, reference, outputs, stop)
@@ -205,13 +211,21 @@ def _fit(
     experiment, plan = running.experiment, running.experiment.plan
     train, classes, val = experiment.config.train, experiment.model.classes, experiment.splits.val
 
-    def evaluate(variables: Any) -> dict[str, float]:
-        if experiment.several and (can_keep(val, classes) or train.monitor == "map"):
+    shown, several = bool(experiment.config.log.to), experiment.several
+    ranked = several and (can_keep(val, classes) or train.monitor == "map")
+
+    def evaluate(variables: Any) -> loop.Evaluation:
+        logits = None
+        if ranked or (shown and pictures.wants_logits(val, classes)):
             accumulators, logits = running.evaluator.with_logits(variables, val, running.stop)
-            mean = mean_average_precision(val.labels, logits)
-            return summary({**compute_metrics(accumulators, classes), "map": mean})
-        accumulators = running.evaluator(variables, val, running.stop)
-        return summary(compute_metrics(accumulators, classes, always_top5=experiment.earlier))
+        else:
+            accumulators = running.evaluator(variables, val, running.stop)
+        metrics = compute_metrics(accumulators, classes, always_top5=experiment.earlier)
+        if ranked and logits is not None:
+            metrics["map"] = mean_average_precision(val.labels, logits)
+        sigmoid = experiment.loss_name == "binary"
+        found = pictures.pictures_of(accumulators, logits, val, sigmoid=sigmoid) if shown and not several else {}
+        return loop.Evaluation(summary(metrics), found)
 
     every, epoch = train.eval_every, experiment.steps_per_epoch
     evaluation_steps = loop.eval_steps(plan.total_steps, every=every, steps_per_epoch=epoch)
@@ -226,6 +240,7 @@ def _fit(
         monitor=train.monitor,
         # An earlier stage that stands still is no reason never to begin the next.
         patience=train.patience if stage is plan.stages[-1] else 0,
+        groups=stage.labels if shown else {},
     )
     return loop.fit(
         state,

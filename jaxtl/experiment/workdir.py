@@ -36,6 +36,7 @@ _HARMLESS = (
     "train.mesh:",
     "train.sharding:",
     "train.keep_",
+    "log.",
 )
 
 

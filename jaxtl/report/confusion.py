@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
 
-from jaxtl.report.figure import new_figure, style, to_svg
+from jaxtl.report.figure import new_figure, style, to_pixels, to_svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Up to so many classes keep their order, and each cell shows its number.
 _FEW = 20
@@ -72,7 +76,22 @@ def similarity_order(confusion: np.ndarray) -> np.ndarray:
 
 
 def confusion_chart(confusion: np.ndarray, classes: Sequence[str]) -> Markup:
-    """Returns the picture of a confusion matrix: the darker, the larger the share of the row's images.
+    """Returns the picture of a confusion matrix for a page; the arguments are those of `confusion_figure`."""
+    confusion = np.asarray(confusion)
+    right, total = int(np.trace(confusion)), int(confusion.sum())
+    alt = f"Confusion matrix of {len(classes)} classes: {right:,} of {total:,} images lie on the diagonal."
+    with style():
+        return to_svg(confusion_figure(confusion, classes), alt)
+
+
+def confusion_pixels(confusion: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Returns the same picture, uint8 [H, W, 3]."""
+    with style():
+        return to_pixels(confusion_figure(confusion, classes))
+
+
+def confusion_figure(confusion: np.ndarray, classes: Sequence[str]) -> "Figure":
+    """Draws a confusion matrix, within `style`: the darker, the larger the share of the row's images.
 
     Up to 20 classes each cell shows its number; beyond that the classes are in `similarity_order`.
 
@@ -92,21 +111,18 @@ def confusion_chart(confusion: np.ndarray, classes: Sequence[str]) -> Markup:
     colors[..., 3] = 0.85 * np.sqrt(shares)
     side = float(np.clip(1.5 + 0.45 * number, 3.0, 10.0))
     size = float(np.clip(480 / max(number, 1), 4.5, 9))
-    with style():
-        figure, axes = new_figure(side, side)
-        axes.grid(False)
-        axes.imshow(colors, interpolation="none", aspect="equal")
-        axes.set(xlabel="predicted", ylabel="true")
-        axes.spines[:].set_visible(False)
-        axes.tick_params(length=0)
-        shown = range(number) if number <= _NAMED else ()
-        axes.set_xticks(shown, [names[i] for i in shown], rotation=90, fontsize=size)
-        axes.set_yticks(shown, [names[i] for i in shown], fontsize=size)
-        for i, j in np.argwhere(confusion > 0) if number <= _FEW else ():
-            axes.text(j, i, str(confusion[i, j]), ha="center", va="center", fontsize=size)
-        right, total = int(np.trace(confusion)), int(confusion.sum())
-        alt = f"Confusion matrix of {number} classes: {right:,} of {total:,} images lie on the diagonal."
-        return to_svg(figure, alt)
+    figure, axes = new_figure(side, side)
+    axes.grid(False)
+    axes.imshow(colors, interpolation="none", aspect="equal")
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    shown = range(number) if number <= _NAMED else ()
+    axes.set_xticks(shown, [names[i] for i in shown], rotation=90, fontsize=size)
+    axes.set_yticks(shown, [names[i] for i in shown], fontsize=size)
+    for i, j in np.argwhere(confusion > 0) if number <= _FEW else ():
+        axes.text(j, i, str(confusion[i, j]), ha="center", va="center", fontsize=size)
+    return figure
 
 
 def _short(name: str, length: int = 24) -> str:

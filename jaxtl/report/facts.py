@@ -19,14 +19,16 @@ class Classified:
     Attributes:
       names: of the images [N].
       labels: class indices [N]; of several labels an image 0 and 1 [N, C].
+      predicted: the class with the highest logit [N]: sigmoids of different logits may both be 1.
       probabilities: of the classes [N, C].
-      losses: the log loss of each image [N].
+      losses: of several labels an image, the log loss of each image [N].
     """
 
     names: Sequence[str]
     labels: np.ndarray
+    predicted: np.ndarray
     probabilities: np.ndarray
-    losses: np.ndarray
+    losses: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -35,11 +37,6 @@ class Classified:
     def several(self) -> bool:
         """Whether an image has several labels, or none, instead of one."""
         return self.labels.ndim == 2
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """The likeliest class of each image [N]."""
-        return self.probabilities.argmax(1)
 
 
 @dataclass(frozen=True)
@@ -135,8 +132,9 @@ def classified(kept: Predictions, *, sigmoid: bool) -> Classified:
       kept: names, labels and logits.
       sigmoid: whether each class has a probability of its own.
     """
+    names = [str(name) for name in kept.names]
     if kept.several:
         probabilities, losses = to_probabilities(kept.logits, sigmoid=True), log_losses(kept.labels, kept.logits)
-    else:
-        probabilities, losses = probabilities_of(kept.labels, kept.logits.astype(np.float32), sigmoid=sigmoid)
-    return Classified([str(name) for name in kept.names], kept.labels, probabilities, losses)
+        return Classified(names, kept.labels, kept.logits.argmax(1), probabilities, losses)
+    probabilities, _ = probabilities_of(kept.labels, kept.logits.astype(np.float32), sigmoid=sigmoid)
+    return Classified(names, kept.labels, kept.logits.argmax(1), probabilities)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from markupsafe import Markup
 
-from jaxtl.report.figure import new_figure, style, to_svg
+from jaxtl.report.figure import legend_label, new_figure, style, to_svg
 
 # Up to so many classes each has a colour and a shape that no other has.
 _NAMED = 20
@@ -39,7 +39,7 @@ def map_chart(
             color = colors(int(index) % 10) if few else colors(index / max(len(classes) - 1, 1))
             shape = _SHAPES[int(index) // 10 % len(_SHAPES)] if few else "o"
             x, y = places[chosen].T
-            label = classes[index] if few else None
+            label = legend_label(classes[index]) if few else None
             points = axes.scatter(x, y, s=14, color=color, marker=shape, linewidths=0, label=label)
             points.set_gid(f"{_POINTS}-{index}")
         axes.set(title=title, xticks=[], yticks=[])

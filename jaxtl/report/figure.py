@@ -1,12 +1,14 @@
-"""Charts in a page: SVG by matplotlib, whose ink is that of the text around them, in a light and in a dark page."""
+"""Charts by matplotlib: for a page SVG, whose ink is that of the text around it, light or dark; elsewhere pixels."""
 
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from markupsafe import Markup
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # A colour that nothing else has; in the file it becomes the colour of the text.
-_INK = "#010203"
+INK = "#010203"
 # Okabe and Ito's, which people who confuse red and green tell apart; the first two are darker than theirs, and all have
 # a contrast of 3 to 1 on white and on black.
 COLORS = ("#0077bb", "#cc5500", "#009e73", "#cc79a7", "#997700", "#7a7af0")
@@ -28,17 +30,18 @@ def style() -> Iterator[None]:
 
     ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
     settings: Any = {
-        **dict.fromkeys(ink, _INK),
+        **dict.fromkeys(ink, INK),
         "axes.prop_cycle": cycler(color=COLORS),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
         "grid.alpha": 0.25,
-        "grid.color": _INK,
+        "grid.color": INK,
         "font.family": "sans-serif",
         "font.size": 10,
         "legend.frameon": False,
         "lines.linewidth": 1.6,
+        "text.parse_math": False,  # A class may be called $5.
         "svg.fonttype": "none",
         "svg.hashsalt": "jaxtl",
     }
@@ -64,10 +67,20 @@ def to_svg(figure: "Figure", alt: str) -> Markup:
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor").replace("sans-serif", "inherit")
+    svg = re.sub(r'style="[^"]*"', _as_around, svg[svg.index("<svg") :])
     svg = _with_own_ids(svg)
     label = Markup.escape(alt)
     return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" class="chart" ', 1))
+
+
+def legend_label(name: str) -> str:
+    """Returns a name as the label of a curve: one that begins with an underscore would be missing in the legend."""
+    return f"\u200b{name}"
+
+
+def _as_around(style: re.Match[str]) -> str:
+    """Returns a style with the colour and the font of the text around the chart."""
+    return re.sub(r"font-family: [^;\"]*;? ?", "", style[0].replace(INK, "currentColor"))
 
 
 def _with_own_ids(svg: str) -> str:
@@ -76,3 +89,21 @@ def _with_own_ids(svg: str) -> str:
     mark = hashlib.blake2b(svg.encode(), digest_size=4).hexdigest()
     named = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
     return re.sub(r'(id="|url\(#|href="#)([^)"]+)', lambda m: f"{m[1]}{mark}-{m[2]}" if m[2] in named else m[0], svg)
+
+
+def to_pixels(figure: "Figure", *, dots_per_inch: int = 100) -> np.ndarray:
+    """Returns a figure on white, uint8 [H, W, 3].
+
+    Args:
+      figure: made within `style`.
+      dots_per_inch: pixels for each of its inches.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(dots_per_inch)
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        # Of a letter that no font here has, an empty box says as much.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]

@@ -3,19 +3,13 @@
 import numpy as np
 
 from jaxtl.report.confusion import Pair
+from jaxtl.report.facts import Classified
 
 
-def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, *, limit: int = 24) -> np.ndarray:
-    """Returns the wrongly classified images, by falling probability of what they were taken for: indices.
-
-    Args:
-      labels: class indices [N].
-      probabilities: of the classes [N, C].
-      limit: how many to return at most.
-    """
-    predicted = probabilities.argmax(1)
-    wrong = np.flatnonzero(predicted != labels)
-    return wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:limit]
+def worst_mistakes(found: Classified, *, limit: int = 24) -> np.ndarray:
+    """Returns the wrongly classified images, by falling probability of what they were taken for: indices."""
+    wrong = np.flatnonzero(found.predicted != found.labels)
+    return wrong[np.argsort(-found.probabilities[wrong, found.predicted[wrong]], kind="stable")][:limit]
 
 
 def most_wrong_labels(labels: np.ndarray, decided: np.ndarray, losses: np.ndarray, *, limit: int = 24) -> np.ndarray:
@@ -37,7 +31,7 @@ def least_certain(probabilities: np.ndarray, *, limit: int = 12) -> np.ndarray:
     return np.argsort(two[:, 1] - two[:, 0], kind="stable")[:limit]
 
 
-def examples_of(pair: Pair, labels: np.ndarray, probabilities: np.ndarray, *, limit: int = 3) -> np.ndarray:
+def examples_of(pair: Pair, found: Classified, *, limit: int = 3) -> np.ndarray:
     """Returns images of a confused pair, those that the model was surest of first: indices."""
-    found = np.flatnonzero((labels == pair.actual) & (probabilities.argmax(1) == pair.predicted))
-    return found[np.argsort(-probabilities[found, pair.predicted], kind="stable")][:limit]
+    chosen = np.flatnonzero((found.labels == pair.actual) & (found.predicted == pair.predicted))
+    return chosen[np.argsort(-found.probabilities[chosen, pair.predicted], kind="stable")][:limit]

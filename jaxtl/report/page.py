@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., Any]] = {"percent": percent, "number": number}
+    filters: dict[str, Callable[..., Any]] = {"percent": percent, "number": number, "md": escape_markdown}
     environment.filters.update(filters)
     return environment
 
@@ -60,6 +61,15 @@ def number(value: float | None, digits: int = 4) -> str:
     if value is None:
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+
+
+def escape_markdown(text: str) -> str:
+    r"""Returns a text as Markdown shows it literally.
+
+    >>> print(escape_markdown("a|b_c <i>"))
+    a\|b\_c &lt;i>
+    """
+    return re.sub(r"([\\`*_\[\]#|~])", r"\\\1", text).replace("<", "&lt;")
 
 
 def image_uri(image: Image.Image | np.ndarray, *, side: int | None = None, quality: int = 80) -> str:

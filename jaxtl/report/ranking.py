@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from markupsafe import Markup
 
-from jaxtl.report.figure import new_figure, style, to_svg
+from jaxtl.report.figure import INK, legend_label, new_figure, style, to_svg
 
 # Up to so many classes each curve has a name; beyond, all are thin and only their mean has one.
 _NAMED = 8
+# Of more classes, so many are drawn, spread over all: each takes a sort of all images.
+_DRAWN = 200
 # So many thresholds of the false positive rate, or the recall, are drawn of each curve.
 _POINTS = np.linspace(0, 1, 101)
 
@@ -64,6 +66,10 @@ def _chart(
         return None
     # The curve of one of two classes tells all about the other.
     drawn = with_images[1:] if len(classes) == 2 and not several else with_images
+    of_all = ""
+    if len(drawn) > _DRAWN:
+        drawn = [drawn[i] for i in np.linspace(0, len(drawn) - 1, _DRAWN).astype(int)]
+        of_all = f" of {len(with_images)}"
     curves = {c: curve(of_class[:, c], probabilities[:, c]) for c in drawn}
     mean = np.mean(list(curves.values()), axis=0)
     with style():
@@ -71,11 +77,11 @@ def _chart(
         named = len(drawn) <= _NAMED
         for c, values in curves.items():
             if named:
-                axes.plot(_POINTS, values, label=classes[c])
+                axes.plot(_POINTS, values, label=legend_label(classes[c]))
             else:
                 axes.plot(_POINTS, values, color="#888888", linewidth=0.5, alpha=0.6)
         if len(drawn) > 1:
-            axes.plot(_POINTS, mean, color="#010203", linestyle="--", label=f"mean of {len(drawn)} classes")
+            axes.plot(_POINTS, mean, color=INK, linestyle="--", label=f"mean of {len(drawn)} classes{of_all}")
         axes.set(xlabel=axes_names[0], ylabel=axes_names[1], xlim=(0, 1), ylim=(0, 1.02), title=title)
         axes.legend(fontsize=8)
         alt = f"{title} curves of {len(drawn)} classes, {axes_names[1]} against {axes_names[0]}."

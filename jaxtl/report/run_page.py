@@ -1,5 +1,6 @@
 """The page of a run: its figures, and pictures of where it fails, as values for the templates."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from jaxtl.report.facts import Classified, Facts
 from jaxtl.report.gallery import examples_of, least_certain, most_wrong_labels, worst_mistakes
 from jaxtl.report.page import image_uri, render
 from jaxtl.report.ranking import precision_recall_chart, roc_chart
-from jaxtl.train.log import duration
+from jaxtl.train.screen import duration
 
 # The longer side of a picture on the page, in pixels: it is shown at about 136.
 _SIDE = 160
@@ -139,9 +140,16 @@ def _summary(facts: Facts) -> dict[str, Any]:
         "rows": _summary_rows(facts),
         "splits": [split for split in ("val", "test") if split in facts.results],
         "config": dict(facts.changed),
-        "command": f"python -m jaxtl.main --config={facts.workdir}/config.json --workdir=NEW",
+        "command": _command(facts),
+        "workdir": shlex.quote(facts.workdir),
         "duration": duration(facts.results.get("seconds", {}).get("total", 0.0)),
     }
+
+
+def _command(facts: Facts) -> str:
+    """Returns the command that does it again."""
+    command, config = "eval " if facts.state == "evaluation" else "", shlex.quote(f"{facts.workdir}/config.json")
+    return f"python -m jaxtl.main {command}--config={config} --workdir=NEW"
 
 
 def _headline(facts: Facts) -> str:
@@ -150,14 +158,17 @@ def _headline(facts: Facts) -> str:
         if facts.several:
             share, mean = metrics["accuracy"], metrics.get("map")
             precision = "" if mean is None else f", mAP {100 * mean:.1f} %"
-            return (
-                f"{100 * share:.1f} % of {metrics['count']:,} images of {facts.split} with all labels right{precision}"
-            )
-        return f"{100 * metrics['accuracy']:.1f} % of {metrics['count']:,} images of {facts.split} right"
+            return f"{100 * share:.1f} % of {_images(metrics)} of {facts.split} with all labels right{precision}"
+        return f"{100 * metrics['accuracy']:.1f} % of {_images(metrics)} of {facts.split} right"
     last = [line for line in facts.lines if line.get("split") == "val"]
     if last:
         return f"still training: {100 * last[-1]['accuracy']:.1f} % on val at step {last[-1]['step']:,}"
     return "nothing measured yet"
+
+
+def _images(metrics: Mapping[str, Any]) -> str:
+    # Runs of before counted those of val nowhere.
+    return f"{metrics['count']:,} images" if "count" in metrics else "the images"
 
 
 def _summary_rows(facts: Facts) -> list[dict[str, Any]]:
@@ -242,7 +253,7 @@ def _named(pair: Pair, facts: Facts) -> tuple[str, str]:
 def _examples(pair: Pair, facts: Facts, predictions: Classified | None) -> list[Picture]:
     if predictions is None:
         return []
-    return _pictures(facts, predictions, examples_of(pair, predictions.labels, predictions.probabilities))
+    return _pictures(facts, predictions, examples_of(pair, predictions))
 
 
 def _gallery(facts: Facts, predictions: Classified | None, kind: str) -> list[Picture]:
@@ -250,26 +261,25 @@ def _gallery(facts: Facts, predictions: Classified | None, kind: str) -> list[Pi
         return []
     if predictions.several:  # There is no second class that an image could nearly be.
         return _wrong_labels(facts, predictions) if kind == "worst" else []
-    labels, probabilities = predictions.labels, predictions.probabilities
-    chosen = worst_mistakes(labels, probabilities) if kind == "worst" else least_certain(probabilities)
+    chosen = worst_mistakes(predictions) if kind == "worst" else least_certain(predictions.probabilities)
     return _pictures(facts, predictions, chosen)
 
 
 def _wrong_labels(facts: Facts, predictions: Classified) -> list[Picture]:
     """Returns the images with a wrong label at the thresholds, those of the highest loss first."""
-    thresholds = _thresholds(facts)
+    thresholds, losses = _thresholds(facts), predictions.losses
+    assert losses is not None
     decided = predictions.probabilities >= np.array([thresholds.get(name, 0.5) for name in facts.classes])
 
     def named(there: np.ndarray) -> str:
         return ", ".join(facts.classes[c] for c in np.flatnonzero(there)) or "no label"
 
     found = []
-    for index in map(int, most_wrong_labels(predictions.labels, decided, predictions.losses)):
+    for index in map(int, most_wrong_labels(predictions.labels, decided, losses)):
         image = facts.picture(facts.split, index)
         uri = "" if image is None else image_uri(image, side=_SIDE)
         actual, guessed = named(predictions.labels[index]), named(decided[index])
-        loss = float(predictions.losses[index])
-        found.append(Picture(uri, predictions.names[index], actual, guessed, loss=loss))
+        found.append(Picture(uri, predictions.names[index], actual, guessed, loss=float(losses[index])))
     return found
 
 

@@ -15,10 +15,12 @@ from jaxtl.errors import Stopped, UserError
 from jaxtl.parallel.partitioner import Partitioner
 from jaxtl.parallel.state_step import as_taken, tree_of
 from jaxtl.train import ema
-from jaxtl.train.log import MetricsLog, Screen
+from jaxtl.train.log import MetricsLog, Pictures
 from jaxtl.train.progress import Progress
 from jaxtl.train.saving import save
+from jaxtl.train.screen import Screen
 from jaxtl.train.state import Step, TrainState
+from jaxtl.train.update_sizes import trainable_leaves, update_sizes
 from jaxtl.trees import Params
 
 # So many steps without a finite gradient are no accident that the next batch fixes, nor a loss scale that is too large:
@@ -42,8 +44,21 @@ def eval_steps(total_steps: int, *, every: int = 0, steps_per_epoch: float = 0.0
     return sorted({mark for mark in evaluation_steps if mark <= total_steps} | {total_steps})
 
 
-# Variables -> metrics of the validation split.
-Evaluate: TypeAlias = Callable[[Mapping[str, Params]], Mapping[str, float]]
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+      metrics: of the validation split.
+      pictures: of what was found, by name; each is drawn only if it is shown.
+    """
+
+    metrics: Mapping[str, float]
+    pictures: Pictures = field(default_factory=dict)
+
+
+# Variables -> what was found on the validation split.
+Evaluate: TypeAlias = Callable[[Mapping[str, Params]], Evaluation]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +74,8 @@ class LoopOptions:
       log_every: steps between training lines.
       monitor: the validation metric that decides what is best: higher is better, but for "loss".
       patience: evaluations without a better one after which to stop; 0 for never.
+      groups: path of each parameter -> its group, or "frozen", for the log to get the sizes of updates in the step
+        before each evaluation; empty for none. In all processes alike.
     """
 
     total_steps: int
@@ -69,6 +86,7 @@ class LoopOptions:
     log_every: int = 50
     monitor: str = "accuracy"
     patience: int = 0
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,7 +125,7 @@ def fit(
       progress: from the restored checkpoint, or new; it is changed in place.
       step: compiled train step.
       batches: this host's rows of the global batches, from the one after the state's step on.
-      evaluate: variables -> metrics of the validation split; called for the averages too, where the state has some.
+      evaluate: variables -> what was found on the validation split; called for the averages too, where there are some.
       partitioner: how batches get to the devices.
       options: of the loop.
       outputs: checkpoints, log and screen.
@@ -141,11 +159,11 @@ def fit(
     while True:
         if progress.due:
             try:
-                metrics = _evaluate(evaluate, tree_of(state))
+                found = _evaluate(evaluate, tree_of(state))
             except Stopped:
                 progress.spend("evaluate")
                 leave()
-            score = _note(progress, done, metrics, options, outputs)
+            score = _note(progress, done, found, options, outputs)
             progress.due, progress.finished = False, progress.finished or done == options.total_steps
             progress.spend("evaluate")
             log.sync()
@@ -159,8 +177,13 @@ def fit(
         if _are_idle(pending):
             # At most: the step before may have ended at any time while the batch was made.
             progress.seconds["data"] = progress.seconds.get("data", 0.0) + time.perf_counter() - asked
+        measured = options.groups if done + 1 in options.eval_at else {}
+        before = trainable_leaves(tree_of(state), partitioner, measured) if measured else {}
         state, scalars = step(as_taken(state, step), batch)
         done += 1
+        if measured:
+            after = trainable_leaves(tree_of(state), partitioner, measured)
+            log.histograms(done, update_sizes(before, after, measured))
         counted += options.batch_size
         pending.append((done, scalars))
         settle(keep=1)
@@ -230,24 +253,26 @@ def _train_line(progress: Progress, step: int, rate: float, speed: float, output
     outputs.screen.line(step, "train", values | {"images_per_second": speed})
 
 
-def _evaluate(evaluate: Evaluate, state: TrainState) -> dict[str, dict[str, float]]:
-    metrics = {"raw": dict(evaluate(state.variables))}
+def _evaluate(evaluate: Evaluate, state: TrainState) -> dict[str, Evaluation]:
+    found = {"raw": evaluate(state.variables)}
     if state.ema:
-        metrics["ema"] = dict(evaluate(ema.averaged(state.variables, state.ema)))
-    return metrics
+        found["ema"] = evaluate(ema.averaged(state.variables, state.ema))
+    return found
 
 
-def _note(
-    progress: Progress, step: int, metrics: dict[str, dict[str, float]], options: LoopOptions, outputs: Outputs
-) -> float:
-    """Writes the metrics of an evaluation down, and returns their score."""
+def _note(progress: Progress, step: int, found: dict[str, Evaluation], options: LoopOptions, outputs: Outputs) -> float:
+    """Writes the metrics of an evaluation down, shows its pictures, and returns its score."""
+    metrics = {kind: dict(evaluation.metrics) for kind, evaluation in found.items()}
     if not math.isfinite(metrics["raw"]["loss"]):
         raise _diverged(f"the loss on val is {metrics['raw']['loss']} at step {step}", outputs.checkpoints)
     for kind, values in metrics.items():
         split = "val" if kind == "raw" else f"val_{kind}"
         outputs.log.write(step, split, values)
         outputs.screen.line(step, split, values)
-    return _judge(progress, step, metrics, options.monitor, options.patience)
+    outputs.screen.table()
+    score = _judge(progress, step, metrics, options.monitor, options.patience)
+    outputs.log.pictures(step, found["ema" if progress.averaged else "raw"].pictures)
+    return score
 
 
 def _judge(progress: Progress, step: int, metrics: dict[str, dict[str, float]], monitor: str, patience: int) -> float:

@@ -50,6 +50,7 @@ def test_all_problems_of_a_config_at_once(train):
             "--config.train.batch_size=many",
             "config.train.batch_size is 'many', but it must be a whole number, such as 32",
         ),
+        ("--config.log.to=tensorbord", "names with commas of: tensorboard, wandb, mlflow, or ''"),
         ("--config.train.steps=0", "give one of them"),
         ("--config.train.epochs=3 --config.train.steps=3", "give one of them"),
         ("--config.optimizer.warmup_steps=12", "the run has 12 steps"),

@@ -10,9 +10,9 @@ import pytest
 from jaxtl import config as config_lib
 from jaxtl.data.decode import decode, eval_view
 from jaxtl.data.normalize import normalize
+from jaxtl.experiment import reporting
 from jaxtl.experiment.build import build_run
 from jaxtl.experiment.mapping import map_images
-from jaxtl.experiment.reporting import _open_run
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_map_shows_test_images_and_what_is_nearest_to_mistakes(reported, jaxtl
     assert "Training image train/" in page
     # As the head reads it: equal to the model without its head.
     model, variables, _ = build_run(run)
-    mapped = map_images(run, {"test": _open_run(run)["test"]})["test"]
+    mapped = map_images(run, {"test": reporting._open_run(run)["test"]})["test"]
     stop = model.module.groups()[-2][0]
     batch = np.stack([eval_view(decode(mapped.dataset.read(i)), model.pixels) for i in range(18)])
     tokens = model.module.apply(variables, normalize(batch, model.pixels), train=False, stop=stop)
@@ -131,6 +131,49 @@ def test_other_images_of_the_same_names_are_not_shown_as_if_they_were_these(repo
     assert jaxtl("report", f"--workdir={run}")[0] == 0
     page = (run / "report" / "index.html").read_text()
     assert "There are no pictures of some images, since the data have changed" in page
+
+
+@pytest.mark.slow
+def test_data_that_have_changed_are_not_explained_as_if_they_were_these(reported, jaxtl, pictures, tmp_path):
+    run = shutil.copytree(reported / "run", tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["source"] = f"folder:{pictures}"
+    (run / "config.json").write_text(json.dumps(config))
+    (pictures / "test" / "blue" / "100.png").rename(pictures / "test" / "green" / "099.png")
+    status, _, err = jaxtl("report", f"--workdir={run}", "--explain", "--map")
+    assert (status, err) == (0, "")
+    page = (run / "report" / "index.html").read_text()
+    assert "What speaks for" not in page
+    assert "Training image" not in page
+
+
+@pytest.mark.slow
+def test_a_run_whose_checkpoints_are_gone_is_still_a_run(reported, jaxtl, tmp_path):
+    run = shutil.copytree(reported / "run", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "report"))
+    assert jaxtl("report", f"--workdir={run}")[0] == 0
+    assert (run / "report" / "index.html").read_text().count("data:image/jpeg") >= 12
+
+
+@pytest.mark.slow
+def test_a_fault_of_the_page_does_not_end_a_finished_run(jaxtl, train, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("no such colour")
+
+    monkeypatch.setattr(reporting, "run_page", fail)
+    status, out, _ = train("--config.eval.report=true", "--config.train.steps=2")
+    assert status == 0
+    assert "not written, for a fault of jaxtl: ValueError: no such colour" in out
+    assert "results   " in out
+
+
+def test_names_that_are_not_utf8_are_written_all_the_same(reported, jaxtl, tmp_path):
+    run = shutil.copytree(reported / "run", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    with np.load(run / "predictions.npz") as arrays:
+        kept = dict(arrays)
+    kept["test_names"] = np.array([f"caf\udce9/{i}.png" for i in range(18)])
+    np.savez(run / "predictions.npz", **kept)
+    assert jaxtl("report", f"--workdir={run}")[0] == 0
+    assert re.search(r"caf\\udce9/\d+\.png", (run / "report" / "index.html").read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow

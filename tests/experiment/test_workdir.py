@@ -47,6 +47,7 @@ def test_afterwards_it_may_not_but_for_what_changes_no_result(tmp_path, config):
     begun(tmp_path)
     config.data.workers, config.data.reader, config.train.keep_latest = 7, "threads", 3
     config.eval.calibration = "vector"  # It changes what is fitted at the end, but nothing that trains.
+    config.log.to, config.log.name = "", "another"
     files.claim(tmp_path, config)
     config.optimizer.learning_rate, config.train.seed = 0.5, 4
     with pytest.raises(

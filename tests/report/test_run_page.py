@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import yaml
 
-from jaxtl.report.facts import Facts
+from jaxtl.evaluate.predictions import Predictions
+from jaxtl.report.facts import Facts, classified
 from jaxtl.report.run_page import markdown, model_card, run_page
 
 
@@ -116,6 +117,48 @@ def test_names_cannot_put_anything_into_the_page(facts):
     page = run_page(bad, {})
     assert "onload" not in check(page).attributes
     assert page.count("<script") == 1
+
+
+def test_odd_names_of_classes_are_drawn_as_they_are(facts):
+    names = ["$_$", "_bg", "a|b sans-serif", "US$ 1 A$"]
+    odd = facts(4, 40)
+    odd.results["classes"][:] = names
+    odd.results["test"]["per_class"] = dict(zip(names, odd.results["test"]["per_class"].values(), strict=True))
+    page = run_page(odd, {})
+    check(page)
+    for name in names:
+        # On both axes of the confusion matrix, and in the legends of two charts.
+        assert page.count(f"{name}</text>") == 4
+    assert "a\\|b sans-serif" in markdown(odd)
+
+
+def test_saturated_sigmoids_are_no_mistakes(facts):
+    kept = Predictions(np.array(["x", "y"]), np.array([1, 0]), np.float16([[40, 45, 0], [3, -3, -3]]))
+    found = classified(kept, sigmoid=True)
+    assert found.probabilities[0, 0] == found.probabilities[0, 1] == 1
+    assert found.predicted.tolist() == [1, 0]
+    page = run_page(facts(3, predictions={"test": found}), {})
+    assert 'id="mistakes"' not in page
+
+
+def test_results_of_before_images_were_counted(facts):
+    earlier = facts(3, results={"classes": ["a", "b", "c"], "val": {"accuracy": 0.5, "loss": 1.0}}, predictions={})
+    assert "50.0 % of the images of val right" in run_page(earlier, {})
+    assert "| images | – |" in markdown(earlier)
+
+
+def test_an_evaluation_is_repeated_by_eval_and_spaces_are_quoted(facts):
+    page = run_page(facts(state="evaluation", workdir="my runs/a"), {})
+    assert "python -m jaxtl.main eval --config=&#39;my runs/a/config.json&#39; --workdir=NEW" in page
+
+
+@pytest.mark.slow
+def test_a_thousand_classes_are_drawn_in_seconds(facts):
+    counts = {f"class {i}": 3 for i in range(1000)}
+    data = {"source": "folder:photos", "splits": {"train": {"images": 3000, "per_class": counts}}, "notes": []}
+    page = run_page(facts(1000, 2000, data=data), {})
+    assert "mean of 200 classes of 1000" in page
+    assert len(page.encode()) < 5_000_000
 
 
 def test_what_was_noted_at_the_start_is_shown(facts):

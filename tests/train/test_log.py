@@ -1,34 +1,29 @@
 import json
-import re
-import struct
 
+import numpy as np
 import pytest
 
 from jaxtl.errors import UserError
-from jaxtl.train.events import Events
-from jaxtl.train.log import MetricsLog, Screen, duration
+from jaxtl.train.log import MetricsLog
 
 
-def records(path):
-    from tensorboardX.proto.event_pb2 import Event
+class Kept:
+    """A writer that keeps what it is given."""
 
-    data, events = path.read_bytes(), []
-    while data:
-        (length,) = struct.unpack("Q", data[:8])
-        events.append(Event.FromString(data[12 : 12 + length]))
-        data = data[16 + length :]
-    return events
+    def __init__(self):
+        self.points, self.images, self.histograms, self.closed = [], [], [], None
 
+    def scalars(self, values, step):
+        self.points.append((step, dict(values)))
 
-def test_event_files_hold_the_curves(tmp_path):
-    events = Events(tmp_path, from_step=6)
-    events.scalar("val/loss", 0.5, 7)
-    events.close()
-    (path,) = tmp_path.glob("events.out.tfevents.*")
-    version, session, point = records(path)
-    assert version.file_version == "brain.Event:2"
-    assert (session.step, session.session_log.status) == (6, 1)
-    assert (point.step, point.summary.value[0].tag, point.summary.value[0].simple_value) == (7, "val/loss", 0.5)
+    def image(self, name, pixels, step):
+        self.images.append((step, name, pixels.shape))
+
+    def histogram(self, name, values, step):
+        self.histograms.append((step, name, list(values)))
+
+    def close(self, *, hurry=False):
+        self.closed = "in a hurry" if hurry else "in time"
 
 
 def test_lines_after_the_last_checkpoint_are_taken_again(tmp_path):
@@ -40,6 +35,7 @@ def test_lines_after_the_last_checkpoint_are_taken_again(tmp_path):
         file.write('{"step": 4, "spl')  # As a process leaves it that is killed while it writes.
     with MetricsLog(tmp_path, from_step=2, evaluated=False) as log:
         log.sync()
+        assert [(line["step"], line["split"]) for line in log.kept] == [(1, "train"), (2, "train")]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["split"]) for line in lines] == [(1, "train"), (2, "train")]
 
@@ -52,26 +48,45 @@ def test_a_line_that_cannot_be_written_is_told(tmp_path):
         log.write(1, "train", {"loss": 1.0})
 
 
-def test_lines_for_a_person_hold_what_he_follows(capsys):
-    values = {"loss": 0.51234, "accuracy": 0.875, "grad_norm": 3.0, "learning_rate": 0.008, "images_per_second": 52.4}
-    with Screen(30, steps_per_epoch=9.5) as screen:
-        screen.line(10, "train", values)
-        screen.line(30, "val", {"accuracy": 0.9, "loss": 0.25, "precision": 0.5, "f1": 0.8})
-    assert capsys.readouterr().out.splitlines() == [
-        "epoch 2/4  step 10/30  train  loss 0.5123  accuracy 87.5 %  learning rate 0.008  52 images/s",
-        "epoch 4/4  step 30/30  val    loss 0.25  accuracy 90.0 %  F1 80.0 %",
-    ]
-    with Screen(1000) as screen:
-        screen.advance()
-        screen.line(1, "train", {"loss": 1.0, "skipped": 2})
-    assert re.fullmatch(r"step 1/1000  train  loss 1  2 steps left out  \d+ s left\n", capsys.readouterr().out)
+def test_writers_get_lines_with_speeds_histograms_and_pictures(tmp_path):
+    writer = Kept()
+    with MetricsLog(tmp_path, writers=[writer]) as log:
+        log.write(2, "train", {"loss": 0.5}, {"images_per_second": 9.0})
+        log.histograms(2, {"updates/head": np.array([-3.0]), "updates/stem": np.array([])})
+        log.pictures(2, {"val/confusion": lambda: np.zeros((2, 3, 3), np.uint8)})
+    assert writer.points == [(2, {"train/loss": 0.5, "train/images_per_second": 9.0})]
+    assert writer.histograms == [(2, "updates/head", [-3.0])]
+    assert writer.images == [(2, "val/confusion", (2, 3, 3))]
+    assert writer.closed == "in time"
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 2, "split": "train", "loss": 0.5}\n'
 
 
-def test_times_for_a_person():
-    assert [duration(seconds) for seconds in (0.4, 59.4, 200, 3599.6, 7510)] == [
-        "0 s",
-        "59 s",
-        "3 min 20 s",
-        "1 h 0 min",
-        "2 h 5 min",
-    ]
+def test_pictures_take_a_fiftieth_of_the_time_and_the_last_is_drawn_at_the_end(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("jaxtl.train.log.time.perf_counter", lambda: clock[0])
+    writer = Kept()
+
+    def draw():
+        clock[0] += 1.0
+        return np.zeros((1, 1, 3), np.uint8)
+
+    with MetricsLog(tmp_path, writers=[writer]) as log:
+        for step in range(1, 121):
+            clock[0] += 1.0
+            log.pictures(step, {"val/confusion": draw})
+    assert [step for step, *_ in writer.images] == [1, 99, 120]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_run_that_is_cut_short_draws_nothing_more(tmp_path, error):
+    writer = Kept()
+
+    def cut_short():
+        with MetricsLog(tmp_path, writers=[writer]) as log:
+            log._drawing = 1e9
+            log.pictures(1, {"val/confusion": lambda: pytest.fail("drawn")})
+            raise error
+
+    with pytest.raises(error):
+        cut_short()
+    assert (writer.images, writer.closed) == ([], "in a hurry")

@@ -13,7 +13,7 @@ import pytest
 from jaxtl.checkpoints.manager import Checkpoints
 from jaxtl.errors import Stopped
 from jaxtl.parallel.partitioner import make_partitioner
-from jaxtl.train.loop import Diverged, LoopOptions, Outputs, eval_steps, fit
+from jaxtl.train.loop import Diverged, Evaluation, LoopOptions, Outputs, eval_steps, fit
 from jaxtl.train.progress import Progress
 from jaxtl.train.saving import restore
 from jaxtl.train.state import TrainState
@@ -50,6 +50,12 @@ class Lines:
     def advance(self):
         self.advanced += 1
 
+    def table(self):
+        pass
+
+    def pictures(self, step, pictures):
+        pass
+
 
 def state_at(weight=0.0, **fields):
     state = TrainState.create({"params": {"w": jnp.asarray(weight)}}, optax.trace(0.9), jax.random.key(0))
@@ -85,7 +91,7 @@ def run(state=None, *, progress=None, step=add, evaluate=weight_of, checkpoints=
             progress=progress,
             step=step,
             batches=numbers(int(state.step)),
-            evaluate=evaluate,
+            evaluate=lambda variables: Evaluation(evaluate(variables)),
             partitioner=make_partitioner(devices=jax.devices()[:1]),
             options=LoopOptions(**options),
             outputs=Outputs(checkpoints, lines, lines),
