@@ -1,6 +1,7 @@
 """Opens the images that a small URI points at, and chooses what to train, validate and test on."""
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -89,6 +90,13 @@ def open_source(uri: str, *, data_dir: str = "") -> Source:
     if len(classes) < 2:
         raise UserError(
             f"{uri} has one class only, {', '.join(classes)}; a classifier needs at least two", arguments=["source"]
+        )
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        shown = ", ".join(map(repr, twice[:5])) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
+        # Metrics, thresholds and calibration are told by the names of classes.
+        raise UserError(
+            f"{uri} has several classes of one name, {shown}; give each a name of its own", arguments=["source"]
         )
     return Source(uri=uri, classes=classes, splits=splits, by_position=kind == "tfds", notes=tuple(notes))
 

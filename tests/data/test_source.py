@@ -38,6 +38,13 @@ def test_one_class_only(tmp_path):
         open_source(f"npz:{tmp_path}/x.npz")
 
 
+def test_two_classes_of_one_name(tmp_path):
+    arrays = {"x_train": np.zeros((3, 4, 4, 3), np.uint8), "y_train": np.arange(3)}
+    np.savez(tmp_path / "x.npz", **arrays, label_names=np.array(["cat", "dog", "cat"]))
+    with pytest.raises(UserError, match="has several classes of one name, 'cat'; give each a name of its own"):
+        open_source(f"npz:{tmp_path}/x.npz")
+
+
 def test_all_three_splits_are_taken_as_they_are():
     splits = choose_splits(source(train=100, validation=20, test=30))
     assert [len(splits.train), len(splits.val), len(splits.test)] == [100, 20, 30]
