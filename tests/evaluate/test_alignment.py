@@ -42,7 +42,7 @@ def test_another_set_of_classes_is_an_error_that_names_them():
 
 def test_other_images_are_an_error_or_only_the_shared_ones_are_kept():
     other = predictions(["cat", "dog", "emu"], [*ROWS[1:], ("d.png", "cat", "cat"), ("e.png", "cat", "cat")])
-    expected = r"A 3, B 4, of which 2 are shared \(a.png in A is not in all; d.png in B is not in all\); with shared those alone are compared"
+    expected = r"A 3, B 4, of which 2 are shared \(a.png in A is not in all; d.png in B is not in all\); with shared"
     with pytest.raises(UserError, match=expected):
         align({"A": FIRST, "B": other})
     found = align({"A": FIRST, "B": other}, shared=True)
