@@ -20,7 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
     flags.refuse_overrides(overrides, "compare")
-    run(arguments.runs, arguments.output, split=arguments.split, shared=arguments.shared)
+    try:
+        run(arguments.runs, arguments.output, split=arguments.split, shared=arguments.shared)
+    except UserError as error:
+        if "shared" not in error.arguments:
+            raise
+        raise UserError(f"{error}\n(set with --shared)") from error
 
 
 def run(

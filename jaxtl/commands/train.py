@@ -11,7 +11,7 @@ from jaxtl.commands import flags
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import build
-from jaxtl.experiment.changes import changed_since
+from jaxtl.experiment.finished import complete
 from jaxtl.experiment.lock import locked
 from jaxtl.experiment.reporting import report_at_end
 from jaxtl.experiment.results import report
@@ -41,11 +41,7 @@ def _run(config: ConfigDict, workdir: Path, made: list[Path], started: float) ->
         if not files.has_checkpoints(workdir):
             raise UserError(f"--workdir={workdir} holds the results of another command: give another folder.")
         files.claim(workdir, config)
-        print(f"{workdir} is finished already; its results:")
-        for line in changed_since(config, workdir):
-            print(f"since then {line}; to train with what is there now, give another --workdir")
-        print(f"to train longer, from what it has learnt: another --workdir, and --config.model.weights=run:{workdir}")
-        return report(files.read_json(workdir / "results.json"), workdir)
+        return report(complete(config, workdir), workdir)
     with Preemption() as preemption:
         try:
             built = build(config, earlier=files.began_earlier(workdir), fitted=files.began_fitted(workdir))

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxtl.evaluate.details import to_probabilities
 from jaxtl.evaluate.operating_points import expected_costs
+from jaxtl.evaluate.predictions import as_half
 from jaxtl.evaluate.rejection import energy
 from jaxtl.evaluate.scaling import Scaling
 
@@ -21,7 +22,8 @@ class Judge:
       sigmoid: whether each class has a probability of its own.
       scaling: what makes the probabilities calibrated; None for those of the model as it was trained.
       reject_below: the least probability of a class; images whose likeliest has less are of none.
-      rule: the rule of operating_points.json, chosen with the same scaling; None for the likeliest class.
+      rule: the rule of operating_points.json, chosen with the same scaling; None for the likeliest class. With it
+        logits are rounded to float16, as those were that it was chosen by.
     """
 
     classes: Sequence[str]
@@ -42,6 +44,9 @@ class Judge:
           class; "probability" is that of the class, or else of the likeliest, and "rejected" says why. "calibrated" and
           "operating_point" are there where they apply, and what else the rule says.
         """
+        if self.rule is not None:
+            # Its cuts are scores of logits that were kept in float16: the image that set one would fall below it.
+            logits = as_half(logits[None])[0]
         calibrated = logits if self.scaling is None else self.scaling.apply(logits)
         probabilities = to_probabilities(calibrated, sigmoid=self.sigmoid)
         # By the logits: of two sigmoids that are both rounded to 1, one is the likelier all the same.

@@ -13,7 +13,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Predictions:
+class NamedPredictions:
     """What a model said of a split.
 
     Attributes:
@@ -44,7 +44,7 @@ class Aligned:
     left_out: Mapping[str, int]
 
 
-def align(models: Mapping[str, Predictions], *, shared: bool = False) -> Aligned:
+def align(models: Mapping[str, NamedPredictions], *, shared: bool = False) -> Aligned:
     """Returns the predictions of models in one order of images and of classes.
 
     A name that several images of a split have stands for them in their order.
@@ -64,7 +64,7 @@ def align(models: Mapping[str, Predictions], *, shared: bool = False) -> Aligned
     common = set(places[first]).intersection(*(places[other] for other in others))
     left_out = {model: len(place) - len(common) for model, place in places.items()}
     if not common or (any(left_out.values()) and not shared):
-        raise UserError(_different_images(places, len(common)))
+        raise UserError(_different_images(places, len(common)), arguments=["shared"] if common else [])
     keys = sorted(common)
     judged = {
         model: _in_order(each, order, np.array([places[model][key] for key in keys])) for model, each in models.items()
@@ -90,12 +90,13 @@ def _places(names: Sequence[str]) -> dict[tuple[str, int], int]:
     return places
 
 
-def _in_order(model: Predictions, classes: Sequence[str], index: np.ndarray) -> Judged:
+def _in_order(model: NamedPredictions, classes: Sequence[str], index: np.ndarray) -> Judged:
     judged = model.judged.take(index)
     if list(model.classes) == list(classes):
         return judged
     # Labels and predictions move, not logits: of equal ones, rounded to float16, the first was not always the highest.
-    place = np.array([list(classes).index(name) for name in model.classes])
+    places = {name: index for index, name in enumerate(classes)}
+    place = np.array([places[name] for name in model.classes])
     return replace(judged, labels=place[judged.labels], predicted=place[judged.predicted])
 
 
@@ -122,7 +123,7 @@ def _different_images(places: Mapping[str, Mapping[tuple[str, int], int]], commo
     shared = set.intersection(*(set(place) for place in places.values()))
     extra = {model: next((key[0] for key in place if key not in shared), None) for model, place in places.items()}
     examples = "; ".join(f"{name} in {model} is not in all" for model, name in extra.items() if name is not None)
-    advice = "--shared compares those alone" if common else "compare runs on the same images"
+    advice = "with shared those alone are compared" if common else "compare runs on the same images"
     return f"the runs have different images: {counts}, of which {common:,} are shared ({examples}); {advice}."
 
 

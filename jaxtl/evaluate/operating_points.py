@@ -107,16 +107,17 @@ def expected_costs(probabilities: np.ndarray, costs: np.ndarray) -> np.ndarray:
     return expected
 
 
-def measure_costs(labels: np.ndarray, probabilities: np.ndarray, costs: np.ndarray) -> Cost:
+def measure_costs(labels: np.ndarray, probabilities: np.ndarray, likeliest: np.ndarray, costs: np.ndarray) -> Cost:
     """Returns what the decisions that are expected to cost least do cost, beside the likeliest classes.
 
     Args:
       labels: class indices [N], N at least 1.
       probabilities: calibrated [N, C].
+      likeliest: the class of the highest logit of each [N]: probabilities may be rounded to the same number.
       costs: as of `expected_costs`.
     """
     expected = expected_costs(probabilities, costs)
-    decided, likeliest = expected.argmin(1), probabilities.argmax(1)
+    decided = expected.argmin(1)
     return Cost(
         cost=float(costs[labels, decided].mean()),
         expected=float(expected.min(1).mean()),

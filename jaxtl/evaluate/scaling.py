@@ -20,6 +20,8 @@ LOWEST, HIGHEST = 0.05, 20.0
 # 1 and 0. Where classes do not differ, the log loss of other images is then 0.02 above the temperature's, fitted to 24
 # images of 12 classes, and 0.003 with 1,000 of 4; with 0.5 and 1.0 it was 0.16 and 0.004.
 _SCALE_DEVIATION, _BIAS_DEVIATION = 0.2, 0.3
+# Steps of L-BFGS that a vector scaling may take.
+_STEPS = 300
 # Logits that are looked at in one go: 32 MiB of float64.
 _CHUNK = 2**22
 
@@ -32,7 +34,7 @@ class Scaling:
       temperature: of all classes; of vector scaling the one that it started from.
       scale: of each class, [C] numbers; () for a temperature alone.
       bias: of each class, likewise.
-      note: what kept a temperature from being the minimum of the log loss, or "".
+      note: what kept it, or the temperature that it started from, from being what it is meant to be, or "".
     """
 
     temperature: float = 1.0
@@ -147,10 +149,15 @@ def fit_vector_scaling(labels: np.ndarray, logits: np.ndarray, *, sigmoid: bool 
 
     # A scale of zero or less would turn what a class says into its opposite.
     bounds = [(-0.95, None)] * classes + [(None, None)] * classes
-    found = minimize(loss, np.zeros(2 * classes), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 300})
+    found = minimize(
+        loss, np.zeros(2 * classes), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}
+    )
     bias = found.x[classes:] - (0 if sigmoid else found.x[classes:].mean())
     scale = inverse * (1 + found.x[:classes])
-    return Scaling(start.temperature, tuple(scale.tolist()), tuple(bias.tolist()))
+    notes = [start.note, "" if found.success else f"L-BFGS stopped after {found.nit} steps, before it had converged"]
+    return Scaling(
+        start.temperature, tuple(scale.tolist()), tuple(bias.tolist()), "; ".join(note for note in notes if note)
+    )
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,38 @@ def calibrate(experiment: Experiment, workdir: Path, measured: Mapping[str, Meas
     if kept[_SPLIT].several:
         print("note      several labels an image are not calibrated: their sigmoids stay as they were trained")
         return {}
-    sigmoid, val = experiment.loss_name == "binary", kept[_SPLIT]
+    return _fit_and_write(workdir, method, kept, step=step, sigmoid=experiment.loss_name == "binary")
+
+
+def recalibrate(workdir: Path, method: str) -> dict[str, Any]:
+    """Fits the calibration of a finished run anew, from predictions.npz; writes calibration.json and results.json.
+
+    Args:
+      workdir: of the run.
+      method: one of `scaling.METHODS`.
+
+    Returns:
+      What results.json holds now.
+
+    Raises:
+      UserError: the run kept no predictions on val.
+    """
+    path = workdir / "predictions.npz"
+    _, kept = read_predictions(path)
+    if val_of(path, kept).several:
+        raise UserError(f"{path} holds several labels an image, which are not calibrated: their sigmoids stay.")
+    results = files.read_json(workdir / "results.json")
+    kept = {name: each for name, each in kept.items() if len(each.labels)}
+    results |= _fit_and_write(workdir, method, kept, step=results["best_step"], sigmoid=is_sigmoid(workdir))
+    files.write_json(workdir / "results.json", results)
+    return results
+
+
+def _fit_and_write(
+    workdir: Path, method: str, kept: Mapping[str, Predictions], *, step: int, sigmoid: bool
+) -> dict[str, Any]:
+    """Writes calibration.json, and returns what results.json holds of it."""
+    val = kept[_SPLIT]
     calibration = Calibration(fit(method, val.labels, val.logits, sigmoid=sigmoid), len(val.labels), step)
     found = {
         name: [quality(each.labels, each.logits, scaling, sigmoid=sigmoid) for scaling in (None, calibration.scaling)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxtl import config as config_lib
 from jaxtl.errors import UserError
-from jaxtl.evaluate.alignment import Aligned, Predictions, align
+from jaxtl.evaluate.alignment import Aligned, NamedPredictions, align
 from jaxtl.evaluate.bootstrap import bootstrap_intervals
 from jaxtl.evaluate.details import judge
 from jaxtl.evaluate.paired import Difference, McNemar, holm, mcnemar, paired_differences, plain_metrics
@@ -171,13 +171,13 @@ def _read(name: str, workdir: Path) -> Run:
     return Run(name, workdir, files.read_json(workdir / "config.json"), results, lines, splits)
 
 
-def _read_predictions(run: Run, split: str) -> Predictions:
+def _read_predictions(run: Run, split: str) -> NamedPredictions:
     classes, found = read_predictions(run.workdir / "predictions.npz", [split])
     kept = found[split]
     if not len(kept.labels):
         raise UserError(f"{split} of {run.workdir} holds no images: there is nothing to compare.")
     judged = judge(kept.labels, kept.logits, sigmoid=run.results.get("loss") == "binary")
-    return Predictions(classes, [str(name) for name in kept.names], judged)
+    return NamedPredictions(classes, [str(name) for name in kept.names], judged)
 
 
 def _absence(run: Run) -> str:

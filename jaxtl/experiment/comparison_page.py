@@ -50,8 +50,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     Raises:
       UserError: they cannot be written there.
     """
-    # Written as text, by no function of the runs': those ask JAX which process this is, and so take the devices. The
-    # file that tells that the others are a comparison's comes first.
+    # The file that tells that the others are a comparison's comes first.
     texts = {
         "compare.json": json.dumps(tables.to_json(comparison), indent=1, ensure_ascii=False) + "\n",
         "compare.md": tables.to_text(comparison),
@@ -59,7 +58,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in (texts | {"compare.html": page_of(comparison)}).items():
-            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            files.write_whole(folder / name, text)
     except OSError as error:
         raise UserError(f"--output={folder} cannot be written: {error.strerror or error}.") from error
     return [folder / name for name in NAMES]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.errors import UserError
+from jaxtl.errors import UserError, writing
 from jaxtl.evaluate.details import to_probabilities
 from jaxtl.evaluate.metrics import percent_interval, wilson_interval
 from jaxtl.evaluate.operating_points import above_threshold, measure_costs, precision_threshold, recall_threshold
@@ -47,14 +47,20 @@ class _Split:
     Attributes:
       labels: the true classes [N].
       probabilities: [N, C].
-      correct: whether the likeliest class is the true one [N].
+      predicted: the likeliest classes, by the logits: of two sigmoids that are both rounded to 1, one is the likelier
+        all the same [N].
       scores: by the names of `rejection.SCORES`, how sure the model is [N].
     """
 
     labels: np.ndarray
     probabilities: np.ndarray
-    correct: np.ndarray
+    predicted: np.ndarray
     scores: dict[str, np.ndarray]
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether the likeliest class is the true one [N]."""
+        return self.predicted == self.labels
 
 
 def choose_operating_points(workdir: Path, wanted: Wanted) -> dict[str, Any]:
@@ -102,15 +108,18 @@ def choose_operating_points(workdir: Path, wanted: Wanted) -> dict[str, Any]:
             for score in splits["val"].scores
         },
     }
-    files.write_json(workdir / NAME, found)
+    path = workdir / NAME
+    with writing(path):
+        files.write_whole(path, files.to_text(found))
     return found
 
 
 def _split(kept: Predictions, scaling: Scaling, *, sigmoid: bool) -> _Split:
     logits = scaling.apply(kept.logits)
-    # By the function that predictions take: a threshold is one of these numbers, to the last bit.
+    # By the function that predictions take, of logits rounded as theirs are: a threshold is one of these numbers, to
+    # the last bit.
     probabilities = to_probabilities(logits, sigmoid=sigmoid)
-    return _Split(kept.labels, probabilities, logits.argmax(1) == kept.labels, {"confidence": probabilities.max(1)})
+    return _Split(kept.labels, probabilities, logits.argmax(1), {"confidence": probabilities.max(1)})
 
 
 def _curve(split: _Split, score: str) -> CoverageCurve:
@@ -124,7 +133,7 @@ def _choose(
     if costs is not None:
         rule = {"kind": "costs", "costs": costs.tolist()}
         return rule, lambda split: {
-            **measure_costs(split.labels, split.probabilities, costs).to_json(),
+            **measure_costs(split.labels, split.probabilities, split.predicted, costs).to_json(),
             "count": len(split.labels),
         }
     if wanted.kind in ("precision", "recall"):

@@ -287,7 +287,24 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Writes a file whole or not at all; of several processes only the first does."""
-    _write(path, lambda file: file.write((json.dumps(values, indent=1) + "\n").encode()))
+    _write(path, lambda file: file.write(to_text(values).encode()))
+
+
+def to_text(values: Mapping[str, Any]) -> str:
+    """Returns what a JSON file of plain values holds."""
+    return json.dumps(values, indent=1) + "\n"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text whole or not at all, and does not ask JAX which process this is, which would take the devices.
+
+    It is for commands that run in one process and read files alone.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    # Names of images may hold what no encoding has: bytes of another one.
+    _replace(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -296,10 +313,13 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    if not processes.is_main():
-        return
+    if processes.is_main():
+        with writing(path):
+            _replace(path, write)
+
+
+def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     temporary = path.with_suffix(".tmp")
-    with writing(path):
-        with temporary.open("wb") as file:
-            write(file)
-        temporary.replace(path)
+    with temporary.open("wb") as file:
+        write(file)
+    temporary.replace(path)

@@ -50,7 +50,8 @@ def coverage_chart(curves: Mapping[str, CoverageCurve]) -> Markup:
         told = []
         for (name, curve), line in zip(curves.items(), ("-", "--", ":", "-."), strict=False):
             label = f"{name}: AURC {curve.aurc:.3g}"
-            axes.step(100 * curve.coverage, 100 * curve.accuracy, where="post", linestyle=line, label=label)
+            # As `accuracy_at` has it: between two points, where more must be kept than at the first, the second holds.
+            axes.step(100 * curve.coverage, 100 * curve.accuracy, where="pre", linestyle=line, label=label)
             told.append(f"by {name} {100 * curve.accuracy_at(0.8):.1f} % are right of the 80 % that are kept first")
         axes.set(xlim=(0, 100), xlabel="images that are kept (%)", ylabel="accuracy of them (%)")
         axes.legend(loc="best", fontsize=8)

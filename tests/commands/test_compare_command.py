@@ -1,6 +1,6 @@
 import jax
 import pytest
-from compared import write_run, write_unfinished
+from compared import NAMES, write_run, write_unfinished
 
 from jaxtl.commands import compare
 from jaxtl.experiment import comparison_page
@@ -37,6 +37,12 @@ def test_what_is_wrong_is_told(runs, arguments, told, capsys):
     words = [text.format(a=runs[0], b=runs[1]) for text in arguments]
     assert main(["compare", *words]) == 1
     assert told in capsys.readouterr().err
+
+
+def test_the_flag_that_compares_the_shared_images_is_named(runs, tmp_path, capsys):
+    write_run(tmp_path / "fewer", splits={"test": NAMES[:20]})
+    assert main(["compare", runs[0], "fewer"]) == 1
+    assert capsys.readouterr().err.endswith("; with shared those alone are compared.\n(set with --shared)\n")
 
 
 def test_from_python(runs, tmp_path, capsys, monkeypatch):

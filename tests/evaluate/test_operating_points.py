@@ -68,7 +68,7 @@ def test_the_decision_that_costs_least():
     # 0.1 * 10 - 0.4 | 0.5 + 0.8 | 2.5 + 0.1
     np.testing.assert_allclose(expected[0], [0.6, 1.3, 2.6])
     np.testing.assert_allclose(expected[2], [0.9, 1.0, 4.1])
-    found = measure_costs(np.array([1, 1, 0]), probabilities, COSTS)
+    found = measure_costs(np.array([1, 1, 0]), probabilities, np.array([0, 1, 0]), COSTS)
     assert found.to_json() == {
         "cost": pytest.approx(10 / 3),
         "expected_cost": pytest.approx(expected.min(1).mean()),
@@ -82,12 +82,17 @@ def test_with_calibrated_probabilities_costs_are_as_expected_and_below_those_of_
     logits = rng.normal(size=(20_000, 3))
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = (rng.uniform(size=(20_000, 1)) > probabilities.cumsum(1)).sum(1).clip(max=2)
-    found = measure_costs(labels, probabilities, COSTS)
+    found = measure_costs(labels, probabilities, logits.argmax(1), COSTS)
     assert found.cost == pytest.approx(found.expected, abs=0.05)
     assert found.cost < found.likeliest - 0.2
     assert found.changed > 1000
-    same = measure_costs(labels, probabilities, 1 - np.eye(3))  # Each mistake costs 1.
+    same = measure_costs(labels, probabilities, logits.argmax(1), 1 - np.eye(3))  # Each mistake costs 1.
     assert (same.changed, same.cost) == (0, np.mean(probabilities.argmax(1) != labels))
+
+
+def test_the_likeliest_class_is_given_where_probabilities_are_rounded_to_the_same():
+    found = measure_costs(np.array([1]), np.ones((1, 2)), np.array([1]), np.array([[0.0, 1.0], [3.0, 0.0]]))
+    assert (found.cost, found.likeliest, found.changed) == (0, 0, 0)
 
 
 def test_sigmoids_are_brought_to_shares():

@@ -111,6 +111,18 @@ def test_temperatures_have_bounds():
     assert (hot.temperature, hot.note) == (HIGHEST, "20 is the highest temperature that is tried")
 
 
+def test_what_kept_vector_scaling_from_its_minimum_is_noted(monkeypatch):
+    labels, logits = draw(60)
+    assert fit_vector_scaling(labels, logits).note == ""
+    right = np.arange(6) % 3
+    never = "every image is right, whatever the temperature: it stays 1"
+    assert fit_vector_scaling(right, 4.0 * np.eye(3)[right]).note == never
+    monkeypatch.setattr("jaxtl.evaluate.scaling._STEPS", 1)
+    stopped = "L-BFGS stopped after 1 steps, before it had converged"
+    assert fit_vector_scaling(labels, logits).note == stopped
+    assert fit_vector_scaling(right, 4.0 * np.eye(3)[right]).note in (never, f"{never}; {stopped}")
+
+
 def test_one_logit_is_two():
     labels, logits = draw(classes=2)
     one = logits[:, 1] - logits[:, 0]

@@ -105,6 +105,25 @@ def test_what_is_kept(tmp_path, kind, by):
     assert lines[-2:] == [line for line in lines if line.startswith("by energy")]
 
 
+@pytest.mark.parametrize(
+    "wanted", [("recall", 1.0), ("precision", 0.8), ("coverage", 0.8, "energy"), ("accuracy", 0.9)]
+)
+@pytest.mark.parametrize("loss", ["softmax", "binary"])
+def test_what_was_counted_on_val_is_predicted_of_its_images(tmp_path, wanted, loss):
+    write(tmp_path, splits=("val",), train__loss=loss)
+    found = choose(tmp_path, *wanted)["val"]
+    judge = make_judge(tmp_path, CLASSES, STEP, operating_points=True)
+    labels, logits = draw()  # As the model gives them, not rounded.
+    said = [judge(row) for row in logits]
+    if len(wanted) == 2 and wanted[0] in ("precision", "recall"):
+        for c, name in enumerate(CLASSES):
+            above = np.array([name in line["above"] for line in said])
+            assert above.sum() == found[name]["above"]
+            assert (above & (labels == c)).sum() / 30 == found[name]["recall"]
+    else:
+        assert sum(line["class"] is not None for line in said) == found["kept"]
+
+
 def test_costs(tmp_path):
     labels, probabilities = write(tmp_path)["test"]
     (tmp_path / "costs.csv").write_text(",blue,green,red\nred,1,1,0\ngreen,1,0,1\nblue,0,20,20\n")

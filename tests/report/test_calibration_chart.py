@@ -4,6 +4,7 @@ import numpy as np
 
 from jaxtl.evaluate.calibration import expected_calibration_error, reliability_bins
 from jaxtl.evaluate.rejection import coverage_curve
+from jaxtl.report import calibration_chart
 from jaxtl.report.calibration_chart import coverage_chart, reliability_chart
 
 
@@ -36,6 +37,20 @@ def test_a_reliability_diagram_before_and_after():
 
 def test_one_image_in_one_bin_is_drawn():
     assert "ECE 10.0 %" in reliability_chart(reliability_bins(np.array([0.9]), np.array([True])))
+
+
+def test_between_two_points_of_coverage_the_line_is_the_accuracy_that_is_told(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(calibration_chart, "to_svg", lambda figure, label: drawn.append(figure) or "")
+    curve = coverage_curve(np.array([0.9, 0.8, 0.8, 0.5]), np.array([True, True, False, False]))
+    coverage_chart({"confidence": curve})
+    (line,) = drawn[0].axes[0].lines
+    x, y = (np.array(each) for each in line.get_data())
+    assert line.get_drawstyle() == "steps-pre"
+    assert (x.tolist(), y.round().tolist()) == ([25, 75, 100], [100, 67, 50])
+    for share in (0.5, 0.9):
+        place = np.searchsorted(x, 100 * share)  # With steps-pre a point's height goes back to the one before.
+        assert y[place] == 100 * curve.accuracy_at(share)
 
 
 def test_accuracy_against_coverage():
