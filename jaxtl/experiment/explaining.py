@@ -25,7 +25,7 @@ from jaxtl.experiment.build import build_run
 from jaxtl.experiment.model import Model
 from jaxtl.explain.methods import AUTO, METHODS, choose_method, explain_images
 from jaxtl.explain.overlay import overlay
-from jaxtl.report.page import image_uri, render
+from jaxtl.report.page import image_uri, is_page, render
 from jaxtl.train.losses import to_probabilities
 
 # A page with more photographs is too large to open.
@@ -88,6 +88,9 @@ def explain_run(workdir: Path, places: Sequence[Place], output: Path, request: R
     target = _index(model, request.class_name, method)
     if output.exists() and not output.is_dir():
         raise UserError(f"{output} is a file: give a folder to write to.")
+    page = output / "index.html"
+    if page.exists() and not is_page(page):
+        raise UserError(f"{page} was not written by explain: give another folder.")
     images = _find(places)
     read = _explain(model, variables, images, files.run_config(workdir).train.loss, target, request)
     cards: list[dict[str, Any]] = []

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,14 @@ def _environment() -> "Environment":
     filters: dict[str, Callable[..., Any]] = {"percent": percent, "number": number, "md": escape_markdown}
     environment.filters.update(filters)
     return environment
+
+
+def is_page(path: Path) -> bool:
+    """Tells whether a file is a page that was written here, so that another may take its place."""
+    try:
+        return '<meta name="generator" content="jaxtl">' in path.read_text(encoding="utf-8", errors="replace")[:1000]
+    except OSError:
+        return False
 
 
 def percent(share: float | None, digits: int = 1) -> str:

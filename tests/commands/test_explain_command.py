@@ -34,6 +34,18 @@ def test_a_picture_for_each_image_and_a_page_with_the_class_that_predict_names(j
     assert f'alt="gradient-weighted attention over {files[0]}, for {predicted[0]}"' in text
 
 
+def test_a_page_of_somebody_else_stays(jaxtl, run, pictures, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("<h1>my home</h1>")
+    status, _, err = jaxtl("explain", f"--workdir={run}", f"--output={tmp_path / 'site'}", pictures / "test")
+    assert status == 1
+    assert "index.html was not written by explain: give another folder" in err
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["index.html"]
+    # A page of before gives way.
+    again = ("explain", f"--workdir={run}", pictures / "test" / "red" / "100.png")
+    assert [jaxtl(*again)[0] for _ in range(2)] == [0, 0]
+
+
 def test_another_class_another_map_and_what_cannot_be_read(jaxtl, run, pictures, tmp_path):
     good = pictures / "test" / "red" / "100.png"
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
