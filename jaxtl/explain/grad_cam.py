@@ -56,13 +56,17 @@ def groups_with_maps(model: GroupedModel, variables: Variables, images: jax.Arra
         run = partial(apply_at_pooling, model, on_maps=keep, start=name, stop=name)
         x = jax.eval_shape(lambda v, x, run=run: run(v, x), variables, x)
         maps = x if x.ndim > 2 else pooled[0] if pooled else None
-        if maps is not None:
+        if maps is not None and _places(model, maps):
             found[name] = _places(model, maps)
     return found
 
 
 def _places(model: GroupedModel, maps: jax.Array) -> int:
-    return math.prod(maps.shape[1:3]) if maps.ndim == 4 else maps.shape[1] - _prefix(model, maps)
+    if maps.ndim == 4:
+        return math.prod(maps.shape[1:3])
+    # The last block of some, as of a distilled DeiT, gives the tokens alone that the head reads: none is of a patch.
+    prefix = _prefix(model, maps)
+    return maps.shape[1] - prefix if prefix >= 0 else 0
 
 
 def _prefix(model: GroupedModel, tokens: jax.Array) -> int:

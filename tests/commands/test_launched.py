@@ -26,6 +26,7 @@ def flags(config_file, pictures):
         f"--config={config_file}",
         f"--config.data.source=folder:{pictures}",
         "--config.optimizer.name=sgd",
+        "--config.log.to=",  # The worst mistakes are shown by the first process, whoever else read them.
         "--config.train.batch_size=8",
         "--config.train.steps=3",
     )
