@@ -154,7 +154,7 @@ def _plan(arrays):
 def _head(*top):
     arrays = _model(*top)
     plan = _plan(arrays)
-    return _by_layers(arrays, plan, list(dict.fromkeys(name.rpartition("/")[0] for name in plan.unknown)))
+    return _by_layers(arrays, NONE, plan, list(dict.fromkeys(name.rpartition("/")[0] for name in plan.unknown)))
 
 
 POOL = layers.GlobalAveragePooling2D
@@ -208,7 +208,7 @@ def test_without_a_configuration_one_output_may_be_anything():
 def test_a_model_of_a_class_of_ones_own_does_not_list_its_layers():
     arrays = _arrays(json.dumps({"class_name": "Mine", "config": {}}), conv__kernel=1, dense__kernel=np.ones((4, 2)))
     with pytest.raises(_Other, match="does not list the layers of its model: save it as a functional model"):
-        _by_layers(arrays, _plan(arrays), ["dense"])
+        _by_layers(arrays, NONE, _plan(arrays), ["dense"])
     _, _, obstacle = prepare(arrays, NONE)
     with pytest.raises(UserError, match=r"the file does not list .*: save it as a functional model\.$"):
         check("x.keras", arrays, _plan(arrays), obstacle)
