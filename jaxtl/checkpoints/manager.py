@@ -17,7 +17,7 @@ import jax
 from jaxtl.checkpoints import folders, orbax_io
 from jaxtl.checkpoints.digests import digest_json, paths, verify
 from jaxtl.checkpoints.frozen import Frozen, FrozenFolder, has_digests, part_of
-from jaxtl.checkpoints.retention import Retention, ranked
+from jaxtl.checkpoints.retention import Retention, Score, ranked
 from jaxtl.checkpoints.snapshot import bytes_by_device, copied
 from jaxtl.checkpoints.waiting import Waiting
 from jaxtl.checkpoints.writer import Unwritten, Writer
@@ -34,7 +34,8 @@ _NOTHING = Frozen()
 class Checkpoints:
     """The checkpoints below one folder, of all processes: the latest and the best are kept.
 
-    Best is the highest score; among equal scores the earliest step. Every process calls every method but `best` and
+    Best is the highest score; among equal scores the earliest step. Of a score of several numbers each decides among
+    those that are equal in the ones before. Every process calls every method but `best` and
     `steps`, at the same point.
     """
 
@@ -47,7 +48,7 @@ class Checkpoints:
         self.problems: list[str] = []
         self.repairs: list[str] = []
         self._folder, self._read_only = folder.absolute(), read_only
-        self._scores: dict[int, float | None] = {}
+        self._scores: dict[int, Score | None] = {}
         retention = Retention(self._score, latest=keep_latest, best=keep_best)
         self._waiting: Waiting[Unwritten] = Waiting(retention)
         self._frozen = _NOTHING  # In the last one that was saved.
@@ -90,7 +91,7 @@ class Checkpoints:
         variables: Tree,
         rest: Tree,
         metadata: Mapping[str, Any],
-        score: float | None = None,
+        score: Score | None = None,
         frozen: Frozen = _NOTHING,
     ) -> None:
         """Takes a checkpoint, which a thread writes; it appears whole or not at all.
@@ -201,7 +202,7 @@ class Checkpoints:
 
         return [step for step in self.steps() if fails(step)]
 
-    def _score(self, step: int) -> float | None:
+    def _score(self, step: int) -> Score | None:
         if step not in self._scores:
             self._scores[step] = orbax_io.twice(partial(self._read_metadata, step))["score"]
         return self._scores[step]

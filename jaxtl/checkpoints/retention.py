@@ -2,13 +2,16 @@
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
+
+# What is compared, higher is better; of several numbers each decides among those that are equal in the ones before.
+Score: TypeAlias = float | Sequence[float]
 
 
 class Retention:
     """Tells which steps to keep; Orbax asks it at each save."""
 
-    def __init__(self, score: Callable[[int], float | None], *, latest: int, best: int):
+    def __init__(self, score: Callable[[int], Score | None], *, latest: int, best: int):
         """Takes step -> score, None where it has none; a step whose score cannot be read raises, and stays."""
         self._score, self._latest, self._best = score, latest, best
 
@@ -22,7 +25,7 @@ class Retention:
     def retained(self, steps: Collection[int]) -> set[int]:
         """Returns which of the steps stay."""
         retained = set(sorted(steps)[max(0, len(steps) - self._latest) :])
-        scores: dict[int, float | None] = {}
+        scores: dict[int, Score | None] = {}
         for step in steps:
             try:
                 scores[step] = self._score(step)
@@ -32,18 +35,24 @@ class Retention:
 
     def best(self, steps: Collection[int]) -> int | None:
         """Returns the best of the steps, or None where none has a score that can be read."""
-        found: dict[int, float | None] = {}
+        found: dict[int, Score | None] = {}
         for step in steps:
             with contextlib.suppress(Exception):
                 found[step] = self._score(step)
         return next(iter(ranked(found)), None)
 
 
-def ranked(scores: Mapping[int, float | None]) -> list[int]:
+def ranked(scores: Mapping[int, Score | None]) -> list[int]:
     """Returns the steps that have a score, the best first; among equals the earliest.
 
     >>> ranked({1: 0.5, 2: 0.9, 3: 0.9, 4: None})
     [2, 3, 1]
+    >>> ranked({1: (0.5, -0.1), 2: (0.9, -0.4), 3: (0.9, -0.2)})
+    [3, 2, 1]
     """
-    known = {step: score for step, score in scores.items() if score is not None}
-    return sorted(known, key=lambda step: (-known[step], step))
+    known = {step: _numbers(score) for step, score in scores.items() if score is not None}
+    return sorted(known, key=lambda step: (known[step], -step), reverse=True)
+
+
+def _numbers(score: Score) -> tuple[float, ...]:
+    return tuple(score) if isinstance(score, Sequence) else (score,)

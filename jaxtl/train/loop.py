@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxtl.checkpoints.frozen import Frozen
 from jaxtl.checkpoints.manager import Checkpoints
+from jaxtl.checkpoints.retention import Score
 from jaxtl.errors import Stopped, UserError
 from jaxtl.parallel.partitioner import Partitioner
 from jaxtl.parallel.state_step import as_taken, tree_of
@@ -72,7 +73,8 @@ class LoopOptions:
       batch_size: rows of the global batch.
       learning_rate: step -> rate of the head, for the log.
       log_every: steps between training lines.
-      monitor: the validation metric that decides what is best: higher is better, but for "loss".
+      monitor: the validation metric that decides what is best: higher is better, but for "loss"; among equals the lower
+        loss.
       patience: evaluations without a better one after which to stop; 0 for never.
       groups: path of each parameter -> its group, or "frozen", for the log to get the sizes of updates in the step
         before each evaluation; empty for none. In all processes alike.
@@ -260,7 +262,7 @@ def _evaluate(evaluate: Evaluate, state: TrainState) -> dict[str, Evaluation]:
     return found
 
 
-def _note(progress: Progress, step: int, found: dict[str, Evaluation], options: LoopOptions, outputs: Outputs) -> float:
+def _note(progress: Progress, step: int, found: dict[str, Evaluation], options: LoopOptions, outputs: Outputs) -> Score:
     """Writes the metrics of an evaluation down, shows its pictures, and returns its score."""
     metrics = {kind: dict(evaluation.metrics) for kind, evaluation in found.items()}
     if not math.isfinite(metrics["raw"]["loss"]):
@@ -275,17 +277,25 @@ def _note(progress: Progress, step: int, found: dict[str, Evaluation], options: 
     return score
 
 
-def _judge(progress: Progress, step: int, metrics: dict[str, dict[str, float]], monitor: str, patience: int) -> float:
+def _judge(
+    progress: Progress, step: int, metrics: dict[str, dict[str, float]], monitor: str, patience: int
+) -> tuple[float, ...]:
     """Takes note of which weights won, and whether they are the best so far; returns their score."""
-    sign = -1 if monitor == "loss" else 1
-    winner = max(metrics, key=lambda kind: sign * metrics[kind][monitor])
-    score = sign * metrics[winner][monitor]
+    winner = max(metrics, key=lambda kind: _score(metrics[kind], monitor))
+    score = _score(metrics[winner], monitor)
     progress.averaged = winner == "ema"
-    best = progress.val.get(monitor)
-    if best is None or score > sign * best:
-        progress.val, progress.best_step, progress.waited = metrics[winner], step, 0
+    best = _score(progress.val, monitor) if monitor in progress.val else None
+    # An equal accuracy at a lower loss is a better checkpoint, but no reason to train on.
+    improved = best is None or score[0] > best[0]
+    if best is None or score > best:
+        progress.val, progress.best_step = metrics[winner], step
         progress.both = {**metrics, "won": winner} if len(metrics) > 1 else {}
-    else:
-        progress.waited += 1
-        progress.finished |= 0 < patience <= progress.waited
+    progress.waited = 0 if improved else progress.waited + 1
+    progress.finished |= 0 < patience <= progress.waited
     return score
+
+
+def _score(metrics: Mapping[str, float], monitor: str) -> tuple[float, ...]:
+    """Returns what is compared: the monitor, and among equals of it the loss, which is finer on few images."""
+    loss = -metrics["loss"]
+    return (loss,) if monitor == "loss" else (metrics[monitor], loss)

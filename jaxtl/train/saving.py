@@ -8,6 +8,7 @@ import jax
 
 from jaxtl.checkpoints.frozen import Frozen
 from jaxtl.checkpoints.manager import Checkpoints
+from jaxtl.checkpoints.retention import Score
 from jaxtl.train import ema
 from jaxtl.train.progress import Progress
 from jaxtl.train.state import TrainState
@@ -22,7 +23,7 @@ def save(
     step: int,
     state: TrainState,
     progress: Progress,
-    score: float | None,
+    score: Score | None,
     frozen: Frozen,
 ) -> None:
     """Saves a checkpoint of the state and the loop's progress; its variables are those that were better."""

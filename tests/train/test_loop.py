@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from jaxtl.checkpoints.manager import Checkpoints
+from jaxtl.checkpoints.retention import ranked
 from jaxtl.errors import Stopped
 from jaxtl.parallel.partitioner import make_partitioner
 from jaxtl.train.loop import Diverged, Evaluation, LoopOptions, Outputs, eval_steps, fit
@@ -129,7 +130,10 @@ def test_it_evaluates_writes_and_saves_where_it_is_told():
     ]
     assert lines.shown == [(step, split) for step, split, _ in lines.written]
     assert lines.advanced == 5
-    assert [(step, score) for step, (_, _, _, score) in checkpoints.saved.items()] == [(2, 3.0), (5, 15.0)]
+    assert [(step, score) for step, (_, _, _, score) in checkpoints.saved.items()] == [
+        (2, (3.0, -1.0)),
+        (5, (15.0, -1.0)),
+    ]
     assert [float(variables["params"]["w"]) for variables, _, _, _ in checkpoints.saved.values()] == [3.0, 15.0]
     assert (progress.finished, progress.best_step, progress.images) == (True, 5, 5)
 
@@ -152,13 +156,34 @@ def test_it_stops_after_so_many_evaluations_without_a_better_one(patience, last,
     assert (int(state.step), progress.best_step, progress.finished) == (last, best, True)
 
 
+def test_of_equal_accuracies_the_lowest_loss_is_best():
+    found = iter([(0.9, 1.5), (0.95, 0.4), (0.95, 0.25), (0.9, 0.1), (0.95, 0.3)])
+
+    def evaluate(_):
+        return dict(zip(("accuracy", "loss"), next(found), strict=True))
+
+    _, progress, checkpoints, _, _ = run(evaluate=evaluate, eval_at=[1, 2, 3, 4, 5])
+    assert (progress.best_step, progress.val) == (3, {"accuracy": 0.95, "loss": 0.25})
+    assert ranked({step: score for step, (_, _, _, score) in checkpoints.saved.items()}) == [3, 5, 2, 4, 1]
+
+
+def test_an_equal_accuracy_at_a_lower_loss_is_better_but_patience_ends():
+    found = iter([(0.9, 0.5), (0.9, 0.4), (0.9, 0.3), (0.9, 0.2), (0.9, 0.1)])
+
+    def evaluate(_):
+        return dict(zip(("accuracy", "loss"), next(found), strict=True))
+
+    state, progress, _, _, _ = run(evaluate=evaluate, eval_at=[1, 2, 3, 4, 5], patience=2)
+    assert (int(state.step), progress.best_step, progress.finished) == (3, 3, True)
+
+
 def test_of_losses_the_lowest_is_best():
     losses = iter([0.5, 0.25, 0.75])
     _, progress, checkpoints, _, _ = run(
         evaluate=lambda _: {"loss": next(losses)}, eval_at=[1, 3, 5], monitor="loss", patience=0
     )
     assert (progress.best_step, progress.val) == (3, {"loss": 0.25})
-    assert [score for _, _, _, score in checkpoints.saved.values()] == [-0.5, -0.25, -0.75]
+    assert [score for _, _, _, score in checkpoints.saved.values()] == [(-0.5,), (-0.25,), (-0.75,)]
 
 
 def test_a_checkpoint_holds_the_average_where_that_was_better():
@@ -168,7 +193,7 @@ def test_a_checkpoint_holds_the_average_where_that_was_better():
     average = {"params/w": jnp.asarray(4.0)}
     _, progress, checkpoints, lines, _ = run(state_at(ema=average), evaluate=best_at(4.0))
     variables, rest, _, score = checkpoints.saved[5]
-    assert (progress.averaged, score) == (True, 0.0)
+    assert (progress.averaged, score) == (True, (0.0, -1.0))
     assert (float(variables["params"]["w"]), float(rest["ema"]["params/w"])) == (4.0, 15.0)
     assert [split for _, split, _ in lines.written] == ["train", "val", "val_ema"]
     assert progress.both["won"] == "ema"
