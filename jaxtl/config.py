@@ -167,6 +167,10 @@ def default() -> ConfigDict:
     # "norms".
     c.finetune.unfreeze = "all"
     c.finetune.layer_decay = 1.0  # Factor on the rate per group, counted down from the head.
+    # Where a new head starts: "probe" (the linear classifier that fits the features of the training images, and that
+    # fine-tuning has to beat on val) | "zeros". "auto": the probe, where weights are pretrained, the loss is "softmax"
+    # or "focal", and the head is one layer.
+    c.finetune.head_start = "auto"
     # {regex: factor} on the rates of matching groups or parameters; "backbone" is every group but the head.
     c.finetune.lr_multipliers = {}
     # {regex: {key of optimizer: value}}: what replaces the keys of optimizer for matching groups or parameters, such as

@@ -174,6 +174,7 @@ def _finetune_problems(values: Mapping[str, Any]) -> list[str]:
             lambda value: all(isinstance(rule, str) and is_number(f) and f >= 0 for rule, f in value.items()),
             "{regex: factor} with factors of 0 or more",
         )
+    found.choice("finetune.head_start", ("auto", "probe", "zeros"))
     found.choice("finetune.cache_features", features.MODES)
     found.choice("finetune.frozen_dtype", ("float32", "bfloat16"))
     if values["finetune.frozen_dtype"] == "bfloat16" and values["train.precision"] != "bfloat16":

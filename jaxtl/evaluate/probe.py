@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy.special import logsumexp
 
 from jaxtl.evaluate.metrics import wilson_interval
 
@@ -50,6 +51,25 @@ class Score:
         return {"accuracy": self.accuracy, "interval": list(self.interval), "val": self.val, "chosen": self.chosen}
 
 
+@dataclass(frozen=True)
+class Linear:
+    """A linear classifier of features: logits are features @ kernel + bias.
+
+    Attributes:
+      kernel: [D, C].
+      bias: [C].
+      penalty: of the squared weights, as chosen on val.
+      accuracy: on val.
+      loss: the mean cross entropy on val.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    penalty: float
+    accuracy: float
+    loss: float
+
+
 def probe_knn(train: Split, val: Split, test: Split, *, num_classes: int) -> Score:
     """Classifies by the nearest neighbours in cosine similarity, each voting with exp(similarity / 0.07).
 
@@ -72,20 +92,39 @@ def probe_linear(train: Split, val: Split, test: Split, *, num_classes: int) -> 
     The penalty is the one with the highest accuracy on val, the largest among equals; its classifier of train and
     val together is measured on test. Both fits of all penalties are the lanes of one vmapped program.
     """
-    features = np.concatenate([train.features, val.features])
-    labels = np.concatenate([train.labels, val.labels])
-    mean, std = train.features.mean(0), train.features.std(0)
-    scaled = [(split - mean) / np.maximum(std, 1e-6) for split in (features, val.features, test.features)]
-    in_train = np.arange(len(labels)) < len(train.labels)
-    fit = compile_linear(*features.shape, num_classes)
-    fitted = np.asarray(fit(scaled[0], labels.astype(np.int32), in_train, np.asarray(PENALTIES, np.float32)))
+    fitted, mean, std = _fit_both(train, val, num_classes)
     lanes = len(PENALTIES)
-    logits = _logits(fitted[:lanes], scaled[1])
-    right = logits.argmax(-1) == val.labels
+    right = _logits(fitted[:lanes], (val.features - mean) / std).argmax(-1) == val.labels
     # Val is small and ties are common: the strongest penalty among equals errs on the safe side.
     best = max(range(lanes), key=lambda lane: (right[lane].mean(), PENALTIES[lane]))
-    correct = _logits(fitted[lanes + best], scaled[2]).argmax(-1) == test.labels
+    correct = _logits(fitted[lanes + best], (test.features - mean) / std).argmax(-1) == test.labels
     return _score(correct, right[best], PENALTIES[best])
+
+
+def fit_linear(train: Split, val: Split, *, num_classes: int) -> Linear:
+    """Fits the classifier of `probe_linear` to train alone, with the penalty of the least cross entropy on val."""
+    fitted, mean, std = _fit_both(train, val, num_classes)
+    lanes = fitted[: len(PENALTIES)]
+    logits = _logits(lanes, (val.features - mean) / std)
+    losses = logsumexp(logits, axis=-1).mean(1) - logits[:, np.arange(len(val.labels)), val.labels].mean(1)
+    best = int(losses.argmin())
+    kernel = lanes[best][:-1] / std[:, None]
+    accuracy = float((logits[best].argmax(-1) == val.labels).mean())
+    return Linear(kernel, lanes[best][-1] - mean @ kernel, PENALTIES[best], accuracy, float(losses[best]))
+
+
+def _fit_both(train: Split, val: Split, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the fits of all penalties to train, then to train and val [2G, D + 1, C], and train's mean and std [D].
+
+    The fits are those to features less that mean, divided by that standard deviation.
+    """
+    features = np.concatenate([train.features, val.features])
+    labels = np.concatenate([train.labels, val.labels])
+    mean, std = train.features.mean(0), np.maximum(train.features.std(0), 1e-6)
+    in_train = np.arange(len(labels)) < len(train.labels)
+    fit = compile_linear(*features.shape, num_classes)
+    penalties = np.asarray(PENALTIES, np.float32)
+    return np.asarray(fit((features - mean) / std, labels.astype(np.int32), in_train, penalties)), mean, std
 
 
 @cache

@@ -38,6 +38,7 @@ class Inputs:
       dummy: an empty batch of this host.
       batches: step -> this host's batches from that step on, without end.
       compile_evaluator: variables on the devices -> what measures such variables on a data set.
+      kept: group -> the features of train and val that it gave, [N, ...] each, where those are what is kept.
     """
 
     model: Any
@@ -45,6 +46,7 @@ class Inputs:
     dummy: Mapping[str, np.ndarray]
     batches: Callable[[int], Iterator[Batch]]
     compile_evaluator: Callable[[Any], Evaluator]
+    kept: Callable[[str], tuple[np.ndarray, np.ndarray] | None] = lambda group: None
 
 
 def load_into_memory(experiment: Experiment) -> Experiment:
@@ -125,7 +127,7 @@ def make_inputs(
     stored = stored_features(experiment, workdir, backbone, in_memory=decision.where == "memory")
     images = len(experiment.splits.train) + len(experiment.splits.val)
     print(f"features of {images:,} images: {time.perf_counter() - begun:.1f} s")
-    return _read_features(experiment, backbone, stored, start)
+    return _read_features(experiment, backbone, stored, (stop, start))
 
 
 def _decide(
@@ -198,8 +200,10 @@ def compile_image_evaluator(experiment: Experiment, variables: Any) -> Evaluator
     )
 
 
-def _read_features(experiment: Experiment, backbone: Backbone, stored: features.FeatureRows, start: str) -> Inputs:
-    config, splits = experiment.config, experiment.splits
+def _read_features(
+    experiment: Experiment, backbone: Backbone, stored: features.FeatureRows, cut: tuple[str, str]
+) -> Inputs:
+    config, splits, (stop, start) = experiment.config, experiment.splits, cut
     suffix: Any = features.Suffix(experiment.model.module, start)
     views = config.finetune.cache_views
 
@@ -236,4 +240,9 @@ def _read_features(experiment: Experiment, backbone: Backbone, stored: features.
             resident=splits.val if small else None,
         )
 
-    return Inputs(suffix, True, dummy(config.train.batch_size), batches, evaluator)
+    def kept(group: str) -> tuple[np.ndarray, np.ndarray] | None:
+        count, first = len(splits.train), views * len(splits.train)
+        rows = np.arange(first + len(splits.val))
+        return (stored[rows[:count]], stored[rows[first:]]) if group == stop else None
+
+    return Inputs(suffix, True, dummy(config.train.batch_size), batches, evaluator, kept)

@@ -77,6 +77,8 @@ def closing_lines(results: Mapping[str, Any], workdir: Path) -> list[str]:
     per_epoch = results.get("steps_per_epoch")
     epoch = f" (epoch {math.ceil(results['best_step'] / per_epoch)})" if per_epoch else ""
     lines.append(f"best      step {results['best_step']} of {results['steps']}{epoch}, by {results['monitor']} on val")
+    if "head_start" in results:
+        lines.append(f"probe     {_gain(results)}")
     if results.get("stopped_early"):
         lines.append(f"stopped   {results['stopped_early']}")
     seconds = results["seconds"]
@@ -90,6 +92,20 @@ def closing_lines(results: Mapping[str, Any], workdir: Path) -> list[str]:
         lines.append(f"report    {workdir / 'report' / 'index.html'}")
     lines.append(f"next      python -m jaxtl.main predict --workdir={shlex.quote(str(workdir))} PHOTO_OR_FOLDER")
     return lines
+
+
+def _gain(results: Mapping[str, Any]) -> str:
+    """Returns what training brought over the linear classifier that the head started from, in words."""
+    if not results["best_step"]:
+        return (
+            "nothing was better on val than the linear classifier of the pretrained features that the head started "
+            "from, which is kept: lower optimizer.learning_rate, or train for longer"
+        )
+    before, after = results["head_start"]["val"], results["val"]
+    return (
+        f"on val the linear classifier that the head started from had {100 * before['accuracy']:.1f} % and a loss of "
+        f"{before['loss']:.4g}; now it is {100 * after['accuracy']:.1f} % and {after['loss']:.4g}"
+    )
 
 
 def metric_lines(split: str, metrics: Mapping[str, Any], *, detailed: bool = True) -> list[str]:

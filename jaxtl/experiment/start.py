@@ -10,6 +10,7 @@ from jaxtl.experiment import workdir as files
 from jaxtl.experiment.attention import with_fastest_attention
 from jaxtl.experiment.build import Experiment, check_devices
 from jaxtl.experiment.changes import changed_facts, digests
+from jaxtl.experiment.head_start import begins_with_probe
 from jaxtl.experiment.input_pipeline import load_into_memory
 from jaxtl.experiment.records import write_records
 from jaxtl.experiment.sizes import replaced
@@ -29,6 +30,7 @@ def start_run(experiment: Experiment, workdir: Path) -> Experiment:
     """
     _check_shapes(experiment)
     check_installed(parse_names(experiment.config.log.to))
+    begins_with_probe(experiment)
     experiment = shard_states(experiment)
     files.claim(workdir, experiment.given or experiment.config)
     began = files.began_sparing(workdir)

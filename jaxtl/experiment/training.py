@@ -17,6 +17,7 @@ from jaxtl.experiment import lr_sweep, pictures, steps
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.calibrating import calibrate
+from jaxtl.experiment.head_start import begins_with_probe, start_from_probe
 from jaxtl.experiment.input_pipeline import Inputs, make_inputs
 from jaxtl.experiment.log_writers import open_writers
 from jaxtl.experiment.measuring import can_keep, measure, write_predictions
@@ -86,6 +87,7 @@ def train_to_end(experiment: Experiment, workdir: Path, *, started: float, stop:
     chosen = results["val"] if results["best_step"] == progress.best_step else {}
     results |= {name: found.metrics for name, found in measured.items()}
     results["val"] |= chosen
+    results |= files.head_start(workdir)
     results |= with_thresholds(experiment, measured)
     write_predictions(workdir, experiment, *measured.values())
     results |= calibrate(experiment, workdir, measured, step=results["best_step"])
@@ -121,6 +123,11 @@ def _train(
         inputs = make_inputs(experiment, workdir, stages=plan.stages, epochs=epochs, began=files.began_cached(workdir))
         progress.spend("features" if inputs.cached else "start")
         files.write_json(workdir / "features.json", {"cached": inputs.cached})
+        if not checkpoints.steps() and begins_with_probe(experiment):
+            experiment, state = _start_head(experiment, inputs, workdir)
+            # Its checkpoint holds what follows to its figure: where nothing beats it on val, it is kept.
+            progress.due = True
+            progress.spend("features")
         if train.check_learning_rate and not done:
             lr_sweep.warn(experiment, inputs, state.variables)
         state = partitioner.shard_state(state)
@@ -170,6 +177,18 @@ def _restore(experiment: Experiment, workdir: Path, checkpoints: Checkpoints) ->
     if int(state.step):
         print(f"continues at step {int(state.step)} of {plan.total_steps}")
     return state, progress
+
+
+def _start_head(experiment: Experiment, inputs: Inputs, workdir: Path) -> tuple[Experiment, TrainState]:
+    """Returns the experiment, and its first state, with a head that fits the features."""
+    experiment, start = start_from_probe(experiment, inputs)
+    files.write_json(workdir / "head_start.json", start.to_json())
+    print(
+        f"the head starts from a linear classifier of the features of {start.images:,} images, fitted in "
+        f"{start.seconds:.1f} s: accuracy on val {100 * start.linear.accuracy:.1f} %"
+    )
+    stage = experiment.plan.stages[0]
+    return experiment, steps.make_state(experiment, stage, experiment.plan.make_optimizer(stage))
 
 
 def _begin_stage(

@@ -206,6 +206,12 @@ def began_cached(workdir: Path) -> bool | None:
     return read_json(path)["cached"] if has_checkpoints(workdir) and path.exists() else None
 
 
+def head_start(workdir: Path) -> dict[str, Any]:
+    """Returns what results.json holds of the linear classifier that the head started from; nothing without one."""
+    path = workdir / "head_start.json"
+    return {"head_start": read_json(path)} if path.exists() else {}
+
+
 def began_with_attention(workdir: Path) -> tuple[str, str]:
     """Returns the form of attention that a run began with, and the card; ("auto", "") if it noted none."""
     path = workdir / "attention.json"

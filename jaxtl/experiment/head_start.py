@@ -1,0 +1,132 @@
+"""Where a new head starts: from the linear classifier that fits the features of the training images, or from zeros.
+
+A head of zeros needs a rate that is wild for it later on, and while it learns it sends gradients without a meaning into
+features that are good (https://arxiv.org/abs/2202.10054). One that fits them already does neither, for the time of a
+third of an epoch.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxtl.data.dataset import Dataset
+from jaxtl.errors import UserError
+from jaxtl.evaluate.probe import Linear, Split, fit_linear
+from jaxtl.experiment.backbone import Backbone, make_backbone
+from jaxtl.experiment.build import Experiment
+from jaxtl.experiment.input_pipeline import Inputs
+from jaxtl.experiment.model import has_new_head
+from jaxtl.feature_cache import features
+from jaxtl.models.base import AUXILIARY
+from jaxtl.parallel import processes
+from jaxtl.trees import flatten, nest
+
+# Images times classes: all penalties of the fit keep so many logits at once, which take some 2 GiB. Features of so many
+# images as there may be of two classes take less up to this width; and beyond the last, the fit's basis takes minutes.
+_LARGEST, _WIDTH_PER_CLASS, _WIDEST = 10**7, 50, 4096
+_LOSSES = ("softmax", "focal")
+
+
+@dataclass(frozen=True)
+class HeadStart:
+    """What a head starts from.
+
+    Attributes:
+      linear: the classifier.
+      images: that it was fitted to.
+      seconds: that it took, features included.
+    """
+
+    linear: Linear
+    images: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives what results.json holds of it."""
+        accuracy, loss, penalty = self.linear.accuracy, self.linear.loss, self.linear.penalty
+        val = {"accuracy": accuracy, "loss": loss}
+        return {"penalty": penalty, "images": self.images, "seconds": self.seconds, "val": val}
+
+
+def begins_with_probe(experiment: Experiment) -> bool:
+    """Tells whether the head of an experiment is to start from a linear probe of its features.
+
+    Raises:
+      UserError: finetune.head_start is "probe", but nothing can be probed, or the head is no linear classifier.
+    """
+    mode = experiment.config.finetune.head_start
+    obstacle = "" if mode == "zeros" else _obstacle(experiment)
+    if mode == "probe" and obstacle:
+        raise UserError(f'finetune.head_start is "probe", but {obstacle}: give "auto" or "zeros".')
+    return mode != "zeros" and not obstacle
+
+
+def _obstacle(experiment: Experiment) -> str:
+    """Returns why a head cannot start from a probe, or ""."""
+    model, train = experiment.model, experiment.splits.train
+    if experiment.load_report is None:
+        return "there are no pretrained weights, whose features it would fit"
+    if not has_new_head(experiment.load_report, model):
+        return "the head of the weights is kept"
+    if experiment.several:
+        return "images have several labels"
+    if experiment.loss_name not in _LOSSES:
+        return f'the loss is "{experiment.loss_name}", and a probe fits the cross entropy'
+    shapes = [leaf.shape for path, leaf in flatten(experiment.variables).items() if path == model.module.head_path]
+    if len(model.module.classifier_paths()) > 1 or model.module.head_hidden or len(shapes[0]) != 2:
+        return "the head is more than one dense layer"
+    width = shapes[0][0]
+    if len(train) * max(len(model.classes), width / _WIDTH_PER_CLASS) > _LARGEST or width > _WIDEST:
+        return f"{len(train):,} images of {len(model.classes):,} classes and {width:,} features are too many"
+    return ""
+
+
+def start_from_probe(experiment: Experiment, inputs: Inputs) -> tuple[Experiment, HeadStart]:
+    """Fits a linear classifier to the features of the training images, and returns the experiment with it as its head.
+
+    Features are those of images as evaluation sees them, of the groups before the head; val chooses the penalty.
+    """
+    begun = time.perf_counter()
+    model, splits = experiment.model, experiment.splits
+    stop = [name for name, _ in model.module.groups() if not AUXILIARY.fullmatch(name)][-2]
+    kept = inputs.kept(stop)
+    if kept is None:
+        backbone = make_backbone(experiment, stop)
+        kept = _features(backbone, splits.train), _features(backbone, splits.val)
+    train, val = (Split(rows, split.labels) for rows, split in zip(kept, (splits.train, splits.val), strict=True))
+    linear = fit_linear(train, val, num_classes=len(model.classes))
+    if processes.is_multiprocess():  # Hosts of another kind round otherwise, but the head is one.
+        kernel, bias = multihost_utils.broadcast_one_to_all((linear.kernel, linear.bias))
+        linear = dataclasses.replace(linear, kernel=np.asarray(kernel), bias=np.asarray(bias))
+    variables = with_head(experiment.variables, model.module, linear)
+    start = HeadStart(linear, len(splits.train), time.perf_counter() - begun)
+    return dataclasses.replace(experiment, variables=variables), start
+
+
+def with_head(variables: Mapping[str, Any], module: Any, linear: Linear) -> dict[str, Any]:
+    """Returns variables with a linear classifier as the head of a module, or the difference of two as its one logit."""
+    kernel, bias = linear.kernel, linear.bias
+    if module.single_logit:
+        kernel, bias = kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1]
+    path = module.head_path
+    leaves = flatten(variables)
+    replaced = {path: kernel, path.replace("kernel", "bias"): bias}
+    return nest(leaves | {name: jnp.asarray(array, leaves[name].dtype) for name, array in replaced.items()})
+
+
+def _features(backbone: Backbone, dataset: Dataset) -> np.ndarray:
+    """Returns the features of a data set [N, D], whole on each host."""
+    rows = np.empty((len(dataset), *backbone.shape), np.float32)
+
+    def write(row: int, values: np.ndarray) -> None:
+        rows[row : row + len(values)] = values
+
+    batches = backbone.image_batches(dataset)
+    features.compute(backbone.forward, batches, write, count=len(dataset), shard_batch=backbone.shard_batch)
+    return rows
