@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from jaxtl.evaluate.metrics import wilson_interval
 from jaxtl.evaluate.plot import plot_depth
-from jaxtl.evaluate.probe import PENALTIES, Split, _fit_grid, _nearest, probe_knn, probe_linear
+from jaxtl.evaluate.probe import PENALTIES, Split, _fit_grid, _nearest, fit_linear, probe_knn, probe_linear
 
 
 def clusters(count, seed, spread=0.5):
@@ -56,3 +59,20 @@ def test_probes_find_what_is_there_and_nothing_where_nothing_is():
 def test_a_plot_is_an_image(tmp_path):
     plot_depth(tmp_path / "a.png", ["stem", "head"], {"knn": [(0.5, 0.4, 0.6), (0.7, 0.6, 0.8)]}, title="depth")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_linear_classifier_is_the_one_of_another_solver():
+    train, val = clusters(60, 1, spread=2.0), clusters(30, 2, spread=2.0)
+    found = fit_linear(train, val, num_classes=4)
+    mean, std = train.features.mean(0), train.features.std(0)
+    losses = {}
+    for penalty in PENALTIES:
+        other = LogisticRegression(C=1 / (60 * penalty), max_iter=2000, tol=1e-8)
+        other.fit((train.features - mean) / std, train.labels)
+        losses[penalty] = log_loss(val.labels, other.predict_proba((val.features - mean) / std)), other
+    assert found.penalty == min(losses, key=lambda penalty: losses[penalty][0])
+    loss, other = losses[found.penalty]
+    assert found.loss == pytest.approx(loss, rel=1e-3)
+    logits = val.features @ found.kernel + found.bias
+    np.testing.assert_allclose(softmax(logits, axis=1), other.predict_proba((val.features - mean) / std), atol=2e-3)
+    assert found.accuracy == np.mean(logits.argmax(1) == val.labels)

@@ -1,0 +1,163 @@
+"""A new head that starts from a linear classifier of the features: its arrays, its figure, and what keeps it."""
+
+import dataclasses
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from families import FAMILIES, FAST
+
+from jaxtl import models
+from jaxtl.checkpoints.manager import Checkpoints, read_best
+from jaxtl.errors import Stopped, UserError
+from jaxtl.evaluate.probe import Linear, Split, fit_linear
+from jaxtl.experiment.head_start import begins_with_probe, with_head
+from jaxtl.experiment.start import start_run
+from jaxtl.experiment.training import train_to_end
+from jaxtl.pretrained.report import LoadReport
+from jaxtl.trees import flatten
+
+FACTS = ("location", "revision", "license", "format", "key_mapping", "model", "pixels_from", "head")
+
+
+def pretrained(experiment, initialised=("params/head/kernel", "params/head/bias")):
+    """Returns the experiment as if its variables were loaded, but for these."""
+    report = LoadReport(
+        **dict.fromkeys(FACTS, ""),
+        files=[],
+        num_classes=0,
+        classes=None,
+        pixels=None,
+        initialised=dict.fromkeys(initialised),
+    )
+    return dataclasses.replace(experiment, load_report=report)
+
+
+def train(config, workdir, *, stop_at=0):
+    workdir.mkdir(exist_ok=True)
+    questions = itertools.count(1)
+    experiment = start_run(pretrained(tiny.experiment(config)), workdir)
+    return train_to_end(experiment, workdir, started=0.0, stop=lambda: next(questions) == stop_at)
+
+
+def mean_colours(split):
+    images = np.stack([split.read(i) for i in range(len(split))])
+    return (images.astype(np.float64) / 127.5 - 1.0).mean((1, 2))
+
+
+def expected_head(experiment):
+    """Fits the classifier to features that are computed by hand."""
+    params = experiment.variables["params"]
+    train, val = (
+        Split(tiny.features(params, mean_colours(split)).astype(np.float32), split.labels)
+        for split in (experiment.splits.train, experiment.splits.val)
+    )
+    return fit_linear(train, val, num_classes=3)
+
+
+def test_a_run_begins_with_the_classifier_that_fits_its_features_and_says_its_figure(tmp_path, capsys):
+    results = train(tiny.still(train__steps=2, optimizer__learning_rate=1e-4), tmp_path / "run")
+    expected = expected_head(tiny.experiment(tiny.still()))
+    with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps()[-1] == 2
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    first = next(line for line in lines if line["split"] == "val")
+    assert (first["step"], first["accuracy"]) == (0, expected.accuracy)
+    assert first["loss"] == pytest.approx(expected.loss, rel=0.05)
+    found = results["head_start"]
+    assert (found["images"], found["penalty"], found["val"]["accuracy"]) == (24, expected.penalty, expected.accuracy)
+    assert found["val"]["loss"] == pytest.approx(first["loss"], rel=0.02)
+    assert "the head starts from a linear classifier of the features of 24 images" in capsys.readouterr().out
+
+
+def test_where_training_makes_it_worse_the_classifier_is_kept(tmp_path):
+    results = train(tiny.still(train__steps=2, optimizer__learning_rate=1e3), tmp_path / "run")
+    assert results["best_step"] == 0
+    step, variables = read_best(tmp_path / "run")
+    expected = expected_head(tiny.experiment(tiny.still()))
+    assert step == 0
+    np.testing.assert_allclose(variables["params"]["head"]["kernel"], expected.kernel, rtol=0.02, atol=0.05)
+    assert results["val"]["accuracy"] == results["head_start"]["val"]["accuracy"]
+
+
+@pytest.mark.parametrize("question", [1, 2, 3])
+def test_wherever_it_is_stopped_the_run_ends_as_one_that_was_not(tmp_path, question):
+    config = tiny.config(train__steps=4, train__eval_every=2, train__ema_decay=0.5)
+    whole = train(config, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "run", stop_at=question)
+    again = train(config, tmp_path / "run")
+    assert {**again, "seconds": 0, "train": 0, "head_start": 0} == {
+        **whole, "seconds": 0, "train": 0, "head_start": 0
+    }  # fmt: skip
+    one, other = (read_best(tmp_path / name)[1] for name in ("run", "whole"))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_kept_features_are_those_that_are_computed(tmp_path):
+    heads = []
+    for cache in ("on", "off"):
+        keys = {"finetune__unfreeze": "head", "finetune__cache_features": cache, "optimizer__learning_rate": 1e3}
+        train(tiny.still(train__steps=1, **keys), tmp_path / cache)
+        heads.append(read_best(tmp_path / cache)[1]["params"]["head"]["kernel"])
+    np.testing.assert_allclose(*heads, rtol=1e-4, atol=1e-4)
+
+
+def test_the_averages_begin_with_it_too(tmp_path):
+    results = train(tiny.still(train__steps=1, train__ema_decay=0.9, optimizer__learning_rate=1e-6), tmp_path / "run")
+    assert results["ema"]["ema"]["accuracy"] == results["head_start"]["val"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"load_report": None}, "there are no pretrained weights"),
+        ({"loss_name": "binary"}, 'the loss is "binary"'),
+        ({"initialised": ()}, "the head of the weights is kept"),
+    ],
+)
+def test_where_no_head_can_start_from_a_probe(change, reason):
+    for mode in ("auto", "zeros", "probe"):
+        experiment = tiny.experiment(tiny.config(finetune__head_start=mode))
+        experiment = pretrained(experiment, **({"initialised": ()} if "initialised" in change else {}))
+        experiment = dataclasses.replace(
+            experiment, **{key: value for key, value in change.items() if key != "initialised"}
+        )
+        if mode == "probe":
+            with pytest.raises(UserError, match=f'finetune.head_start is "probe", but {reason}.*: give "auto"'):
+                begins_with_probe(experiment)
+        else:
+            assert not begins_with_probe(experiment)
+
+
+def test_zeros_stay_where_they_are_asked_for(tmp_path):
+    results = train(tiny.config(finetune__head_start="zeros", train__steps=1), tmp_path / "run")
+    assert "head_start" not in results
+    assert not (tmp_path / "run" / "head_start.json").exists()
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in FAMILIES]
+)
+def test_the_logits_of_each_family_are_those_of_the_classifier(name, single):
+    classes = 2 if single else 3
+    size = max(models.build(name, num_classes=classes, image_size=models.native_size(name)).min_size, 64)
+    module = models.build(models.with_fields(name, single_logit=single), num_classes=classes, image_size=size)
+    if len(module.classifier_paths()) > 1:
+        pytest.skip("two heads, which start from zeros")
+    images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    variables = jax.jit(module.init)(jax.random.key(0), images)
+    stop = [name for name, _ in module.groups() if "aux" not in name][-2]
+    features = np.asarray(module.apply(variables, images, stop=stop), np.float32)
+    generator = np.random.default_rng(1)
+    kernel, bias = generator.normal(size=(features.shape[1], classes)), generator.normal(size=classes)
+    linear = Linear(kernel.astype(np.float32), bias.astype(np.float32), 0.0, 0.0, 0.0)
+    logits = np.asarray(module.apply(with_head(variables, module, linear), images))
+    expected = features @ kernel + bias
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(logits - logits[:, :1], expected - expected[:, :1], atol=1e-4 * scale)
+    assert flatten(variables).keys() == flatten(with_head(variables, module, linear)).keys()
