@@ -242,7 +242,7 @@ def default() -> ConfigDict:
     c.train.eval_every = 0
     # The validation metric that decides which checkpoint is best: "accuracy" (of several labels an image the share of
     # images whose labels are all right) | "loss" | "precision" | "recall" | "f1" | "top5" | "map" (of several labels).
-    # Among equals the one of lower loss is best.
+    # Among equals the one of lower loss is best. "last": none of them decides, which few images do badly.
     c.train.monitor = "accuracy"
     c.train.keep_latest = 2  # Checkpoints that are kept: so many of the latest.
     c.train.keep_best = 1  # Checkpoints that are kept: so many of the best, too.

@@ -298,7 +298,9 @@ def _train_problems(values: Mapping[str, Any]) -> list[str]:
     found.choice("train.precision", ("float32", "bfloat16", "float16"))
     found.choice("train.parallel", partitioner.NAMES)
     found += _mesh_problems(values)
-    found.choice("train.monitor", ("accuracy", "top5", "loss", "precision", "recall", "f1", "map"))
+    found.choice("train.monitor", ("accuracy", "top5", "loss", "precision", "recall", "f1", "map", "last"))
+    if values["train.monitor"] == "last" and values["train.patience"] > 0:
+        found.append('train.monitor "last" compares no evaluations: give train.patience 0, or another monitor.')
     found.check(
         "train.loss",
         lambda value: value in losses.NAMES or all(value.partition(":")),
