@@ -48,12 +48,15 @@ def test_an_ensemble_outlives_its_members_and_the_commands_know_it(made, jaxtl, 
     with np.load(workdir / "predictions.npz") as kept:
         classes, logits = list(kept["classes"]), dict(zip(kept["test_names"], kept["test_logits"], strict=True))
     for path, line in zip(images, map(json.loads, lines.splitlines()), strict=True):
-        own = np.float64(logits["/".join(path.parts[-2:])])
+        own = np.float64(logits["/".join(path.parts[-3:])])
         shares = np.exp(own - own.max()) / np.exp(own - own.max()).sum()
         assert line["class"] == classes[own.argmax()]
         assert line["probability"] == pytest.approx(shares.max(), abs=2e-3)
     assert jaxtl("report", f"--workdir={workdir}")[0] == 0
-    assert "ensemble of vit_petals" in (workdir / "report" / "index.html").read_text()
+    page = (workdir / "report" / "index.html").read_text()
+    assert "ensemble of vit_petals" in page
+    assert "this ensemble goes by weighted" in page
+    assert "An ensemble by weighted of a, b, in that order: " in (workdir / "report" / "model_card.md").read_text()
 
 
 def test_what_cannot_hold_several_networks_says_so_in_a_line(made, jaxtl, tmp_path, config_file, pictures):
