@@ -29,6 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
         {"epochs": 2, "unfreeze": "head"},
         {"epochs": 3, "unfreeze": "all", "rate": 0.0625},
     )
+    c.finetune.head_start = "zeros"  # The first stage is the linear probe.
     c.finetune.layer_decay = 0.85
     c.optimizer.learning_rate = 8e-3
     c.optimizer.weight_decay = 0.05

@@ -32,6 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
         # Weights that know images like yours want less here: "rate": 0.1.
         {"epochs": 15, "unfreeze": "all"},
     )
+    c.finetune.head_start = "zeros"  # The first stage teaches it.
     c.optimizer.name = "sgd"
     c.optimizer.learning_rate = 0.05
     c.optimizer.weight_decay = 1e-4

@@ -112,9 +112,9 @@ def default() -> ConfigDict:
 
     views = Augmentation()  # Its defaults stand there, beside their ranges.
     c.augment = ConfigDict(type_safe=False)  # What the views of training images differ in, in the order it is done.
-    # "none" | "light" | "medium" | "strong": values for the keys below, but mixup and cutmix, that are at their
-    # default; the others stay. Given as a flag, it replaces those of the config file too, and flags beside it stay. ""
-    # is all as written; "medium except rotate,erase" leaves some as written.
+    # "none" | "light" | "medium" | "strong" | "auto" (by a rule): values for the keys below, but mixup and cutmix, that
+    # are at their default; the others stay. Given as a flag, it replaces those of the config file too, and flags beside
+    # it stay. "" is all as written; "medium except rotate,erase" leaves some as written.
     c.augment.preset = ""
     c.augment.crop = views.crop  # "random_resized" | "resize_crop" | "pad_crop" | "none": as in evaluation
     c.augment.scale = views.scale  # Area of a random resized crop, as a share of the image.
@@ -164,7 +164,7 @@ def default() -> ConfigDict:
 
     c.finetune = ConfigDict(type_safe=False, convert_dict=False)  # What trains, and what is computed once.
     # What trains: "all" | "head" | k (the head and the last k groups) | names or regexes, with commas; or "biases",
-    # "norms".
+    # "norms". "auto": the head alone where there are few images a class, else all.
     c.finetune.unfreeze = "all"
     c.finetune.layer_decay = 1.0  # Factor on the rate per group, counted down from the head.
     # Where a new head starts: "probe" (the linear classifier that fits the features of the training images, and that
@@ -194,7 +194,8 @@ def default() -> ConfigDict:
 
     c.optimizer = ConfigDict(type_safe=False)  # How far each step goes.
     c.optimizer.name = "adamw"  # Rule that makes moves of gradients: "adamw" | "adam" | "sgd" | "rmsprop"
-    c.optimizer.learning_rate = 1e-3  # The head's highest rate.
+    # The head's highest rate. "auto": by a rule that goes by weights, batch and what trains; the run says why.
+    c.optimizer.learning_rate = "auto"
     c.optimizer.weight_decay = 0.0  # Decoupled; not on biases, norms, position embeddings and tokens.
     c.optimizer.momentum = 0.9  # Share of the last move that is kept, of sgd and rmsprop.
     c.optimizer.b1 = 0.9  # Decay of the first moment, of adam and adamw.
@@ -210,7 +211,9 @@ def default() -> ConfigDict:
 
     c.train = ConfigDict(type_safe=False, convert_dict=False)  # How long, on what, and what is kept.
     c.train.steps = 0  # Length of the run in steps; 0: epochs say it. Given as a flag alone, it replaces epochs.
-    c.train.epochs = 0.0  # Length of the run in passes over the training images; 0: steps say it. Likewise.
+    # Length of the run in passes over the training images; 0: steps say it. Likewise. "auto": by a rule that goes by
+    # the number of images, unless steps or stages say it.
+    c.train.epochs = "auto"
     c.train.batch_size = 32  # Images a step, of all devices and hosts together.
     c.train.accumulate = 1  # The batch is computed in this many parts, one after another, to save memory.
     c.train.seed = 0  # Of all that is drawn: the order of images, their views, new parameters, dropout.
@@ -239,7 +242,7 @@ def default() -> ConfigDict:
     c.train.eval_every = 0
     # The validation metric that decides which checkpoint is best: "accuracy" (of several labels an image the share of
     # images whose labels are all right) | "loss" | "precision" | "recall" | "f1" | "top5" | "map" (of several labels).
-    # Among equals the one of lower loss is best.
+    # Among equals the one of lower loss is best. "last": none of them decides, which few images do badly.
     c.train.monitor = "accuracy"
     c.train.keep_latest = 2  # Checkpoints that are kept: so many of the latest.
     c.train.keep_best = 1  # Checkpoints that are kept: so many of the best, too.
@@ -464,6 +467,8 @@ def _fits(value: Any, expected: Any, key: str) -> bool:
         return True
     if isinstance(expected, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(expected, bool)
+    if key in config_checks.AUTO:
+        return value == "auto" or is_number(value)
     if isinstance(expected, float):
         return is_number(value)
     if key == "finetune.stages":
@@ -475,6 +480,8 @@ def _fits(value: Any, expected: Any, key: str) -> bool:
 
 def _parse(text: str, expected: Any, key: str) -> Any:
     try:
+        if key in config_checks.AUTO:
+            return text if text == "auto" else float(text)
         if isinstance(expected, str):
             return text
         if isinstance(expected, bool):

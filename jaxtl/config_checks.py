@@ -24,6 +24,8 @@ from jaxtl.trees import nest
 
 # Keys whose value is a dict by regular expression.
 RULES = ("finetune.lr_multipliers", "finetune.groups", "finetune.l1", "finetune.l2", "train.mesh", "train.sharding")
+# Keys whose value may be left to a rule (see `jaxtl.experiment.auto`) -> a value of their kind.
+AUTO: dict[str, Any] = {"optimizer.learning_rate": 1e-3, "train.epochs": 5.0}
 # The keys of optimizer that cannot differ between groups: they concern all gradients together.
 _SHARED = ("clip_norm", "sam_rho")
 _STAGE_KEYS = ("epochs", "steps", "unfreeze", "rate")
@@ -41,6 +43,7 @@ def problems(values: Mapping[str, Any]) -> list[str]:
     Args:
       values: of every key, "train.steps" -> 0, each of the right kind.
     """
+    values = _without_auto(values)
     return [
         *_model_problems(values),
         *_data_problems(values),
@@ -52,6 +55,16 @@ def problems(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _without_auto(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values with sound ones in place of each "auto"."""
+    plain = {**values, **{key: value for key, value in AUTO.items() if values[key] == "auto"}}
+    if values["train.epochs"] == "auto" and (values["train.steps"] > 0 or values["finetune.stages"]):
+        plain["train.epochs"] = 0.0  # They say how long.
+    if values["finetune.unfreeze"] == "auto":
+        plain["finetune.unfreeze"] = "all"
+    return plain
+
+
 def is_number(value: Any) -> bool:
     """Tells whether a value is a finite number, and no truth value."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -59,6 +72,8 @@ def is_number(value: Any) -> bool:
 
 def kind_of(default: Any, key: str = "") -> str:
     """Says what may stand where the default of a key stands, with an example that is allowed there."""
+    if key in AUTO:
+        return f'a number, such as {AUTO[key]:g}, or "auto"'
     if key in _EXAMPLES:
         return f"such as {_EXAMPLES[key]}"
     if isinstance(default, bool):
@@ -283,7 +298,9 @@ def _train_problems(values: Mapping[str, Any]) -> list[str]:
     found.choice("train.precision", ("float32", "bfloat16", "float16"))
     found.choice("train.parallel", partitioner.NAMES)
     found += _mesh_problems(values)
-    found.choice("train.monitor", ("accuracy", "top5", "loss", "precision", "recall", "f1", "map"))
+    found.choice("train.monitor", ("accuracy", "top5", "loss", "precision", "recall", "f1", "map", "last"))
+    if values["train.monitor"] == "last" and values["train.patience"] > 0:
+        found.append('train.monitor "last" compares no evaluations: give train.patience 0, or another monitor.')
     found.check(
         "train.loss",
         lambda value: value in losses.NAMES or all(value.partition(":")),

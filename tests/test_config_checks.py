@@ -162,7 +162,7 @@ def test_all_that_is_wrong_with_the_augmentation_comes_at_once(load):
     }
     assert len(lines) == 7
     assert lines[0] == (
-        "augment.preset is 'meduim', but it must be one of: '', 'none', 'light', 'medium', 'strong'; "
+        "augment.preset is 'meduim', but it must be one of: '', 'auto', 'none', 'light', 'medium', 'strong'; "
         "did you mean 'medium'?"
     )
 

@@ -33,7 +33,7 @@ def run(config: ConfigDict, *, leaves: bool = False, cost: bool = False) -> None
         print(experiment.load_report.table())
     print("\n".join([f"{len(experiment.model.classes)} classes, from {experiment.origin}", *plan.notes]))
     # The rates shown are the highest, so the length of an epoch does not matter.
-    print(group_table(plan, config.optimizer.learning_rate, leaves=leaves))
+    print(group_table(plan, experiment.config.optimizer.learning_rate, leaves=leaves))
     for number, stage in enumerate(plan.stages, start=1):
         if len(plan.stages) > 1:
             spec = config.finetune.stages[number - 1]

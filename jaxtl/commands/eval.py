@@ -24,7 +24,7 @@ from jaxtl.experiment.thresholds import read_thresholds, with_thresholds
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
-    flags.add_config(parser, required=False)
+    flags.add_config(parser)
     flags.add_workdir(parser, "where results.json goes; not that of a run")
     flags.add_processes(parser)
 

@@ -18,12 +18,13 @@ from jaxtl.parallel import processes
 _OF_ONE_HOST = ("data.workers", "data.reader", "data.data_dir")
 
 
-def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+def add_config(parser: argparse.ArgumentParser) -> None:
     """Adds --config; the flags --config.KEY=VALUE are taken out before."""
-    text = "a config file, or a recipe by its name: `jaxtl configs` lists them"
-    if not required:
-        text += "; not needed with --config.model.weights=run:DIR, whose config is taken then"
-    parser.add_argument("--config", required=required, default="", metavar="FILE[:variant]", help=text)
+    text = (
+        "a config file, or a recipe by its name: `jaxtl configs` lists them; without one, the config of "
+        "--config.model.weights=run:DIR, else the defaults of all keys"
+    )
+    parser.add_argument("--config", default="", metavar="FILE[:variant]", help=text)
     parser.epilog = (
         "--config.KEY=VALUE replaces single values, as --config.train.epochs=3 does; --config.help lists all keys, and "
         "--config.KEY=? says what one means"
@@ -77,23 +78,26 @@ def connected(arguments: argparse.Namespace) -> Iterator[None]:
 
 
 def load_config(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> ConfigDict:
-    """Returns the config of --config, or of the run whose weights are taken, with the overrides put in."""
+    """Returns the config of --config, or of the run whose weights are taken, or the defaults, with the overrides."""
+    location = overrides.get("model.weights", "")
     if arguments.config:
         config = config_lib.load(arguments.config, overrides)
+    elif location.startswith("run:"):
+        config = config_lib.override(files.run_config(Path(location.removeprefix("run:"))), overrides)
     else:
-        config = config_lib.override(_config_of_run(overrides), overrides)
+        _check_data(overrides)
+        config = config_lib.override(config_lib.default(), overrides)
     alike = {key: value for key, value in config_lib.flat(config).items() if key not in _OF_ONE_HOST}
     processes.check_alike("the config", alike)
     return config
 
 
-def _config_of_run(overrides: Mapping[str, str]) -> ConfigDict:
-    location = overrides.get("model.weights", "")
-    if not location.startswith("run:"):
+def _check_data(overrides: Mapping[str, str]) -> None:
+    if "data.source" not in overrides:
         raise UserError(
-            "--config=FILE is missing; without it, --config.model.weights=run:DIR says whose config to take."
+            "there are no data: give a recipe or a config, --config=FILE, or images of your own, "
+            "--config.data.source=folder:DIR, with --config.model.weights=pretrained to start from."
         )
-    return files.run_config(Path(location.removeprefix("run:")))
 
 
 def refuse_overrides(overrides: Mapping[str, str], command: str) -> None:

@@ -39,7 +39,7 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     results = run(config, arguments.workdir, sweep)
     rate = results["sweeps"].get("all", {}).get("recommended")
     if rate is not None and any("learning_rate" in rule for rule in config.finetune.groups.values()):
-        factor = rate / config.optimizer.learning_rate
+        factor = rate / results["configured"]
         print(f"with it, multiply the rates of finetune.groups by {factor:.3g}: they kept their proportion to it")
     elif rate is not None:
         given = {**overrides, "optimizer.learning_rate": f"{rate:g}"}
@@ -79,6 +79,7 @@ def run(config: ConfigDict, workdir: Path | str, sweep: Sweep = _DEFAULT) -> dic
         found[name] = {"recommended": rate, "reason": best.reason, "warning": best.warning, "suggestions": marks}
         found[name] |= {"rates": rates.tolist(), "losses": losses.tolist()}
     results = {"model": model.name, "weights": weights_location(config), "data": config.data.source, "sweeps": found}
+    results["configured"] = experiment.config.optimizer.learning_rate
     files.write_json(workdir / "lr_find.json", results)
     smoothed = {name: (rates, lr_range_test.smooth(losses)) for name, (rates, losses) in curves.items()}
     recommended = {name: each["recommended"] for name, each in found.items() if each["recommended"] is not None}

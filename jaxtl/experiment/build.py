@@ -15,7 +15,7 @@ from jaxtl.data.splits import canonical
 from jaxtl.errors import UserError
 from jaxtl.evaluate.metrics import gives_top5
 from jaxtl.evaluate.multilabel import mean_average_precision
-from jaxtl.experiment import options
+from jaxtl.experiment import auto, options
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.evaluation import align_classes, choose_split
 from jaxtl.experiment.losses import choose_loss, evaluation_loss
@@ -168,7 +168,12 @@ def _training(
     if fitted is not None:
         config = with_fitted(given, fitted, partitioner.devices)
     elif not earlier:
-        config, notes = fit_to_size(options.write_out_preset(given), len(splits.train), partitioner.devices)
+        module = make_model(given, opened, source.classes).module
+        images = len(splits.train)
+        facts = auto.Facts(images, len(source.classes), opened is not None, module.has_batch_norm)
+        resolved, chosen = auto.resolve(given, facts)
+        config, notes = fit_to_size(options.write_out_preset(resolved), images, partitioner.devices)
+        notes = (*chosen, *notes)
     model = make_model(config, opened, source.classes)
     check_size(model.name, model.module, training=True)
     if getattr(model.module, "single_logit", False) and config.train.loss == "binary":
@@ -215,11 +220,14 @@ def _abstract(config: ConfigDict, weights_optional: bool) -> Experiment:
     classes, origin = _find_classes(config, opened)
     model = make_model(config, opened, classes)
     check_size(model.name, model.module, training=True)
+    facts = auto.Facts(0, len(classes), bool(config.model.weights), model.module.has_batch_norm)
+    config, notes = auto.resolve(config, facts)
     report = None if opened is None else examine_weights(config, opened, model)
     shapes = nest(abstract_variables(model.module, model.pixels.size))
     # In epochs of any length.
     new_head = has_new_head(report, model)
     plan = make_plan(config, model.module, shapes["params"], steps_per_epoch=1e6, new_head=new_head)
+    plan = replace(plan, notes=(*plan.notes, *notes))
     losses = _losses(config, len(classes), None)
     return Experiment(config, model, shapes, report, _no_splits(classes), origin, plan, NO_DEVICES, *losses)
 

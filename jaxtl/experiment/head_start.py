@@ -67,6 +67,16 @@ def begins_with_probe(experiment: Experiment) -> bool:
     return mode != "zeros" and not obstacle
 
 
+def is_comparable(experiment: Experiment) -> bool:
+    """Tells whether training aims at what a probe does, so that its loss on val may decide between them.
+
+    Soft labels, which blending makes too, and a focal loss aim at probabilities that are less sure.
+    """
+    config = experiment.config
+    soft = config.train.label_smoothing or config.augment.mixup or config.augment.cutmix
+    return experiment.loss_name == "softmax" and not soft
+
+
 def _obstacle(experiment: Experiment) -> str:
     """Returns why a head cannot start from a probe, or ""."""
     model, train = experiment.model, experiment.splits.train

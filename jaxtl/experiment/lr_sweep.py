@@ -34,7 +34,10 @@ class Sweep:
 def run_sweep(
     experiment: Experiment, inputs: Inputs, variables: Mapping[str, Any], given: Sweep
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Sweeps the first stage of a plan on a copy of its first state; returns name -> (rates [n], losses [n])."""
+    """Sweeps the first stage of a plan on a copy of its first state; returns name -> (rates [n], losses [n]).
+
+    A new head is zero there: one that fits its features already has a loss that no rate makes fall.
+    """
     plan = experiment.plan
     stage = plan.stages[0]
     rate = lr_range_test.exponential(given.low, given.high, given.steps)

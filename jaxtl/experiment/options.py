@@ -27,7 +27,7 @@ def augmentation(config: ConfigDict) -> Augmentation:
 
 def write_out_preset(config: ConfigDict) -> ConfigDict:
     """Returns the config with the values of augment.preset in its place: a run keeps them, not the name alone."""
-    if not config.augment.preset:
+    if not config.augment.preset or presets.is_auto(config.augment.preset):
         return config
     written_out = copy.deepcopy(config)
     written_out.augment.update(presets.with_preset(config.augment.preset, _augment_values(config)), preset="")
@@ -42,7 +42,7 @@ def preset_in_words(given: ConfigDict, config: ConfigDict) -> str:
       config: the same, or as a run has it, its preset written out when it began.
     """
     preset = given.augment.preset
-    if not preset:
+    if not preset or presets.is_auto(preset):
         return ""
     values, other = _augment_values(config), augmentation(given) != augmentation(config)
     text = presets.in_words(preset, _augment_values(given), presets.with_preset(config.augment.preset, values))

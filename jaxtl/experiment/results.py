@@ -86,7 +86,8 @@ def _of_training(results: Mapping[str, Any]) -> list[str]:
     """Returns which checkpoint was the best, and how fast the run was; what was put together of runs has neither."""
     per_epoch = results.get("steps_per_epoch")
     epoch = f" (epoch {math.ceil(results['best_step'] / per_epoch)})" if per_epoch else ""
-    lines = [f"best      step {results['best_step']} of {results['steps']}{epoch}, by {results['monitor']} on val"]
+    how = "the last, as train.monitor says" if results["monitor"] == "last" else f"by {results['monitor']} on val"
+    lines = [f"best      step {results['best_step']} of {results['steps']}{epoch}, {how}"]
     if "head_start" in results:
         lines.append(f"probe     {_gain(results)}")
     if results.get("stopped_early"):
@@ -107,10 +108,13 @@ def _gain(results: Mapping[str, Any]) -> str:
             "from, which is kept: lower optimizer.learning_rate, or train for longer"
         )
     before, after = results["head_start"]["val"], results["val"]
-    return (
+    text = (
         f"on val the linear classifier that the head started from had {100 * before['accuracy']:.1f} % and a loss of "
         f"{before['loss']:.4g}; now it is {100 * after['accuracy']:.1f} % and {after['loss']:.4g}"
     )
+    if after["accuracy"] >= before["accuracy"]:
+        return text
+    return f"{text}: the head alone, --config.finetune.unfreeze=head, may be the better model"
 
 
 def metric_lines(split: str, metrics: Mapping[str, Any], *, detailed: bool = True) -> list[str]:

@@ -32,9 +32,9 @@ class Scorer:
 
     @property
     def monitor(self) -> str:
-        """What is compared; of several labels, whose ranking costs more, the loss in place of it."""
+        """What is compared; the loss in place of the last step, and of a ranking of labels, which costs more."""
         monitor = str(self.experiment.config.train.monitor)
-        return "loss" if monitor == "map" else monitor
+        return "loss" if monitor in ("last", "map") else monitor
 
     def metrics(self, variables: Mapping[str, Any]) -> dict[str, float]:
         """Returns the metrics on val."""
@@ -43,7 +43,7 @@ class Scorer:
 
     def score(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """Returns what is compared of metrics, higher is better."""
-        return score_of(metrics, self.monitor)
+        return score_of(metrics, self.monitor, 0)
 
     def with_statistics(self, variables: Mapping[str, Any], modules: Iterable[str]) -> dict[str, Any]:
         """Returns weights with the statistics of those modules from one pass over images that train, unaugmented."""

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from jaxtl import data
 from jaxtl.data.contact_sheet import contact_sheet
 from jaxtl.errors import UserError, writing
-from jaxtl.experiment import options
+from jaxtl.experiment import auto, options
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment, build
 from jaxtl.experiment.input_pipeline import is_cached_plain, read_images
@@ -70,7 +70,13 @@ def _open(config: ConfigDict) -> Experiment:
     experiment = build(config, abstract=True)
     splits = open_splits(config, source)
     # Neither batch nor reader changes a view, unless images of a batch are mixed: a small one is soon read.
-    fitted = copy.deepcopy(fit_to_size(config, len(splits.train), 1)[0])
+    facts = auto.Facts(
+        len(splits.train), len(source.classes), bool(config.model.weights), experiment.model.module.has_batch_norm
+    )
+    resolved, notes = auto.resolve(config, facts)
+    for note in (note for note in notes if note.startswith("augment.")):
+        print(note)
+    fitted = copy.deepcopy(fit_to_size(resolved, len(splits.train), 1)[0])
     if not _mixes(config):
         fitted.train.batch_size = min(_IMAGES, len(splits.train))
     fitted.eval.batch_size = min(_IMAGES, len(splits.val))

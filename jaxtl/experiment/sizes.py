@@ -98,7 +98,7 @@ def stage_lengths(config: ConfigDict, steps_per_epoch: float) -> list[int]:
 
 def note_few(images: int, monitor: str) -> tuple[str, ...]:
     """Says what it means that few images choose the best checkpoint; nothing where they are enough."""
-    if images >= _ENOUGH_TO_CHOOSE:
+    if images >= _ENOUGH_TO_CHOOSE or monitor == "last":
         return ()
     chosen = "one image chooses" if images == 1 else f"{images} images choose"
     finer = "" if monitor == "loss" else "; the loss, as train.monitor, is finer"

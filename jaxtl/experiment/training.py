@@ -17,7 +17,7 @@ from jaxtl.experiment import lr_sweep, pictures, steps
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.calibrating import calibrate
-from jaxtl.experiment.head_start import begins_with_probe, start_from_probe
+from jaxtl.experiment.head_start import begins_with_probe, is_comparable, start_from_probe
 from jaxtl.experiment.input_pipeline import Inputs, make_inputs
 from jaxtl.experiment.log_writers import open_writers
 from jaxtl.experiment.measuring import can_keep, measure, write_predictions
@@ -123,13 +123,14 @@ def _train(
         inputs = make_inputs(experiment, workdir, stages=plan.stages, epochs=epochs, began=files.began_cached(workdir))
         progress.spend("features" if inputs.cached else "start")
         files.write_json(workdir / "features.json", {"cached": inputs.cached})
+        if train.check_learning_rate and not done:
+            # From a head of zeros: where a loss is low already, no rate makes it fall.
+            lr_sweep.warn(experiment, inputs, state.variables)
         if not checkpoints.steps() and begins_with_probe(experiment):
             experiment, state = _start_head(experiment, inputs, workdir)
             # Its checkpoint holds what follows to its figure: where nothing beats it on val, it is kept.
-            progress.due = True
+            progress.due = is_comparable(experiment)
             progress.spend("features")
-        if train.check_learning_rate and not done:
-            lr_sweep.warn(experiment, inputs, state.variables)
         state = partitioner.shard_state(state)
         reference = steps.begin_reference_cost(experiment)
         progress.spend("start")

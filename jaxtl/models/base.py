@@ -72,6 +72,7 @@ class Model(Protocol):
       unseen: the fields that leave no trace in the shapes of the parameters, or in which only conventions differ:
         weights settle them, unless a name writes them.
       auxiliary_weight: what the loss of each auxiliary head counts in training, beside 1 for the head.
+      has_batch_norm: whether training normalises by the statistics of a batch.
       auxiliary_classifiers: a regex of the layers that give auxiliary logits; with a new head they are new, too.
     """
 
@@ -81,6 +82,7 @@ class Model(Protocol):
     unseen: ClassVar[tuple[str, ...]]
     auxiliary_weight: ClassVar[float]
     auxiliary_classifiers: ClassVar[str]
+    has_batch_norm: ClassVar[bool]
 
     def groups(self) -> Groups:
         """Gives the groups from input to head; the last one is called "head"."""
@@ -171,6 +173,7 @@ class GroupedModel(CustomHead, kw_only=True):
     auxiliary_weight: ClassVar[float] = AUXILIARY_WEIGHT
     auxiliary_field: ClassVar[str] = ""
     auxiliary_classifiers: ClassVar[str] = ""
+    has_batch_norm: ClassVar[bool] = False
 
     def groups(self) -> Groups:
         """Gives the groups from input to head; the last one is called "head"."""

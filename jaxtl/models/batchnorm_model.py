@@ -21,6 +21,7 @@ class BatchNormModel(GroupedModel, kw_only=True):
       dtype: what is computed in.
     """
 
+    has_batch_norm: ClassVar[bool] = True
     unseen: ClassVar[tuple[str, ...]] = ("epsilon", "momentum", "unbiased")
 
     epsilon: float = 1e-5

@@ -74,7 +74,7 @@ class LoopOptions:
       learning_rate: step -> rate of the head, for the log.
       log_every: steps between training lines.
       monitor: the validation metric that decides what is best: higher is better, but for "loss"; among equals the lower
-        loss.
+        loss. "last": none does, the last evaluation is best.
       patience: evaluations without a better one after which to stop; 0 for never.
       groups: path of each parameter -> its group, or "frozen", for the log to get the sizes of updates in the step
         before each evaluation; empty for none. In all processes alike.
@@ -281,10 +281,10 @@ def _judge(
     progress: Progress, step: int, metrics: dict[str, dict[str, float]], monitor: str, patience: int
 ) -> tuple[float, ...]:
     """Takes note of which weights won, and whether they are the best so far; returns their score."""
-    winner = max(metrics, key=lambda kind: score_of(metrics[kind], monitor))
-    score = score_of(metrics[winner], monitor)
+    winner = max(metrics, key=lambda kind: score_of(metrics[kind], monitor, step))
+    score = score_of(metrics[winner], monitor, step)
     progress.averaged = winner == "ema"
-    best = score_of(progress.val, monitor) if monitor in progress.val else None
+    best = score_of(progress.val, monitor, progress.best_step) if progress.val else None
     # An equal accuracy at a lower loss is a better checkpoint, but no reason to train on.
     improved = best is None or score[0] > best[0]
     if best is None or score > best:
@@ -295,7 +295,9 @@ def _judge(
     return score
 
 
-def score_of(metrics: Mapping[str, float], monitor: str) -> tuple[float, ...]:
+def score_of(metrics: Mapping[str, float], monitor: str, step: int) -> tuple[float, ...]:
     """Returns what is compared: the monitor, and among equals of it the loss, which is finer on few images."""
     loss = -metrics["loss"]
-    return (loss,) if monitor == "loss" else (metrics[monitor], loss)
+    if monitor == "loss":
+        return (loss,)
+    return (float(step) if monitor == "last" else metrics[monitor], loss)

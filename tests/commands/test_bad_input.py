@@ -51,7 +51,7 @@ def test_all_problems_of_a_config_at_once(train):
             "config.train.batch_size is 'many', but it must be a whole number, such as 32",
         ),
         ("--config.log.to=tensorbord", "names with commas of: tensorboard, wandb, mlflow, or ''"),
-        ("--config.train.steps=0", "give one of them"),
+        ("--config.train.steps=0 --config.train.epochs=0", "give one of them"),
         ("--config.train.epochs=3 --config.train.steps=3", "give one of them"),
         ("--config.optimizer.warmup_steps=12", "the run has 12 steps"),
         ("--config.optimizer.name=adam --config.optimizer.weight_decay=0.1", 'use "adamw"'),
@@ -181,9 +181,8 @@ def test_unknown_variant(jaxtl, request):
     [
         (["trian"], "there is no command trian; did you mean train?"),
         (["flowers"], "there is no command flowers. The commands are: train, eval,"),
-        ([], "--config, --workdir"),
+        ([], "--workdir"),
         (["--config=x.py"], "--workdir"),
-        (["train", "--workdir=w"], "--config"),
         (["--config=x", "--workdir=w", "--lr=1"], "--lr=1"),
         (["--config=x", "--workdir=w", "--workdir", "v"], "--workdir is given twice"),
         (
@@ -195,6 +194,11 @@ def test_unknown_variant(jaxtl, request):
 )
 def test_wrong_usage_has_status_2(jaxtl, arguments, fragment):
     check(jaxtl(*arguments), "usage:", fragment, status=2)
+
+
+def test_without_a_config_there_must_be_data(jaxtl):
+    fragments = ("there are no data: give a recipe or a config", "--config.data.source=folder:DIR")
+    check(jaxtl("train", "--workdir=w"), *fragments)
 
 
 def test_predict_and_export_need_a_run(jaxtl, tmp_path):

@@ -117,7 +117,7 @@ def test_eval_of_a_run_gives_the_test_figures_of_its_results(jaxtl, run, tmp_pat
     assert f"To eval that run, give: --workdir={run}_eval" in err
     status, _, err = jaxtl("eval", f"--workdir={tmp_path / 'eval'}")
     assert status == 1
-    assert "--config=FILE is missing; without it, --config.model.weights=run:DIR says whose config to take" in err
+    assert "there are no data: give a recipe or a config" in err
 
 
 def test_eval_measures_a_source_without_splits_as_a_whole(jaxtl, run, pictures, config_file, tmp_path):

@@ -14,7 +14,7 @@ from jaxtl import models
 from jaxtl.checkpoints.manager import Checkpoints, read_best
 from jaxtl.errors import Stopped, UserError
 from jaxtl.evaluate.probe import Linear, Split, fit_linear
-from jaxtl.experiment.head_start import begins_with_probe, with_head
+from jaxtl.experiment.head_start import begins_with_probe, is_comparable, with_head
 from jaxtl.experiment.start import start_run
 from jaxtl.experiment.training import train_to_end
 from jaxtl.pretrained.report import LoadReport
@@ -131,6 +131,24 @@ def test_where_no_head_can_start_from_a_probe(change, reason):
                 begins_with_probe(experiment)
         else:
             assert not begins_with_probe(experiment)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"train__label_smoothing": 0.1}, {"augment__mixup": 0.2}, {"augment__cutmix": 0.2}, {"train__loss": "focal"}],
+)
+def test_where_labels_are_soft_its_loss_chooses_nothing(tmp_path, keys):
+    experiment = dataclasses.replace(tiny.experiment(tiny.config(**keys)), loss_name=keys.get("train__loss", "softmax"))
+    assert not is_comparable(experiment)
+    assert begins_with_probe(pretrained(experiment))
+
+
+def test_a_run_with_soft_labels_is_not_kept_at_its_start(tmp_path):
+    results = train(
+        tiny.still(train__steps=2, train__label_smoothing=0.1, optimizer__learning_rate=1e3), tmp_path / "run"
+    )
+    assert results["best_step"] == 2
+    assert "head_start" in results
 
 
 def test_zeros_stay_where_they_are_asked_for(tmp_path):

@@ -177,6 +177,17 @@ def test_an_equal_accuracy_at_a_lower_loss_is_better_but_patience_ends():
     assert (int(state.step), progress.best_step, progress.finished) == (3, 3, True)
 
 
+def test_the_last_is_best_where_nothing_is_to_choose():
+    found = iter([(0.9, 0.5), (0.95, 0.1), (0.5, 0.7)])
+
+    def evaluate(_):
+        return dict(zip(("accuracy", "loss"), next(found), strict=True))
+
+    _, progress, checkpoints, _, _ = run(evaluate=evaluate, eval_at=[1, 3, 5], monitor="last")
+    assert (progress.best_step, progress.val["accuracy"]) == (5, 0.5)
+    assert ranked({step: score for step, (_, _, _, score) in checkpoints.saved.items()}) == [5, 3, 1]
+
+
 def test_of_losses_the_lowest_is_best():
     losses = iter([0.5, 0.25, 0.75])
     _, progress, checkpoints, _, _ = run(

@@ -16,6 +16,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Augmentation)}
 """The default of each field."""
 
+AUTO = "auto"
+"""A preset that a rule chooses; it may be any of them."""
+
 _EXCEPT = " except "
 
 
@@ -43,12 +46,26 @@ def except_for(preset: str, names: Iterable[str]) -> str:
     return f"{name}{_EXCEPT}{','.join([*left.split(',')] * bool(left) + sorted(names))}"
 
 
+def is_auto(preset: str) -> bool:
+    """Tells whether a rule is to choose the preset."""
+    return preset.partition(_EXCEPT)[0] == AUTO
+
+
+def in_place_of_auto(preset: str, chosen: str) -> str:
+    """Returns the preset that a rule chose, with the exceptions of "auto" that it sets.
+
+    >>> in_place_of_auto("auto except rotate,erase", "medium")
+    'medium except erase,rotate'
+    """
+    return except_for(chosen, preset.partition(_EXCEPT)[2].split(","))
+
+
 def preset_problems(preset: str) -> list[str]:
     """Returns one line for each problem with the text of a preset, in the form of `options.problems`."""
     name, _, left = preset.partition(_EXCEPT)
-    if name and name not in PRESETS:
-        return [not_among("preset", name, ("", *PRESETS))]
-    known = PRESETS.get(name, {})
+    if name and name not in (AUTO, *PRESETS):
+        return [not_among("preset", name, ("", AUTO, *PRESETS))]
+    known = _fields(name)
     strange = [field for field in left.split(",") if left and field not in known]
     sets = f"it sets: {', '.join(known) or 'nothing'}."
     return [f"preset is {preset!r}, but {name!r} does not set {field!r}; {sets}" for field in strange]
@@ -76,7 +93,14 @@ def is_default(name: str, value: Any) -> bool:
 
 def _chosen(preset: str) -> dict[str, Any]:
     name, _, left = preset.partition(_EXCEPT)
-    return {field: value for field, value in PRESETS.get(name, {}).items() if field not in left.split(",")}
+    return {field: value for field, value in _fields(name).items() if field not in left.split(",")}
+
+
+def _fields(name: str) -> dict[str, Any]:
+    """Returns what a preset sets; "auto" any of what presets do, to values that are not known yet."""
+    if name == AUTO:
+        return {field: None for fields in PRESETS.values() for field in fields}
+    return PRESETS.get(name, {})
 
 
 def _listed(names: Iterable[str], values: Mapping[str, Any]) -> str:

@@ -51,7 +51,7 @@ def test_in_words():
     [
         (
             "meduim",
-            "preset is 'meduim', but it must be one of: '', 'none', 'light', 'medium', 'strong'; did you mean 'medium",
+            "preset is 'meduim', but it must be one of: '', 'auto', 'none', 'light', 'medium', 'strong'; did you",
         ),
         (
             "medium except zoom",

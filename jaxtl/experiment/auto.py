@@ -1,0 +1,110 @@
+"""What "auto" stands for in a config: rates, lengths, augmentation and what trains, by rule, each with its reason."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxtl.data.augment import presets
+from jaxtl.experiment import options
+
+# A head alone, on a few images a class, is as good as everything, and cannot forget.
+_FEW_A_CLASS = 5
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules go by.
+
+    Attributes:
+      images: to train on; 0 where they are not at hand.
+      classes: of them.
+      pretrained: whether there are weights.
+      batch_norm: whether the model has BatchNorm.
+    """
+
+    images: int
+    classes: int
+    pretrained: bool
+    batch_norm: bool
+
+
+def resolve(config: ConfigDict, facts: Facts) -> tuple[ConfigDict, tuple[str, ...]]:
+    """Returns the config with values in place of each "auto", and a line for each that says which, and why."""
+    config, notes = copy.deepcopy(config), list[str]()
+
+    def put(key: str, rule: tuple[Any, str]) -> None:
+        section, name = key.split(".")
+        if config[section][name] == "auto":
+            config[section][name], why = rule
+            notes.append(f"{key} is {_plain(rule[0])}: {why}")
+
+    put("finetune.unfreeze", _unfreeze(facts))
+    put("optimizer.learning_rate", _learning_rate(config, facts))
+    if config.train.epochs == "auto" and (config.train.steps or config.finetune.stages):
+        config.train.epochs = 0.0  # Something else says how long.
+    put("train.epochs", _epochs(config, facts))
+    if presets.is_auto(config.augment.preset):
+        chosen, why = _preset(config, facts)
+        config.augment.preset = presets.in_place_of_auto(config.augment.preset, chosen)
+        notes.append(f"augment.preset is {config.augment.preset!r}: {why}; {options.preset_in_words(config, config)}")
+    return config, tuple(notes)
+
+
+def _unfreeze(facts: Facts) -> tuple[str, str]:
+    if facts.pretrained and 0 < facts.images < _FEW_A_CLASS * facts.classes:
+        return "head", f"{facts.images} images of {facts.classes} classes are too few to change features by"
+    return "all", "with enough images, everything that adapts is better than a head alone"
+
+
+def _learning_rate(config: ConfigDict, facts: Facts) -> tuple[float, str]:
+    name, batch = config.optimizer.name, config.train.batch_size
+    adaptive = name != "sgd"
+    if not facts.pretrained:
+        if adaptive:
+            return 1e-3, f"the usual rate of {name} for a start at random"
+        return _rounded(0.1 * batch / 256), f"0.1 for 256 images a step, here {batch}, arXiv:1706.02677"
+    if config.finetune.unfreeze == "head" and not config.finetune.stages:
+        if adaptive:
+            return 1e-3, f"the usual rate of {name}, for a head alone"
+        return _rounded(0.1 * batch / 256), f"0.1 for 256 images a step, here {batch}, for a head alone"
+    if not adaptive:
+        return _rounded(0.01 * batch / 64), f"0.01 for 64 images a step, here {batch}, a tenth of that at random"
+    if facts.batch_norm:
+        return _rounded(5e-4 * (batch / 32) ** 0.5), f"half of that at random, by the root of the {batch} images a step"
+    # With a rate that falls layer by layer the highest one acts on the head and the last blocks alone.
+    base = 5e-4 if config.finetune.layer_decay < 1 else 2e-4
+    why = f"{base:g} for 32 images a step and weights to be kept, by the root of the {batch} here"
+    return _rounded(base * (batch / 32) ** 0.5), why
+
+
+def _epochs(config: ConfigDict, facts: Facts) -> tuple[float, str]:
+    images = max(facts.images, 1)
+    if not facts.pretrained:
+        least, seen, most = 30, 30_000, 300
+    elif config.finetune.unfreeze == "head":
+        least, seen, most = 5, 6_000, 100
+    else:
+        least, seen, most = 4, 3_000, 50
+    epochs = min(max(least, round(seen / images)), most)
+    if not facts.images:
+        return float(epochs), "the number of images is not known here"
+    why = f"{least} of a large set, {most} at most of a small one, between them {seen:,} images in all"
+    return float(epochs), f"{why}, as longer runs are for harder sets (BiT's rule, arXiv:1912.11370)"
+
+
+def _preset(config: ConfigDict, facts: Facts) -> tuple[str, str]:
+    if facts.pretrained and config.finetune.unfreeze == "head":
+        return "none", "a head alone on plain images, whose features are computed once, is as good and faster"
+    if not facts.pretrained:
+        return "medium", "a start at random sees each image often"
+    return "light", "pretrained features need few epochs, in which strong views only slow the fit"
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.2g}")
+
+
+def _plain(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else f"{value:g}"

@@ -1,0 +1,105 @@
+"""What "auto" stands for: values by the number of images, weights, batch and what trains, each with its reason."""
+
+import json
+
+import pytest
+import tiny
+
+from jaxtl import config as config_lib
+from jaxtl.errors import UserError
+from jaxtl.experiment.auto import Facts, resolve
+
+VIT = Facts(images=720, classes=12, pretrained=True, batch_norm=False)
+RESNET = Facts(images=720, classes=12, pretrained=True, batch_norm=True)
+RANDOM = Facts(images=720, classes=12, pretrained=False, batch_norm=False)
+
+
+def left_to_rules(**keys):
+    """The defaults with all four keys left to rules, in place of the network's."""
+    values = {"optimizer__learning_rate": "auto", "train__epochs": "auto", "train__steps": 0}
+    return tiny.config(**{**values, "finetune__unfreeze": "auto", "augment__preset": "auto", **keys})
+
+
+@pytest.mark.parametrize(
+    ("facts", "keys", "rate"),
+    [
+        (VIT, {}, 2e-4),
+        (VIT, {"finetune__layer_decay": 0.8}, 5e-4),
+        (VIT, {"train__batch_size": 128}, 4e-4),
+        (VIT, {"optimizer__name": "sgd", "train__batch_size": 128}, 0.02),
+        (VIT, {"finetune__unfreeze": "head"}, 1e-3),
+        (VIT, {"finetune__unfreeze": "head", "optimizer__name": "sgd", "train__batch_size": 256}, 0.1),
+        (RESNET, {}, 5e-4),
+        (RANDOM, {}, 1e-3),
+        (RANDOM, {"optimizer__name": "sgd", "train__batch_size": 512}, 0.2),
+    ],
+)
+def test_the_rate(facts, keys, rate):
+    config, notes = resolve(
+        left_to_rules(train__batch_size=32) if not keys else left_to_rules(**{"train__batch_size": 32, **keys}), facts
+    )
+    assert config.optimizer.learning_rate == rate
+    assert f"optimizer.learning_rate is {rate:g}: " in "\n".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("images", "pretrained", "unfreeze", "epochs"),
+    [
+        (720, True, "all", 4),
+        (300, True, "all", 10),
+        (10, True, "all", 50),
+        (10**6, True, "all", 4),
+        (720, True, "head", 8),
+        (10**6, False, "all", 30),
+        (1000, False, "all", 30),
+        (20, False, "all", 300),
+    ],
+)
+def test_the_length(images, pretrained, unfreeze, epochs):
+    config, _ = resolve(left_to_rules(finetune__unfreeze=unfreeze), Facts(images, 2, pretrained, False))
+    assert config.train.epochs == epochs
+
+
+@pytest.mark.parametrize(
+    ("images", "pretrained", "chosen"), [(59, True, "head"), (60, True, "all"), (59, False, "all")]
+)
+def test_what_trains(images, pretrained, chosen):
+    assert resolve(left_to_rules(), Facts(images, 12, pretrained, False))[0].finetune.unfreeze == chosen
+
+
+@pytest.mark.parametrize(
+    ("facts", "unfreeze", "preset"), [(VIT, "all", "light"), (VIT, "head", "none"), (RANDOM, "all", "medium")]
+)
+def test_the_augmentation(facts, unfreeze, preset):
+    config, notes = resolve(left_to_rules(finetune__unfreeze=unfreeze), facts)
+    assert config.augment.preset == preset
+    assert any(note.startswith(f"augment.preset is {preset!r}: ") for note in notes)
+
+
+def test_a_value_beside_the_preset_stays():
+    overrides = {"augment.preset": "auto", "augment.rotate": "0", "train.epochs": "auto"}
+    config = config_lib.override(
+        tiny.config(augment__rotate=5.0), {**overrides, "data.source": "folder:x", "model.name": "vit_ti16"}
+    )
+    assert resolve(config, RANDOM)[0].augment.preset == "medium except rotate"
+
+
+def test_what_is_given_stays_and_is_not_told():
+    given = tiny.config(train__epochs="auto")  # Its steps say how long.
+    config, notes = resolve(given, VIT)
+    assert (config.optimizer.learning_rate, config.train.steps, config.train.epochs, notes) == (0.1, 3, 0.0, ())
+    assert given.train.epochs == "auto"
+    stages = ({"epochs": 1, "unfreeze": "head"},)
+    assert resolve(left_to_rules(finetune__stages=stages), VIT)[0].train.epochs == 0.0
+
+
+@pytest.mark.parametrize("key", ["optimizer.learning_rate", "train.epochs"])
+def test_another_word_is_refused(key):
+    with pytest.raises(UserError, match=rf"config.{key} is 'atuo', but it must be a number, such as .*, or \"auto\""):
+        config_lib.override(config_lib.default(), {key: "atuo"})
+
+
+def test_defaults_are_sound_and_left_to_rules():
+    config = config_lib.override(config_lib.default(), {"data.source": "folder:x"})
+    assert (config.optimizer.learning_rate, config.train.epochs) == ("auto", "auto")
+    assert json.loads(json.dumps(config_lib.to_dict(config)))["train"]["epochs"] == "auto"
