@@ -80,5 +80,5 @@ def plot_sweep(path: Path, points: Sequence[Mapping[str, float]], *, chosen: flo
     axes.set(xlabel="alpha", ylabel="accuracy (%)", title=title)
     other.set_ylabel("loss")
     axes.grid(alpha=0.3)
-    axes.legend(handles=[accuracy, loss, mark])
+    figure.legend(handles=[accuracy, loss, mark], loc="outside lower center", ncols=3)  # Curves may go anywhere.
     figure.savefig(path, dpi=120)
