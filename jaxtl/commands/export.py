@@ -53,8 +53,8 @@ def run(workdir: Path | str, output: Path | str, format: str = "jaxtl", *, calib
     problems: list[UserError] = []
     files.refuse_ensemble(
         workdir,
-        f"is several networks, of which --format={format} holds one: copy the folder, which needs no run, export a "
-        "member, or make one network of runs alike with average",
+        f"is several networks, of which --format={format} holds one: copy the folder, which needs no run, or export "
+        "one of its runs, or the mean that average makes of them",
     )
     facts = attempt(lambda: files.read_json(workdir / "model.json"), problems)
     if chosen.suffix and output.suffix != chosen.suffix:
