@@ -1,4 +1,4 @@
-"""The eval command: measures weights, or a run, on a data set."""
+"""The eval command: measures weights, a run, or an ensemble, on a data set."""
 
 import argparse
 import time
@@ -13,6 +13,7 @@ from jaxtl.experiment import workdir as files
 from jaxtl.experiment.attention import with_fastest_attention
 from jaxtl.experiment.broken_images import all_named
 from jaxtl.experiment.build import build
+from jaxtl.experiment.ensemble_evaluation import ensemble_in, evaluate_ensemble
 from jaxtl.experiment.input_pipeline import compile_image_evaluator
 from jaxtl.experiment.measuring import measure, write_predictions
 from jaxtl.experiment.model import weights_location
@@ -32,6 +33,8 @@ def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
     """Evaluates config.model.weights on config.data.source; returns what results.json holds."""
     started = time.perf_counter()
     workdir = Path(workdir)
+    if (members := ensemble_in(config)) is not None:
+        return evaluate_ensemble(config, members, workdir)
     files.open_workdir(workdir, config.data.source)
     files.refuse_run(workdir, "eval", config.model.weights)
     experiment = build(config, purpose="evaluate")
@@ -67,7 +70,7 @@ def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
     }
     files.write_json(workdir / "config.json", to_dict(config))
     files.write_json(workdir / "weights.json", load_report.to_json())
-    write_predictions(workdir, experiment, measured)
+    write_predictions(workdir, experiment.model.classes, measured)
     files.write_json(workdir / "results.json", results)
     if config.eval.report:
         report_at_end(workdir, {"test": dataset})

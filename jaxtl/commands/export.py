@@ -51,6 +51,11 @@ def run(workdir: Path | str, output: Path | str, format: str = "jaxtl", *, calib
     workdir, output = Path(workdir), Path(output)
     chosen = formats()[format]
     problems: list[UserError] = []
+    files.refuse_ensemble(
+        workdir,
+        f"is several networks, of which --format={format} holds one: copy the folder, which needs no run, or export "
+        "one of its runs, or the mean that average makes of them",
+    )
     facts = attempt(lambda: files.read_json(workdir / "model.json"), problems)
     if chosen.suffix and output.suffix != chosen.suffix:
         problems.append(UserError(f"--output={output} must end in {chosen.suffix}."))

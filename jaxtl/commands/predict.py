@@ -1,4 +1,4 @@
-"""The predict command: one JSON line for each image, from the best checkpoint of a run."""
+"""The predict command: one JSON line for each image, from the best checkpoint of a run, or an ensemble."""
 
 import argparse
 import json
@@ -6,17 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from jaxtl.commands import flags
 from jaxtl.data.formats import describe_others
-from jaxtl.data.normalize import normalize
 from jaxtl.deploy.fetch import is_address
 from jaxtl.deploy.predictor import Place, find_images, predict
 from jaxtl.errors import UserError
-from jaxtl.experiment.build import build_run
+from jaxtl.experiment.classifier import open_classifier
 from jaxtl.experiment.judging import make_judge
 
 
@@ -66,11 +61,11 @@ def run(
 ) -> int:
     """Prints a line for each image, as `judging.make_judge` has it; returns 1 if one could not be read, else 0."""
     workdir = Path(workdir)
-    model, variables, step = build_run(workdir)
+    classifier = open_classifier(workdir)
     judge = make_judge(
         workdir,
-        model.classes,
-        step,
+        classifier.classes,
+        classifier.step,
         calibrated=calibrated,
         reject_below=reject_below,
         operating_points=operating_points,
@@ -84,16 +79,12 @@ def run(
         raise UserError(f"there is no image file in {', '.join(map(str, paths))}." + f"\n{others}" * bool(others))
     batch_size = min(batch_size, len(found.images))
 
-    @jax.jit
-    def logits(images: jax.Array) -> jax.Array:
-        return jnp.asarray(model.module.apply(variables, normalize(images, model.pixels), train=False))
-
     failed = False
     for line in predict(
         found.images,
-        logits=lambda images: np.asarray(logits(images)),
+        logits=classifier.logits,
         judge=judge,
-        pixels=model.pixels,
+        view=classifier.view,
         batch_size=batch_size,
     ):
         failed |= "error" in line

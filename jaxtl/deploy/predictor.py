@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice, repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from jaxtl import data
 from jaxtl.data.formats import is_image, is_photograph
+from jaxtl.data.loader import EvalView
 from jaxtl.deploy.fetch import fetch
 from jaxtl.errors import UserError
-from jaxtl.preprocessing import Pixels
 
 # An image file, or the address of one.
 Place = Path | str
@@ -72,7 +72,7 @@ def predict(
     *,
     logits: Callable[[np.ndarray], np.ndarray],
     judge: Callable[[np.ndarray], Mapping[str, Any]],
-    pixels: Pixels,
+    view: EvalView,
     batch_size: int = 32,
     workers: int = 4,
 ) -> Iterator[dict[str, Any]]:
@@ -80,9 +80,9 @@ def predict(
 
     Args:
       paths: image files, or addresses of some.
-      logits: uint8 [B, S, S, 3] with B = batch_size -> float32 [B, C].
+      logits: views uint8 [B, ...] with B = batch_size -> float32 [B, C].
       judge: the logits [C] of an image -> what is said of it (see `jaxtl.deploy.judge.Judge`).
-      pixels: how images must be prepared.
+      view: an RGB image -> what of it is predicted, uint8 of one shape for all images.
       batch_size: rows of a batch; the last one is filled up with dummy images.
       workers: threads that decode.
 
@@ -91,13 +91,12 @@ def predict(
     """
     with ThreadPoolExecutor(workers) as executor:
         for chunk in _batched(paths, batch_size):
-            views = list(executor.map(read_view, chunk, repeat(pixels)))
-            dummy = np.zeros((pixels.size, pixels.size, 3), np.uint8)
-            rows = [view if isinstance(view, np.ndarray) else dummy for view in views]
-            result = logits(np.stack(list(chain(rows, repeat(dummy, batch_size - len(rows))))))
-            for path, view, row in zip(chunk, views, result[: len(chunk)], strict=True):
-                said = judge(row) if isinstance(view, np.ndarray) else {"error": view}
-                yield {"file": str(path), **said}
+            found = list(executor.map(read_view, chunk, repeat(view)))
+            whole = [each for each in found if isinstance(each, np.ndarray)]
+            dummies = [np.zeros_like(whole[0])] * (batch_size - len(whole)) if whole else []
+            result = iter(logits(np.stack([*whole, *dummies])) if whole else ())
+            for path, each in zip(chunk, found, strict=True):
+                yield {"file": str(path), **({"error": each} if isinstance(each, str) else judge(next(result)))}
 
 
 def _batched(items: Iterable[Place], size: int) -> Iterator[list[Place]]:
@@ -106,11 +105,11 @@ def _batched(items: Iterable[Place], size: int) -> Iterator[list[Place]]:
         yield chunk
 
 
-def read_view(place: Place, pixels: Pixels) -> np.ndarray | str:
-    """Returns an image as evaluation sees it, uint8 [S, S, 3], or why it cannot be read."""
+def read_view(place: Place, view: EvalView) -> np.ndarray | str:
+    """Returns what `view` makes of an image, or why it cannot be read."""
     try:
         encoded = fetch(place) if isinstance(place, str) else place.read_bytes()
-        return data.eval_view(data.decode(encoded, "the file"), pixels)
+        return view(data.decode(encoded, "the file"))
     except OSError as error:
         return error.strerror or str(error)
     except UserError as error:

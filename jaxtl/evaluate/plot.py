@@ -57,3 +57,28 @@ def plot_rates(
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
+
+
+def plot_sweep(path: Path, points: Sequence[Mapping[str, float]], *, chosen: float, title: str) -> None:
+    """Draws accuracy and loss against how far weights lie between two ends.
+
+    Args:
+      path: of the image; its suffix says the format.
+      points: "alpha", "accuracy" and "loss" of each point.
+      chosen: the alpha that was chosen, drawn as a vertical line.
+      title: above the plot.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    alphas = [point["alpha"] for point in points]
+    (accuracy,) = axes.plot(alphas, [100 * point["accuracy"] for point in points], marker="o", label="accuracy")
+    other = axes.twinx()
+    (loss,) = other.plot(alphas, [point["loss"] for point in points], marker="s", color="C1", label="loss")
+    mark = axes.axvline(chosen, linestyle="--", color="C2", label=f"chosen: {chosen:g}")
+    axes.set(xlabel="alpha", ylabel="accuracy (%)", title=title)
+    other.set_ylabel("loss")
+    axes.grid(alpha=0.3)
+    figure.legend(handles=[accuracy, loss, mark], loc="outside lower center", ncols=3)  # Curves may go anywhere.
+    figure.savefig(path, dpi=120)

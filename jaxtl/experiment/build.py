@@ -144,9 +144,10 @@ def build_run(workdir: Path | str) -> tuple[Model, dict[str, Any], int]:
     """Builds the model of a run with its best variables, as numpy arrays; returns them and their step.
 
     Raises:
-      UserError: there is no run, or it has no checkpoint yet.
+      UserError: there is no run, or it has no checkpoint yet; or it is an ensemble.
     """
     workdir = Path(workdir)
+    files.refuse_ensemble(workdir, "has no weights of one network, which this takes: give a run that is one")
     model = load_model(files.read_json(workdir / "model.json"))
     step, variables = read_best(workdir)
     files.note_unfinished(workdir, f"step {step}")
@@ -238,9 +239,7 @@ def _evaluation(
         raise UserError("eval needs weights: give --config.model.weights (run:WORKDIR for a run of yours).")
     location = config.model.weights
     exact = location.startswith("run:")  # A run's names are those of its data; others may write them in their own way.
-    asked = config.eval.split or config.data.test
-    held_out = None if asked or not exact else _held_out(config, Path(location.removeprefix("run:")), source)
-    name, dataset = held_out or choose_split(asked, source)
+    name, dataset = evaluated_split(config, source)
     classes, dataset = align_classes(opened.num_classes, opened.classes, source, dataset, exact=exact)
     model = make_model(config, opened, classes)
     variables, report = make_variables(config, opened, model, head="keep")
@@ -255,6 +254,16 @@ def _evaluation(
     loss = evaluation_loss(trained, len(classes), several=dataset.several)
     experiment = Experiment(config, model, variables, report, splits, name, partitioner=partitioner)
     return replace(experiment, loss=loss, eval_loss=loss, loss_name=trained.train.loss)
+
+
+def evaluated_split(config: ConfigDict, source: data.Source) -> tuple[str, data.Dataset]:
+    """Returns the split that is evaluated, in words, and its examples: what is asked for, or what a run held out."""
+    asked, location = config.eval.split or config.data.test, config.model.weights
+    if not asked and location.startswith("run:"):
+        held_out = _held_out(config, Path(location.removeprefix("run:")), source)
+        if held_out is not None:
+            return held_out
+    return choose_split(asked, source)
 
 
 def _held_out(config: ConfigDict, workdir: Path, source: data.Source) -> tuple[str, data.Dataset] | None:

@@ -10,7 +10,7 @@ from typing import Any
 from jaxtl import config as config_lib
 from jaxtl.errors import UserError
 from jaxtl.evaluate.alignment import Aligned, NamedPredictions, align
-from jaxtl.evaluate.bootstrap import bootstrap_intervals
+from jaxtl.evaluate.bootstrap import Judged, bootstrap_intervals
 from jaxtl.evaluate.details import judge
 from jaxtl.evaluate.paired import Difference, McNemar, holm, mcnemar, paired_differences, plain_metrics
 from jaxtl.evaluate.predictions import read_predictions, splits_in
@@ -126,9 +126,10 @@ def compare(runs: Sequence[Run], *, split: str = "", shared: bool = False) -> Co
     else:
         aligned = align(predictions, shared=shared)
         notes += _notes_on_images(able, aligned)
-        paired = _pair(aligned)
+        paired = pair(aligned)
         if any(aligned.left_out.values()):  # Of a part of the images results.json says nothing.
-            metrics = {run.name: _metrics_of_part(run.name, aligned) for run in runs}
+            judged = aligned.judged
+            metrics = {run.name: metrics_of(judged[run.name]) if run.name in judged else {} for run in runs}
         if paired.baseline != runs[0].name:
             notes.append(f"{runs[0].name} has no predictions, so the others are compared with {paired.baseline}")
         if len({run.results.get("loss") == "binary" for run in able}) > 1:
@@ -138,7 +139,7 @@ def compare(runs: Sequence[Run], *, split: str = "", shared: bool = False) -> Co
     return Comparison(runs, split, metrics, paired, _config_differences(runs), notes)
 
 
-def _pair(aligned: Aligned) -> Paired:
+def pair(aligned: Aligned) -> Paired:
     """Returns how the models differ from the first."""
     (baseline, first), *others = aligned.judged.items()
     names, models = [name for name, _ in others], [judged for _, judged in others]
@@ -229,10 +230,8 @@ def _results_of(run: Run, split: str) -> dict[str, Any]:
     return {key: value for key, value in metrics.items() if key not in dropped} | named
 
 
-def _metrics_of_part(name: str, aligned: Aligned) -> dict[str, Any]:
-    if name not in aligned.judged:
-        return {}
-    judged = aligned.judged[name]
+def metrics_of(judged: Judged) -> dict[str, Any]:
+    """Returns the metrics of predictions alone, as tables have them: no results.json needs to hold them."""
     return {**plain_metrics(judged), "count": len(judged.labels), "intervals": bootstrap_intervals(judged)}
 
 

@@ -184,7 +184,7 @@ def _explain(
     with ThreadPoolExecutor(_WORKERS) as executor:
         for first in range(0, len(images), size):
             chunk = images[first : first + size]
-            views = list(executor.map(read_view, chunk, repeat(model.pixels)))
+            views = list(executor.map(read_view, chunk, repeat(partial(eval_view, pixels=model.pixels))))
             good = [view for view in views if isinstance(view, np.ndarray)]
             if good:
                 # Filled up, so that one program serves all batches.

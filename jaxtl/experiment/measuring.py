@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.data.dataset import Dataset
+from jaxtl.evaluate.accumulate import batch_accumulators
 from jaxtl.evaluate.details import detailed_metrics
 from jaxtl.evaluate.evaluator import Evaluator
 from jaxtl.evaluate.metrics import compute_metrics
@@ -74,12 +77,21 @@ def measure(
     return Measured(metrics, as_arrays(split, dataset.names, dataset.labels, logits))
 
 
+def measure_logits(split: str, dataset: Dataset, logits: np.ndarray) -> Measured:
+    """Measures logits [n, C] of a split of one label an image, as `measure` does those of a network."""
+    mask = jnp.ones(len(dataset), jnp.float32)
+    accumulators = jax.device_get(batch_accumulators(jnp.asarray(logits), jnp.asarray(dataset.labels), mask))
+    details = detailed_metrics(dataset.labels, logits, dataset.classes)
+    metrics = {**details, **compute_metrics(accumulators, dataset.classes), "per_class": details["per_class"]}
+    return Measured(metrics, as_arrays(split, dataset.names, dataset.labels, logits))
+
+
 def can_keep(dataset: Dataset, classes: Sequence[str]) -> bool:
     """Tells whether the logits of a data set are few enough to be kept."""
     return len(dataset) * len(classes) <= _MAX_LOGITS
 
 
-def write_predictions(workdir: Path, experiment: Experiment, *measured: Measured) -> None:
+def write_predictions(workdir: Path, classes: Sequence[str], *measured: Measured) -> None:
     """Writes predictions.npz: the arrays of each split, and the names of the classes."""
     arrays = {key: array for each in measured for key, array in each.arrays.items()}
     path = workdir / "predictions.npz"
@@ -87,7 +99,7 @@ def write_predictions(workdir: Path, experiment: Experiment, *measured: Measured
         if processes.is_main():
             path.unlink(missing_ok=True)  # Those of an evaluation before are of other results.
     else:
-        files.write_arrays(path, {"classes": np.asarray(experiment.model.classes), **arrays})
+        files.write_arrays(path, {"classes": np.asarray(classes), **arrays})
 
 
 def _computed(experiment: Experiment, accumulators: Mapping[str, np.ndarray]) -> dict[str, Any]:

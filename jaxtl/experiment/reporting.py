@@ -53,6 +53,8 @@ def write_report(
     facts = read_facts(workdir, splits)
     sigmoid = facts.results.get("loss") == "binary"
     charts = {**_charts(facts), "curves": calibration_charts(workdir, facts.split, sigmoid=sigmoid)}
+    if extras:
+        files.refuse_ensemble(workdir, f"has no features and maps of one network: do without {', '.join(extras)}")
     if extras and not files.has_checkpoints(workdir):
         raise UserError(f"--workdir={workdir} holds no run, and this needs its best checkpoint: {', '.join(extras)}.")
     if extras and facts.several:

@@ -74,10 +74,20 @@ def closing_lines(results: Mapping[str, Any], workdir: Path) -> list[str]:
     never = never_predicted(results.get("test", {}))
     if never:
         lines.append(f"never     predicted on test: {', '.join(never)}")
+    lines += _of_training(results) if "train" in results else []
+    lines.append(f"results   {workdir / 'results.json'}")
+    if (workdir / "report" / "index.html").exists():
+        lines.append(f"report    {workdir / 'report' / 'index.html'}")
+    lines.append(f"next      python -m jaxtl.main predict --workdir={shlex.quote(str(workdir))} PHOTO_OR_FOLDER")
+    return lines
+
+
+def _of_training(results: Mapping[str, Any]) -> list[str]:
+    """Returns which checkpoint was the best, and how fast the run was; what was put together of runs has neither."""
     per_epoch = results.get("steps_per_epoch")
     epoch = f" (epoch {math.ceil(results['best_step'] / per_epoch)})" if per_epoch else ""
     how = "the last, as train.monitor says" if results["monitor"] == "last" else f"by {results['monitor']} on val"
-    lines.append(f"best      step {results['best_step']} of {results['steps']}{epoch}, {how}")
+    lines = [f"best      step {results['best_step']} of {results['steps']}{epoch}, {how}"]
     if "head_start" in results:
         lines.append(f"probe     {_gain(results)}")
     if results.get("stopped_early"):
@@ -87,12 +97,7 @@ def closing_lines(results: Mapping[str, Any], workdir: Path) -> list[str]:
     waiting = 100 * seconds["data"] / max(seconds["train"], 1e-9) if "data" in seconds else None
     share = "" if waiting is None else f", at most {waiting:.1f} % of it waiting for data"
     speed = f"{results['train']['images_per_second']:.1f} images/s in training{share}"
-    lines.append(f"time      {duration(seconds['total'])} in all; {speed}")
-    lines.append(f"results   {workdir / 'results.json'}")
-    if (workdir / "report" / "index.html").exists():
-        lines.append(f"report    {workdir / 'report' / 'index.html'}")
-    lines.append(f"next      python -m jaxtl.main predict --workdir={shlex.quote(str(workdir))} PHOTO_OR_FOLDER")
-    return lines
+    return [*lines, f"time      {duration(seconds['total'])} in all; {speed}"]
 
 
 def _gain(results: Mapping[str, Any]) -> str:

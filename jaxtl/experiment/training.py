@@ -89,7 +89,7 @@ def train_to_end(experiment: Experiment, workdir: Path, *, started: float, stop:
     results["val"] |= chosen
     results |= files.head_start(workdir)
     results |= with_thresholds(experiment, measured)
-    write_predictions(workdir, experiment, *measured.values())
+    write_predictions(workdir, experiment.model.classes, *measured.values())
     results |= calibrate(experiment, workdir, measured, step=results["best_step"])
     progress.spend("evaluate")
     results["seconds"] = {**progress.seconds, "total": progress.total()}

@@ -23,6 +23,9 @@ from jaxtl.parallel import processes
 FITTED = "fitted"
 """The key of inputs.json for what was cut to the size of the data, and for the values of a preset."""
 
+ENSEMBLE = "ensemble.json"
+"""The file that an ensemble has, and nothing else."""
+
 # Keys that may change between two starts of one run: they change nothing that is trained but its rounding,
 # and model.attention the masks of dropout.
 _HARMLESS = (
@@ -242,6 +245,17 @@ def began_fitted(workdir: Path) -> dict[str, Any] | None:
         return None
     values: dict[str, Any] = json.loads(read_json(workdir / "inputs.json")[FITTED])
     return values
+
+
+def is_ensemble(workdir: Path) -> bool:
+    """Tells whether a workdir is that of an ensemble, which has members instead of checkpoints."""
+    return (workdir / ENSEMBLE).exists()
+
+
+def refuse_ensemble(workdir: Path, why: str) -> None:
+    """Raises a UserError if the workdir is that of an ensemble; `why` goes on after "an ensemble"."""
+    if is_ensemble(workdir):
+        raise UserError(f"{workdir} is an ensemble, and an ensemble {why}.")
 
 
 def run_config(workdir: Path) -> ConfigDict:

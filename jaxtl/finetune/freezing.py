@@ -52,12 +52,12 @@ def frozen_modules(labels: Mapping[str, str], axis_name: str | None = None) -> I
         module = context.module
         if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
             if not trains(module.path):
-                kwargs = _force(module, kwargs, "use_running_average")
+                kwargs = force(module, kwargs, "use_running_average")
             elif axis_name is not None:
                 # The statistics of training are those of the global batch on any number of devices.
                 object.__setattr__(module, "axis_name", axis_name)
         elif isinstance(module, nn.Dropout) and context.method_name == "__call__" and not trains(module.path):
-            kwargs = _force(module, kwargs, "deterministic")
+            kwargs = force(module, kwargs, "deterministic")
         return call(*args, **kwargs)
 
     def trained_below(block: str) -> frozenset[str]:
@@ -70,7 +70,8 @@ def frozen_modules(labels: Mapping[str, str], axis_name: str | None = None) -> I
         yield
 
 
-def _force(module: nn.Module, kwargs: dict[str, Any], name: str) -> dict[str, Any]:
+def force(module: nn.Module, kwargs: dict[str, Any], name: str) -> dict[str, Any]:
+    """Returns the arguments of a call of a module with a flag, such as "deterministic", set whatever was given."""
     # Linen takes such a flag either as a field or as an argument, and refuses both at once.
     if getattr(module, name) is None:
         return kwargs | {name: True}

@@ -290,6 +290,10 @@ def _open_run(workdir: Path) -> Weights:
         facts = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"run:{workdir} is no run: it has no model.json; give the workdir of a training run.") from None
+    if "members" in facts:
+        raise UserError(
+            f"run:{workdir} is an ensemble, which has no weights of one network: give one of {workdir}/members."
+        )
     # Imported here, since Orbax takes a second and only runs need it.
     from jaxtl.checkpoints.manager import read_best
 

@@ -15,6 +15,7 @@ from jaxtl.report.facts import Classified, Facts
 from jaxtl.report.gallery import examples_of, least_certain, most_wrong_labels, worst_mistakes
 from jaxtl.report.page import image_uri, render
 from jaxtl.report.ranking import precision_recall_chart, roc_chart
+from jaxtl.report.together import members_of
 from jaxtl.train.screen import duration
 
 # The longer side of a picture on the page, in pixels: it is shown at about 136.
@@ -62,6 +63,7 @@ _CLASS_COLUMNS = {
 _THRESHOLD_COLUMNS = {"threshold": "threshold", "f1_at_threshold": "F1 there"}
 _SECTIONS = (
     ("summary", "Summary"),
+    ("members", "Members"),
     ("learning", "Learning curves"),
     ("classes", "Classes"),
     ("confusion", "Confusion"),
@@ -148,6 +150,8 @@ def _summary(facts: Facts) -> dict[str, Any]:
 
 def _command(facts: Facts) -> str:
     """Returns the command that does it again."""
+    if "command" in facts.results:  # What was put together of runs.
+        return str(facts.results["command"])
     command, config = "eval " if facts.state == "evaluation" else "", shlex.quote(f"{facts.workdir}/config.json")
     return f"python -m jaxtl.main {command}--config={config} --workdir=NEW"
 
@@ -202,6 +206,7 @@ def _details(facts: Facts, charts: Mapping[str, Sequence[Markup]]) -> dict[str, 
     confusion = metrics.get("confusion_matrix")
     pairs = confused_pairs(np.asarray(confusion)) if confusion else []
     return {
+        "members": members_of(facts.results),
         "learning": list(charts.get("learning", ())),
         "curves": [*charts.get("curves", ()), *_curves(facts, predictions)],
         "cards": _CARDS,

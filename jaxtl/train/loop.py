@@ -281,10 +281,10 @@ def _judge(
     progress: Progress, step: int, metrics: dict[str, dict[str, float]], monitor: str, patience: int
 ) -> tuple[float, ...]:
     """Takes note of which weights won, and whether they are the best so far; returns their score."""
-    winner = max(metrics, key=lambda kind: _score(metrics[kind], monitor, step))
-    score = _score(metrics[winner], monitor, step)
+    winner = max(metrics, key=lambda kind: score_of(metrics[kind], monitor, step))
+    score = score_of(metrics[winner], monitor, step)
     progress.averaged = winner == "ema"
-    best = _score(progress.val, monitor, progress.best_step) if progress.val else None
+    best = score_of(progress.val, monitor, progress.best_step) if progress.val else None
     # An equal accuracy at a lower loss is a better checkpoint, but no reason to train on.
     improved = best is None or score[0] > best[0]
     if best is None or score > best:
@@ -295,7 +295,7 @@ def _judge(
     return score
 
 
-def _score(metrics: Mapping[str, float], monitor: str, step: int) -> tuple[float, ...]:
+def score_of(metrics: Mapping[str, float], monitor: str, step: int) -> tuple[float, ...]:
     """Returns what is compared: the monitor, and among equals of it the loss, which is finer on few images."""
     loss = -metrics["loss"]
     if monitor == "loss":

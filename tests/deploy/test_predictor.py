@@ -1,7 +1,10 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from jaxtl.data import eval_view
 from jaxtl.deploy.judge import Judge
 from jaxtl.deploy.predictor import find_images, predict
 from jaxtl.preprocessing import Pixels
@@ -25,7 +28,11 @@ def brightness(images):
 
 
 def lines(paths):
-    return list(predict(paths, logits=brightness, judge=Judge(("dark", "red")), pixels=PIXELS, batch_size=2))
+    return list(
+        predict(
+            paths, logits=brightness, judge=Judge(("dark", "red")), view=partial(eval_view, pixels=PIXELS), batch_size=2
+        )
+    )
 
 
 def test_each_file_gets_a_line_in_order_and_batches_are_filled_up(files):

@@ -90,7 +90,7 @@ def test_on_any_devices_and_in_any_batches(in_eight, case):
 def test_the_file_holds_all_splits_and_their_names(tmp_path):
     experiment, found, _ = measured(8)
     val = {f"val{key.removeprefix('test')}": array for key, array in found.arrays.items()}
-    write_predictions(tmp_path, experiment, found, measuring.Measured({}, val))
+    write_predictions(tmp_path, experiment.model.classes, found, measuring.Measured({}, val))
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.npz"]
     with np.load(tmp_path / "predictions.npz") as arrays:
         assert arrays["classes"].tolist() == list(tiny.CLASSES)
@@ -102,7 +102,7 @@ def test_the_file_holds_all_splits_and_their_names(tmp_path):
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring.files.processes, "is_main", lambda: False)
     experiment, found, _ = measured(8)
-    write_predictions(tmp_path, experiment, found)
+    write_predictions(tmp_path, experiment.model.classes, found)
     assert not list(tmp_path.iterdir())
 
 
@@ -120,7 +120,7 @@ def test_what_is_left_out_is_said(tmp_path, monkeypatch, capsys):
     experiment, found, _ = measured(8, variables=variables)
     assert "some logits are not finite: test has no predictions" in capsys.readouterr().out
     assert ("accuracy" in found.metrics, "intervals" in found.metrics, found.arrays) == (True, False, {})
-    write_predictions(tmp_path, experiment, found)
+    write_predictions(tmp_path, experiment.model.classes, found)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(measuring, "_MAX_LOGITS", 110)
     _, found, _ = measured(8)

@@ -1,0 +1,160 @@
+"""Predictions of several models put together: by vote, as means of probabilities or of logits, and by stacking."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+WAYS = {
+    "vote": "each model votes for its likeliest class; means of probabilities break ties",
+    "weighted": "a weighted mean of probabilities, with the weights of the least log loss on val",
+    "logits": "the mean of logits, which is the geometric mean of probabilities",
+    "stacking": "a logistic regression of log-probabilities, fitted on val",
+}
+# No probability is taken for less: of one mistake that a model was sure of, the log loss should not be without end.
+_LEAST = 1e-12
+# Penalties that stacking chooses among by cross-validation (scikit-learn's C, from strong to weak).
+_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A way to put the predictions of M models of C classes together.
+
+    Attributes:
+      by: one of WAYS.
+      weights: of the models, not negative, with the sum 1; what stacking makes of each has no one number, and is ().
+      coefficients: of stacking, [C, M * C]; else ().
+      intercept: of stacking, [C]; else ().
+    """
+
+    by: str
+    weights: tuple[float, ...] = ()
+    coefficients: tuple[tuple[float, ...], ...] = ()
+    intercept: tuple[float, ...] = ()
+
+    def __call__(self, logits: np.ndarray) -> np.ndarray:
+        """Returns logits [N, C], whose softmax are the probabilities, of the logits of all models [M, N, C]; float32.
+
+        >>> both = np.log(np.array([[[0.5, 0.5]], [[0.9, 0.1]]]))
+        >>> bool(np.allclose(np.exp(Combination("weighted", (0.5, 0.5))(both)), [[0.7, 0.3]]))
+        True
+        """
+        logs = log_probabilities(logits)
+        if self.by == "stacking":
+            found = _features(logs) @ np.array(self.coefficients).T + np.array(self.intercept)
+        elif self.by == "logits":
+            found = np.tensordot(np.array(self.weights), logs, 1)
+        else:
+            means = np.tensordot(np.array(self.weights), np.exp(logs), 1)
+            if self.by == "vote":
+                votes = (logs.argmax(-1)[..., None] == np.arange(logs.shape[-1])).sum(0)
+                # The mean counts as one more vote: it moves no class past one with more votes.
+                means = (votes + means) / (len(logs) + 1)
+            found = np.log(np.maximum(means, _LEAST))
+        return np.asarray(found, np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives plain values; `from_json` reads them again."""
+        stacking = {"coefficients": [list(row) for row in self.coefficients], "intercept": list(self.intercept)}
+        return {"by": self.by, "weights": list(self.weights), **(stacking if self.coefficients else {})}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Combination":
+        """Reads what `to_json` gave.
+
+        Raises:
+          ValueError, KeyError, TypeError: it is something else.
+        """
+        if values["by"] not in WAYS:
+            raise ValueError(f"{values['by']!r} is none of {', '.join(WAYS)}")
+        rows = tuple(tuple(map(float, row)) for row in values.get("coefficients", ()))
+        weights, intercept = (tuple(map(float, values.get(key, ()))) for key in ("weights", "intercept"))
+        return cls(values["by"], weights, rows, intercept)
+
+
+def fit(by: str, labels: np.ndarray, logits: np.ndarray) -> Combination:
+    """Returns the combination of that name, fitted where it has something to fit.
+
+    Args:
+      by: one of WAYS.
+      labels: class indices [N] of images that trained none of the models.
+      logits: of the models [M, N, C].
+
+    Raises:
+      ValueError: for stacking, a class has no image, or there is one class alone.
+    """
+    models = len(logits)
+    if by == "weighted":
+        return Combination(by, fit_weights(labels, logits))
+    if by == "stacking":
+        return _fit_stacking(labels, logits)
+    return Combination(by, (1 / models,) * models)
+
+
+def fit_weights(labels: np.ndarray, logits: np.ndarray) -> tuple[float, ...]:
+    """Returns the weights with the least log loss of the weighted mean of probabilities, which is convex in them.
+
+    The arguments are those of `fit`.
+    """
+    from scipy.optimize import minimize  # Here, since it takes a moment to import.
+
+    models = len(logits)
+    own = np.exp(log_probabilities(logits)[:, np.arange(len(labels)), labels])  # Of the true class [M, N].
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        mixed = np.maximum(weights @ own, _LEAST)
+        return float(-np.log(mixed).mean()), -(own / mixed).mean(1)
+
+    found = minimize(
+        loss,
+        np.full(models, 1 / models),
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * models,
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": lambda weights: np.ones(models)},
+        options={"ftol": 1e-10, "maxiter": 300},
+    )
+    weights = np.clip(found.x, 0, None)
+    weights = np.where(weights < 1e-9, 0, weights)
+    return tuple((weights / weights.sum()).tolist())
+
+
+def _fit_stacking(labels: np.ndarray, logits: np.ndarray) -> Combination:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+    classes, counts = logits.shape[-1], np.bincount(labels, minlength=logits.shape[-1])
+    if not counts.all():
+        raise ValueError(f"class {int(counts.argmin())} has no image to fit to")
+    features = _features(log_probabilities(logits))
+
+    def model(penalty: float) -> Any:
+        return LogisticRegression(C=penalty, max_iter=2000)
+
+    penalty, folds = _PENALTIES[2], min(_FOLDS, int(counts.min()))
+    if folds > 1:
+        split = StratifiedKFold(folds, shuffle=True, random_state=0)
+        scores = [cross_val_score(model(p), features, labels, cv=split, scoring="neg_log_loss") for p in _PENALTIES]
+        penalty = _PENALTIES[int(np.argmax([score.mean() for score in scores]))]
+    fitted = model(penalty).fit(features, labels)
+    rows, intercept = fitted.coef_, fitted.intercept_
+    if classes == 2:  # Of two classes scikit-learn keeps the logit of the second.
+        rows, intercept = np.concatenate([0 * rows, rows]), np.concatenate([0 * intercept, intercept])
+    return Combination("stacking", (), tuple(map(tuple, rows.tolist())), tuple(intercept.tolist()))
+
+
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Returns the logarithms of the softmax of logits [..., C], in float64."""
+    logits = np.asarray(logits, np.float64)
+    shifted = logits - logits.max(-1, keepdims=True)
+    logs: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return logs
+
+
+def _features(logs: np.ndarray) -> np.ndarray:
+    """Returns what stacking reads of log-probabilities [M, N, C]: [N, M * C], of each model with the mean 0."""
+    centred = logs - logs.mean(-1, keepdims=True)
+    return np.concatenate(list(centred), axis=-1)

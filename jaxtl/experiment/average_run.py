@@ -1,0 +1,151 @@
+"""The mean of the weights of runs as a run of its own: chosen, measured, and written into a workdir."""
+
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtl import config as config_lib
+from jaxtl.checkpoints.manager import Checkpoints
+from jaxtl.errors import UserError
+from jaxtl.evaluate.plot import plot_sweep
+from jaxtl.experiment import workdir as files
+from jaxtl.experiment.averaging import WAYS, Average, base_of, check_members, make_average, open_experiment
+from jaxtl.experiment.build import Experiment
+from jaxtl.experiment.calibrating import calibrate
+from jaxtl.experiment.gain import gain_lines
+from jaxtl.experiment.measuring import measure, write_predictions
+from jaxtl.experiment.members import Member, check_output, read_members
+from jaxtl.experiment.records import write_records
+from jaxtl.experiment.reporting import report_at_end
+from jaxtl.experiment.scorer import Scorer
+from jaxtl.experiment.thresholds import with_thresholds
+
+PICTURE = "wise.png"
+
+
+def average_runs(workdirs: Sequence[Path], workdir: Path, by: str) -> dict[str, Any]:
+    """Averages the weights of runs, and writes the mean as a run; returns what its results.json holds.
+
+    Args:
+      workdirs: of the runs.
+      workdir: of the new run.
+      by: one of `averaging.WAYS`.
+
+    Raises:
+      UserError: the runs do not fit each other, data or weights cannot be opened, or the workdir is taken.
+    """
+    started = time.perf_counter()
+    members = read_members(workdirs)
+    check_members(members, by)
+    check_output(workdir, members)
+    made = files.open_workdir(workdir, base_of(members, by).config.data.source)
+    try:
+        experiment, beginning = open_experiment(members, by)
+        print(f"average   {by}: {WAYS[by]}", flush=True)
+        scorer = Scorer(experiment)
+        average = make_average(members, by, scorer, beginning, lambda line: print(f"          {line}", flush=True))
+    except UserError:
+        files.discard(workdir, made)
+        raise
+    print("\n".join(_in_words(average)), flush=True)
+    results = _measure(experiment, scorer, average, workdir)
+    results |= {
+        "average": average.to_json(by, members),
+        "command": _command(members, by),
+        "seconds": {"total": time.perf_counter() - started},
+    }
+    _write(experiment, average, members, by, workdir)
+    files.write_json(workdir / "results.json", results)
+    if average.sweep:
+        title = f"{members[-1].name}: val, from what it began with (0) to what it became (1)"
+        chosen = average.weights[members[-1].name]
+        plot_sweep(workdir / PICTURE, average.sweep, chosen=chosen, title=title)
+        print(f"picture   {workdir / PICTURE}")
+    print("\n".join(_against_the_best(members, average, scorer, workdir)))
+    if experiment.config.eval.report:
+        report_at_end(workdir, {"val": experiment.splits.val, "test": experiment.splits.test})
+    return results
+
+
+def _in_words(average: Average) -> list[str]:
+    shares = ", ".join(f"{share:.3g} {name}" for name, share in average.weights.items())
+    lines = [f"weights   {shares}"]
+    if average.kept:
+        lines.append(
+            f"note      the beginning has no {', '.join(average.kept)}: these are the run's own at every alpha, and "
+            "what comes before them is interpolated"
+        )
+    if average.images:
+        lines.append(f"note      BatchNorm's statistics are those of {average.images:,} training images, unaugmented")
+    return lines
+
+
+def _measure(experiment: Experiment, scorer: Scorer, average: Average, workdir: Path) -> dict[str, Any]:
+    """Measures the mean on val and test; writes predictions.npz and calibration.json."""
+    variables = experiment.partitioner.shard_state(average.variables)
+    splits = {"val": experiment.splits.val, "test": experiment.splits.test}
+    measured = {
+        name: measure(experiment, scorer.evaluator, variables, name, split)
+        for name, split in splits.items()
+        if split is not None
+    }
+    found = {name: each.metrics for name, each in measured.items()}
+    chosen = with_thresholds(experiment, measured)
+    write_predictions(workdir, experiment.model.classes, *measured.values())
+    calibration = calibrate(experiment, workdir, measured, step=average.step)
+    return {
+        "model": experiment.model.name,
+        "weights": ", ".join(average.weights),
+        "data": experiment.config.data.source,
+        "classes": list(experiment.model.classes),
+        "loss": experiment.loss_name,
+        "parameters": experiment.plan.counts,
+        "steps": average.step,
+        "best_step": average.step,
+        "monitor": scorer.monitor,
+        **found,
+        **chosen,
+        **calibration,
+    }
+
+
+def _write(experiment: Experiment, average: Average, members: Sequence[Member], by: str, workdir: Path) -> None:
+    """Writes what makes a workdir a run, with the config and the data that the experiment was built from."""
+    like = base_of(members, by)
+    files.write_json(workdir / "config.json", config_lib.to_dict(like.config))
+    files.write_json(workdir / "model.json", like.facts)
+    if inputs := like.inputs():
+        files.write_json(workdir / "inputs.json", inputs)
+    report = experiment.load_report
+    assert report is not None
+    report.location = f"average by {by} of {', '.join(str(member.workdir) for member in members)}"
+    report.revision = ""
+    report.notes = [*report.notes, json.dumps(average.weights)]
+    files.write_json(workdir / "weights.json", report.to_json())
+    write_records(experiment, workdir)
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        rest = {"step": np.asarray(average.step, np.int32)}
+        checkpoints.save(average.step, average.variables, rest, {}, average.score)
+
+
+def _command(members: Sequence[Member], by: str) -> str:
+    runs = " ".join(shlex.quote(str(member.workdir)) for member in members)
+    return f"python -m jaxtl.main average {runs} --by={by} --workdir=NEW"
+
+
+def _against_the_best(members: Sequence[Member], average: Average, scorer: Scorer, workdir: Path) -> list[str]:
+    """Returns the comparison with the member that val says is the best, in lines."""
+    if any("hamming_loss" in metrics for metrics in average.alone.values()):
+        return []
+
+    def worth(member: Member) -> Any:
+        known = [metrics for name, metrics in average.alone.items() if name.split(" step ")[0] == member.name]
+        return max(map(scorer.score, known))
+
+    ordered = sorted(members, key=worth, reverse=True)
+    return gain_lines([member.workdir for member in ordered], workdir)

@@ -1,0 +1,93 @@
+"""Members and ways of an ensemble beside each other: metrics, paired differences, and whether there is a gain."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtl import data
+from jaxtl.deploy.ensemble import Network
+from jaxtl.evaluate.alignment import Aligned
+from jaxtl.evaluate.combining import Combination
+from jaxtl.evaluate.details import judge
+from jaxtl.experiment.comparing import Comparison, Run, metrics_of, pair
+from jaxtl.experiment.gain import table_lines, verdicts
+
+_FITTED = ("weighted", "stacking")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What is put beside each other on a split.
+
+    Attributes:
+      members: name -> logits [N, C] of each run, of the view of evaluation alone.
+      viewed: the same of all its views; {} where there is one view.
+      ways: each way -> logits [N, C] of the ensemble.
+    """
+
+    members: Mapping[str, np.ndarray]
+    viewed: Mapping[str, np.ndarray]
+    ways: Mapping[str, np.ndarray]
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """Returns all of them by what tables call them, in their order."""
+        ways = {_title(way): logits for way, logits in self.ways.items()}
+        return {**self.members, **{f"{name}, all views": logits for name, logits in self.viewed.items()}, **ways}
+
+
+def _title(way: str) -> str:
+    return f"ensemble by {way}"
+
+
+def make_candidates(networks: Sequence[Network], logits: np.ndarray, fitted: Mapping[str, Combination]) -> Candidates:
+    """Returns what the logits [M, N, V, C] of networks and their views come to."""
+    means = logits.mean(2)
+    return Candidates(
+        members={network.name: logits[i, :, 0] for i, network in enumerate(networks)},
+        viewed={network.name: means[i] for i, network in enumerate(networks)} if logits.shape[2] > 1 else {},
+        ways={way: combination(means) for way, combination in fitted.items()},
+    )
+
+
+def compare_candidates(
+    candidates: Mapping[str, Candidates], splits: Mapping[str, data.Dataset], by: str
+) -> tuple[list[str], dict[str, Any]]:
+    """Returns tables and sentences, in lines, and what they say as plain values.
+
+    Differences are from the member with the least loss on val; they are those on test, or without one on val.
+
+    Args:
+      candidates: of "val", and of "test" where there is one.
+      splits: the same splits.
+      by: the way that the ensemble does.
+    """
+    split = "test" if "test" in splits else "val"
+    losses = {
+        name: float(judge(splits["val"].labels, logits).log_losses.mean())
+        for name, logits in candidates["val"].members.items()
+    }
+    best = min(losses, key=lambda name: losses[name])
+    found = candidates[split].rows()
+    judged = {
+        name: judge(splits[split].labels, found[name]) for name in (best, *(each for each in found if each != best))
+    }
+    metrics = {name: metrics_of(each) for name, each in judged.items()}
+    names = [str(name) for name in splits[split].names]
+    paired = pair(Aligned(splits[split].classes, names, judged, dict.fromkeys(judged, 0)))
+    runs = [Run(name, Path(), {}, {split: metrics[name]}, [], [split]) for name in judged]
+    notes = [f"{best} is the member with the least loss on val: the others are compared with it"]
+    fitted = [way for way in _FITTED if way in candidates[split].ways]
+    if split == "val" and fitted:
+        notes.append(f"{' and '.join(fitted)} were fitted on these images, so their metrics are too good")
+    comparison = Comparison(runs, split, metrics, paired, {}, notes)
+    said = verdicts(comparison, [name for name in found if name not in candidates[split].members])
+    mine = _title(by)
+    lines = [*table_lines(comparison), *(line.replace(f"{mine} ", f"{mine} (this one) ") for line in said)]
+    rows = {name: {"metrics": metrics[name]} for name in judged}
+    for name, differences in paired.differences.items():
+        rows[name]["differences"] = {key: asdict(each) for key, each in differences.items()}
+        rows[name]["mcnemar"] = asdict(paired.tests[name])
+    return lines, {"split": split, "baseline": best, "rows": rows}
