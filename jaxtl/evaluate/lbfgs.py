@@ -1,4 +1,4 @@
-"""L-BFGS for losses whose curvature is at most 1: the solver of linear probes."""
+"""L-BFGS for losses whose curvature is about 1: the solver of linear probes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ import optax
 def minimise(loss: Callable[[jax.Array], jax.Array], start: jax.Array, *, steps: int, memory: int) -> jax.Array:
     """Returns the array of the least loss that so many steps of L-BFGS came by.
 
-    The curvature of the loss is at most about 1 in every direction, so steps of length 1 descend, and a line search
+    The curvature of the loss is about 1 in every direction, or less, so steps of length 1 descend, and a line search
     would cost more than it gains.
 
     Args:
