@@ -25,7 +25,8 @@ def minimise(loss: Callable[[jax.Array], jax.Array], start: jax.Array, *, steps:
     def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
         point, state, least, best = carry
         value, gradient = jax.value_and_grad(loss)(point)
-        best = jnp.where(value < least, point, best)
+        # Of losses that differ by rounding alone, the latest is the nearest to the minimum.
+        best = jnp.where(value <= least + 1e-6 * abs(least), point, best)
         updates, state = solver.update(gradient, state, point)
         return (optax.apply_updates(point, updates), state, jnp.minimum(value, least), best), None
 
