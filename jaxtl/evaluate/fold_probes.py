@@ -75,7 +75,7 @@ def probe_folds(features: np.ndarray, labels: np.ndarray, sides: np.ndarray, *, 
         features.astype(np.float32), labels.astype(np.int32), sides, penalties, num_classes=num_classes, lanes=lanes
     )
     best, val, logits = map(np.asarray, found)
-    return FoldProbes(penalties[best], val, logits)
+    return FoldProbes(np.asarray(PENALTIES)[best], val, logits)
 
 
 def make_basis(features: jax.Array, labels: jax.Array, num_classes: int) -> tuple[jax.Array, Basis]:

@@ -114,11 +114,12 @@ def by_sklearn(features: np.ndarray, labels: np.ndarray, sides: np.ndarray) -> t
     from sklearn.linear_model import LogisticRegression
 
     def one(side: np.ndarray) -> tuple:
-        train = features[side == TRAIN]
+        # In float32 it stops too early.
+        train = features[side == TRAIN].astype(np.float64)
         scaled = (features - train.mean(0)) / np.maximum(train.std(0), 1e-6)
 
         def fit(rows: np.ndarray, penalty: float) -> np.ndarray:
-            model = LogisticRegression(C=1 / (penalty * rows.sum()), tol=1e-5, max_iter=10_000)
+            model = LogisticRegression(C=1 / (penalty * rows.sum()), tol=1e-6, max_iter=10_000)
             return model.fit(scaled[rows], labels[rows]).predict_log_proba(scaled)
 
         return choose(side, labels, fit)
