@@ -7,6 +7,12 @@ each way then does the same: in each fold a fit for each of nine penalties, the 
 chosen one to train and val. One after the other are the same solver, compiled once, a call for each fit; and with
 --sklearn, scikit-learn's LogisticRegression, which stops by itself. Ways take turns; the first call of each, which
 compiles, does not count, and seconds of a processor are given beside those of the clock, for machines that are shared.
+
+Measured on two cores with much other work, DeiT-Tiny on 720 photographs of 12 flowers, 5 folds x 3 repeats, 150 fits,
+seconds of a processor in two rounds: at once 3.18 and 3.13, in turn 2.73 and 2.82. Accuracies are the same in every
+fold, log losses differ by 8.9e-5 at most. On a CPU the products themselves take the time, so that one program is no
+faster there than its fits in turn; the tenth of the time that it is meant to take was not reached, and not measured on
+a GPU, where small programs wait for their launch.
 """
 
 import argparse
@@ -119,7 +125,7 @@ def by_sklearn(features: np.ndarray, labels: np.ndarray, sides: np.ndarray) -> t
         scaled = (features - train.mean(0)) / np.maximum(train.std(0), 1e-6)
 
         def fit(rows: np.ndarray, penalty: float) -> np.ndarray:
-            model = LogisticRegression(C=1 / (penalty * rows.sum()), tol=1e-6, max_iter=10_000)
+            model = LogisticRegression(C=1 / (penalty * rows.sum()), tol=1e-9, max_iter=10_000)
             return model.fit(scaled[rows], labels[rows]).predict_log_proba(scaled)
 
         return choose(side, labels, fit)
