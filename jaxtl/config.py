@@ -97,11 +97,12 @@ def default() -> ConfigDict:
     c.data.source = ""  # tfds:NAME | folder:DIR | csv:FILE | jsonl:FILE | npz:FILE
     c.data.data_dir = ""  # Where prepared TFDS sets lie; "": TFDS' own default.
     # Split language of TFDS for every source, "train[:90%]"; "": the source's own train split, or of a source without
-    # splits 80 %.
+    # splits 80 %, or what a fold to test on leaves.
     c.data.train = ""
     # What decides which checkpoint is best; "": the source's own validation split, else 10 %, of train if there is one.
     c.data.val = ""
-    # What the best checkpoint is measured on; "": the source's own test split, or of a source without splits 10 %.
+    # What the best checkpoint is measured on, such as "fold 3/5"; "": the source's own test split, or of a source
+    # without splits 10 %.
     c.data.test = ""
     c.data.skip_broken = False  # Leave out the images that cannot be decoded, and list them; else they are an error.
     c.data.workers = 0  # How many decode and augment at a time; 0: one a core.

@@ -24,6 +24,7 @@ COMMANDS = {
     "show": "draw what a config trains and evaluates on: contact sheets of views, as PNG",
     "bench": "time the steps of a config, on noise or on its data: images/s, memory, FLOPs, waiting for data",
     "probe": "measure how far frozen features carry, by k-NN and a linear classifier, at every depth if asked",
+    "crossval": "train and test once for each fold: means with intervals, per class, and out-of-fold predictions",
     "lr_find": "sweep the learning rate over the first batches and recommend one",
     "export": "write the best checkpoint of a run as one weight file",
     "prepare": "download and prepare a TFDS data set",

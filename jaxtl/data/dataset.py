@@ -20,6 +20,8 @@ class Dataset:
       names: n stable names: an example keeps its name when others come or go.
       read: maps an index in [0, n) to an encoded image file or to decoded pixels; safe to call from several threads.
       root: the folder that the names are paths below; None where examples are no files.
+      groups: the group of each example, such as the patient an image is of; None without groups. What jaxtl cuts keeps
+        a group on one side.
     """
 
     classes: tuple[str, ...]
@@ -27,6 +29,7 @@ class Dataset:
     names: Sequence[str]
     read: Callable[[int], Encoded]
     root: Path | None = None
+    groups: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,6 +59,7 @@ class Dataset:
             names=tuple(self.names[i] for i in chosen),
             read=lambda i: self.read(int(chosen[i])),
             root=self.root,
+            groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),
         )
 
 
@@ -78,6 +82,7 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
     if len(datasets) == 1:
         return datasets[0]
     starts = np.cumsum([0, *(len(dataset) for dataset in datasets)])
+    groups = [group for dataset in datasets for group in dataset.groups or ()]
 
     def read(i: int) -> Encoded:
         part = int(np.searchsorted(starts, i, side="right")) - 1
@@ -89,4 +94,5 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
         names=tuple(name for dataset in datasets for name in dataset.names),
         read=read,
         root=datasets[0].root,
+        groups=None if datasets[0].groups is None else tuple(groups),
     )

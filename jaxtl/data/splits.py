@@ -1,7 +1,8 @@
 """The split language of TFDS for every source: "train", "train[:90%]", "train[90%:]", "train[:100]", "train+test".
 
 A percentage of a TFDS split is a range of positions, as TFDS has it. Everywhere else it is a range of a fixed hash of
-the example's name, so that an example never changes its side when others are added.
+the example's name, or of its group's, so that an example never changes its side when others are added. What TFDS does
+not have is "train[fold 3/5]", or "fold 3/5", and the other folds, "not fold 3/5": see `folds`.
 """
 
 import hashlib
@@ -13,26 +14,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxtl.data.dataset import Dataset, concatenate
+from jaxtl.data.folds import Fold, members, parse_fold
 from jaxtl.errors import UserError
 
 _PART = re.compile(r"(?P<name>[\w.-]+?)(?:\[(?P<start>[^:\[\]]*):(?P<stop>[^:\[\]]*)\])?")
+_OF_FOLD = re.compile(r"(?P<name>[\w.-]+?)\[(?P<of>[^\[\]]*)\]|(?P<alone>[^\[\]]*)")
 _BOUND = re.compile(r"-?\d[\d_]*|-?\d+(?:\.\d+)?%")
 _LAST_NUMBER = re.compile(r"[0-9]+(?=[^0-9]*$)")
 _GOLDEN = 0x9E3779B97F4A7C15  # The golden ratio's fraction in units of 2**-64, odd as multiplicative hashing wants it.
 # Names that mean the same split, in whichever of them a source or a person says it.
 NAMES = ("train", "validation", "test")
 SYNONYMS = {"val": "validation", "valid": "validation", "dev": "validation"}
-GRAMMAR = 'write "train", "train[:90%]", "train[90%:]", "train[:100]" or "train+test"'
+GRAMMAR = 'write "train", "train[:90%]", "train[90%:]", "train[:100]", "train+test", "fold 3/5" or "not fold 3/5"'
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One term of a split: a name, and two bounds that are percentages or counts; None is an open end."""
+    """One term of a split: a name, and two bounds that are percentages or counts, or a fold; None is an open end."""
 
     name: str
     start: float | None = None
     stop: float | None = None
     percent: bool = False
+    fold: Fold | None = None
 
 
 def parse(spec: str) -> tuple[Slice, ...]:
@@ -45,6 +49,9 @@ def parse(spec: str) -> tuple[Slice, ...]:
 
 
 def _parse_term(term: str, spec: str) -> Slice:
+    fold = _OF_FOLD.fullmatch(term)
+    if fold and (parsed := parse_fold(fold["of"] or fold["alone"])):
+        return Slice(fold["name"] or "train", fold=parsed)
     match = _PART.fullmatch(term)
     if not match:
         raise UserError(f"split {spec!r} cannot be read: {GRAMMAR}")
@@ -78,11 +85,15 @@ def select(spec: str, datasets: Mapping[str, Dataset], *, by_position: bool, sou
       source: where the data come from, for error messages.
 
     Raises:
-      UserError: the split cannot be read, is unknown, is empty, or reaches past the end.
+      UserError: the split cannot be read, is unknown, is empty, or reaches past the end; or a class has too few images
+        for so many folds.
     """
     parts = []
     for term in parse(spec):
         dataset = whole(term.name, datasets, source)
+        if term.fold is not None:
+            parts.append(dataset.take(members(dataset, term.fold)))
+            continue
         if term.start is None and term.stop is None:
             parts.append(dataset)
             continue
@@ -122,7 +133,7 @@ def _slice_positions(term: Slice, count: int, spec: str) -> np.ndarray:
 
 
 def _slice_hash(term: Slice, dataset: Dataset, spec: str) -> np.ndarray:
-    where = positions(dataset.names)
+    where = places(dataset)
     if term.percent:
 
         def fraction(bound: float | None, default: float) -> float:
@@ -135,6 +146,14 @@ def _slice_hash(term: Slice, dataset: Dataset, spec: str) -> np.ndarray:
     order = np.argsort(where, kind="stable") if dataset.several else stratified_order(dataset.labels, where)
     chosen = order[_slice_positions(term, len(dataset), spec)]
     return np.sort(chosen)
+
+
+def places(dataset: Dataset) -> np.ndarray:
+    """Returns the fixed place of each example in [0, 1), float64 [n]: that of its group, or without groups its name's.
+
+    See `positions`.
+    """
+    return positions(dataset.names if dataset.groups is None else dataset.groups)
 
 
 def positions(names: Sequence[str]) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from scipy.special import logsumexp
 
+from jaxtl.evaluate.lbfgs import minimise
 from jaxtl.evaluate.metrics import wilson_interval
 
 NEIGHBOURS = (1, 3, 5, 10, 20)
@@ -174,8 +175,6 @@ def _fit_grid(
     variance, basis = jnp.linalg.eigh(features.T @ features / len(labels))
     turned = features @ basis
     bound = jnp.append(0.5 * jnp.maximum(variance, 0.0), 0.5)
-    # There, every step of length 1 along the gradient descends; a line search would cost more than it gains.
-    solver = optax.lbfgs(learning_rate=1.0, linesearch=None)
 
     def fit(penalty: jax.Array, share: jax.Array) -> jax.Array:
         scale = (1 / jnp.sqrt(bound + penalty))[:, None]
@@ -185,16 +184,8 @@ def _fit_grid(
             examples = optax.softmax_cross_entropy(_logits(weights, turned), target)
             return (examples * share).sum() + 0.5 * penalty * (weights[:-1] ** 2).sum()
 
-        def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
-            weights, state, least, best = carry
-            value, grad = jax.value_and_grad(loss)(weights)
-            best = jnp.where(value < least, weights, best)
-            updates, state = solver.update(grad, state, weights)
-            return (optax.apply_updates(weights, updates), state, jnp.minimum(value, least), best), None
-
         start = jnp.zeros((features.shape[1] + 1, num_classes))
-        carry = start, solver.init(start), jnp.inf, start
-        (_, _, _, scaled), _ = jax.lax.scan(body, carry, None, length=_ITERATIONS)
+        scaled = minimise(loss, start, steps=_ITERATIONS, memory=10)
         weights = scaled * scale
         return jnp.concatenate([basis @ weights[:-1], weights[-1:]])
 

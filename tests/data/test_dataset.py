@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 
 from jaxtl.data.dataset import Dataset, concatenate
@@ -21,3 +23,11 @@ def test_sets_follow_each_other():
     assert [joined.read(i) for i in range(5)] == [1, 2, 3, 4, 5]
     alone = numbers(1)
     assert concatenate([alone]) is alone
+
+
+def test_groups_go_along():
+    grouped = [dataclasses.replace(numbers(*values), groups=tuple("xyz"[: len(values)])) for values in ((1, 2), (3,))]
+    joined = concatenate(grouped)
+    assert joined.groups == ("x", "y", "x")
+    assert joined.take(np.array([2, 1])).groups == ("x", "y")
+    assert numbers(1, 2).take(np.array([0])).groups is None

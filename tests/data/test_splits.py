@@ -154,3 +154,18 @@ def test_refusals():
         select("train[:0%]", data, by_position=False, source="here")
     with pytest.raises(UserError, match="reaches past the 10 examples of 'train'"):
         select("train[:11]", data, by_position=False, source="here")
+
+
+def test_folds_in_the_split_language():
+    data = pool(40)
+    parts = [chosen(f"fold {number}/4", train=data) for number in range(1, 5)]
+    assert sorted(sum(parts, ())) == sorted(data.names)
+    assert sorted(chosen("not fold 2/4", train=data)) == sorted({*data.names} - {*parts[1]})
+    assert chosen("train[fold 2/4]", train=data) == chosen("all[fold 2/4]", train=data) == parts[1]
+    assert set(chosen("fold 1/4+fold 3/4", train=data)) == {*parts[0], *parts[2]}
+    assert chosen("fold 2/4 of repeat 2", train=data) != parts[1]
+    assert chosen("fold 2/4", all=data) == parts[1]
+    assert chosen("fold 2/4", by_position=True, train=data) == parts[1]
+    for wrong in ("fold 3", "folds 1/4", "train[fold 1]", "nofold 1/4"):
+        with pytest.raises(UserError, match='or "not fold 3/5"'):
+            select(wrong, {"train": data}, by_position=False, source="here")

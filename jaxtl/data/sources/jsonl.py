@@ -16,8 +16,9 @@ def read_jsonl(path: str) -> dict[str, Dataset]:
     """Reads a list of images; no image is opened.
 
     Keys of each line: "image", a path relative to the file; "labels", a list of class names, which may be empty, or in
-    all lines "label", one class name; optionally "split". A name may hold any character. Names that are integers in all
-    lines are class indices, as of `table.read_csv`.
+    all lines "label", one class name; optionally "split", and in all lines "group", a string or a whole number: what
+    the image belongs to, such as a patient. A name may hold any character. Names that are integers in all lines are
+    class indices, as of `table.read_csv`.
 
     Returns:
       The splits by name; without any "split" there is one, called "all".
@@ -55,6 +56,12 @@ def read_jsonl(path: str) -> dict[str, Dataset]:
             f'some lines have "label" (lines {few(forms["label"])}) and some "labels" (lines {few(forms["labels"])}): '
             'give "labels" in all, a list each'
         )
+    without = [row.line for row in rows if row.group is None]
+    if 0 < len(without) < len(rows):
+        problems.append(
+            f'{len(without)} lines have no "group" (lines {few(without)}) and the others have: give each its group, or '
+            "a name of its own where it is alone"
+        )
     if not rows:
         raise UserError("\n".join(f"{file}: {problem}" for problem in problems), arguments=["source"])
     return make_splits(file, rows, several=bool(forms["labels"]), problems=problems)
@@ -85,4 +92,8 @@ def _row(number: int, line: str) -> tuple[Row, str]:
     image, split = values.get("image", ""), values.get("split", "all")
     if not isinstance(image, str) or not isinstance(split, str):
         raise ValueError('"image" and "split" must be strings')
-    return Row(number, image.strip(), [label.strip() for label in labels], split.strip()), form
+    group = values.get("group")
+    if group is not None and (isinstance(group, bool) or not isinstance(group, str | int)):
+        raise ValueError(f'"group" is {json.dumps(group)}, but it must be a string or a whole number')
+    group = None if group is None else str(group).strip()
+    return Row(number, image.strip(), [label.strip() for label in labels], split.strip(), group=group), form

@@ -1,4 +1,4 @@
-"""csv:FILE is a table with the columns image and label, or labels, and where wanted split and name."""
+"""csv:FILE is a table with the columns image and label, or labels, and where wanted split, name and group."""
 
 import csv
 from collections import Counter
@@ -16,7 +16,7 @@ from jaxtl.errors import UserError
 
 MAX_CLASSES = 1_000_000  # A larger number is an identifier of something else.
 SEPARATOR = ";"
-_COLUMNS = ("image", "label", "labels", "split", "name")
+_COLUMNS = ("image", "label", "labels", "split", "name", "group")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Row:
       labels: its labels; one without text is missing.
       split: the name of its split.
       name: the class name beside a class index.
+      group: what the image belongs to, such as a patient; None where the table has no groups.
     """
 
     line: int
@@ -36,14 +37,16 @@ class Row:
     labels: Sequence[str]
     split: str = "all"
     name: str = ""
+    group: str | None = None
 
 
 def read_csv(path: str) -> dict[str, Dataset]:
     """Reads a table of images; no image is opened.
 
-    Columns: `image`, a path relative to the table; `label`, a class index or a class name; optionally `split`, and
-    `name`, the class name beside a class index. If all labels are integers they are class indices as they stand, so a
-    table may show a part of the classes of a model; otherwise the sorted distinct labels are the classes.
+    Columns: `image`, a path relative to the table; `label`, a class index or a class name; optionally `split`, `name`,
+    the class name beside a class index, and `group`, what an image belongs to, such as a patient. If all labels are
+    integers they are class indices as they stand, so a table may show a part of the classes of a model; otherwise the
+    sorted distinct labels are the classes.
 
     An image has several labels, as in "cat;dog", if any cell of `label` holds a semicolon, or if the column is called
     `labels`; there an empty cell is an image without labels.
@@ -64,7 +67,8 @@ def read_csv(path: str) -> dict[str, Dataset]:
     for i, (cell, text) in enumerate(zip(cells, given, strict=True)):
         parts = [part.strip() for part in text.split(SEPARATOR)] if several else [text]
         labels = [part for part in parts if part] if several and (text or plural) else parts
-        rows.append(Row(i + 2, cell["image"], labels, cell.get("split", "all"), cell.get("name", "")))
+        named = {key: cell[key] for key in ("split", "name", "group") if key in cell}
+        rows.append(Row(i + 2, cell["image"], labels, **named))
     return make_splits(file, rows, several=several, problems=problems)
 
 
@@ -99,7 +103,8 @@ def make_splits(file: Path, rows: Sequence[Row], *, several: bool, problems: lis
         owner = np.repeat(np.arange(len(rows)), [len(row.labels) for row in rows])
         labels = np.zeros((len(rows), len(classes)), np.uint8)
         labels[owner, indices] = 1
-    whole = Dataset(classes, labels, images, lambda i: read_file(file.parent / images[i]), file.parent)
+    groups = tuple(row.group for row in rows if row.group is not None) or None
+    whole = Dataset(classes, labels, images, lambda i: read_file(file.parent / images[i]), file.parent, groups)
     return {split: whole.take(np.array(of_split)) for split, of_split in splits.items()}
 
 
@@ -141,6 +146,7 @@ def _check_rows(rows: Sequence[Row], file: Path) -> list[str]:
         "image": [row.line for row in rows if not row.image],
         "label": [row.line for row in rows if not all(row.labels)],
         "split": [row.line for row in rows if not row.split],
+        "group": [row.line for row in rows if row.group == ""],
     }
     for column, lines in empty.items():
         if lines:

@@ -75,3 +75,16 @@ def test_many_problems_are_counted(tmp_path):
     text = refusal(write(tmp_path, *["no"] * 8))
     assert "line 5: no JSON" in text
     assert "3 more lines are wrong" in text
+
+
+def test_groups_are_strings_or_whole_numbers(tmp_path):
+    def line(number, group):
+        return f'{{"image": "{number}.png", "label": "cat"{group}}}'
+
+    path = write(tmp_path, line(1, ', "group": "p 1"'), line(2, ', "group": 7'))
+    assert read_jsonl(path)["all"].groups == ("p 1", "7")
+    said = refusal(write(tmp_path, line(1, ', "group": "p"'), line(2, ""), line(3, "")))
+    assert '2 lines have no "group" (lines 2, 3) and the others have: give each its group' in said
+    assert '"group" is 1.5, but it must be a string or a whole number' in refusal(
+        write(tmp_path, line(1, ', "group": 1.5'))
+    )

@@ -153,3 +153,12 @@ def test_imagenet_sample(shared):
     np.testing.assert_array_equal(dataset.labels, np.arange(1000))
     assert dataset.classes[:2] == ("tench", "goldfish")
     assert dataset.read(0)[:2] == b"\xff\xd8"
+
+
+def test_groups(tmp_path):
+    text = "image,label,group,split\n1.png,a,p1,train\n2.png,b,p2,test\n3.png,a,p1,train\n"
+    splits = read_csv(write(tmp_path, text, "1.png", "2.png", "3.png"))
+    assert splits["train"].groups == ("p1", "p1")
+    assert splits["test"].groups == ("p2",)
+    assert read_csv(write(tmp_path, "image,label\n1.png,a\n"))["all"].groups is None
+    assert "1 rows have no group (lines 3)" in refusal(write(tmp_path, "image,label,group\n1.png,a,p\n2.png,b,\n"))

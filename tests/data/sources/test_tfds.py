@@ -8,8 +8,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from jaxtl.data.choosing import choose_splits
 from jaxtl.data.preloading import attempt_all
-from jaxtl.data.source import choose_splits, open_source
+from jaxtl.data.source import open_source
 from jaxtl.data.sources import petals
 from jaxtl.data.sources.tfds import prepare
 from jaxtl.errors import UserError
