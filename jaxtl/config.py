@@ -27,12 +27,14 @@ ARGUMENTS = {
     "data_dir": "data.data_dir",
     "drop_path": "model.drop_path",
     "dropout": "model.dropout",
+    "exclude": "data.exclude",
     "image_size": "model.image_size",
     "learning_rate": "optimizer.learning_rate",
     "loss": "train.loss",
     "mean": "model.mean",
     "model": "model.name",
     "reader": "data.reader",
+    "relabel": "data.relabel",
     "remat": "model.remat",
     "resize": "augment.resize",
     "scan": "model.scan",
@@ -103,6 +105,10 @@ def default() -> ConfigDict:
     c.data.val = ""
     # What the best checkpoint is measured on; "": the source's own test split, or of a source without splits 10 %.
     c.data.test = ""
+    # Tables of images, as audit writes one, in whose column `action` a person wrote what is to be done; one file may
+    # serve both.
+    c.data.exclude = ""  # The images with the action "exclude" are left out; no other changes its side.
+    c.data.relabel = ""  # The images with the name of a class as their action are of that class.
     c.data.skip_broken = False  # Leave out the images that cannot be decoded, and list them; else they are an error.
     c.data.workers = 0  # How many decode and augment at a time; 0: one a core.
     # "threads" | "processes", which do not wait for each other at Python's lock; the batches are the same. "auto":
@@ -321,7 +327,7 @@ def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
     """
     known = dict(_leaves(default()))
     problems = [_unknown(key) for key in overrides if key not in known]
-    unread = False
+    unread, source = False, config.data.get("source")
     for key in [key for key in overrides if key in known]:
         try:
             _set(config, key, _parse(overrides[key], known[key], key))
@@ -331,6 +337,7 @@ def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
     if not unread:  # Else what depends on those values would be called wrong, too.
         _settle_length(config, overrides)
         _settle_preset(config, overrides)
+        _settle_corrections(config, overrides, source)
         problems += validate(config)
     if problems:
         raise UserError("\n".join(problems))
@@ -363,6 +370,18 @@ def _settle_preset(config: ConfigDict, overrides: Mapping[str, str]) -> None:
                 augment[name] = default
     defaults = [name for name in given & presets.DEFAULTS.keys() if presets.is_default(name, augment[name])]
     augment.preset = presets.except_for(preset, defaults)
+
+
+def _settle_corrections(config: ConfigDict, overrides: Mapping[str, str], source: Any) -> None:
+    """Lets another source given as a flag go without the tables of the config's own, such as those of a run."""
+    if not source or source == config.data.get("source"):
+        return
+    for name in ("exclude", "relabel"):
+        if config.data.get(name) and f"data.{name}" not in overrides:
+            print(
+                f"note: data.source is another one, so data.{name} {config.data[name]!r} of the config does not count"
+            )
+            config.data[name] = ""
 
 
 def check(config: ConfigDict) -> None:

@@ -1,6 +1,7 @@
 """Where images come from: source, split, decode, augment, batch."""
 
 from jaxtl.data.augment import CROPS, Augmentation, FixedView, RandomView, train_view
+from jaxtl.data.corrections import read_corrections
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.decode import ImageError, decode, eval_view
 from jaxtl.data.loader import Reading, eval_batches, own_rows, train_batches, view_batches
@@ -34,6 +35,7 @@ __all__ = [
     "own_rows",
     "preload",
     "prepare",
+    "read_corrections",
     "shared_images",
     "train_batches",
     "train_view",

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jaxtl.data import cuts
+from jaxtl.data.corrections import NO_CORRECTIONS, Corrections, in_short
 from jaxtl.data.dataset import Dataset, concatenate
 from jaxtl.data.preloading import BrokenImages, find_broken
 from jaxtl.data.remarks import absent_classes, count_classes, quantities, several_in_words
 from jaxtl.data.sources import folder, jsonl, npz, table, tfds
-from jaxtl.data.splits import canonical, parse, positions, select, whole
+from jaxtl.data.splits import canonical, parse, positions, refuse_overlap, select, whole, without
 from jaxtl.errors import UserError
 
 FORMS = "tfds:NAME[/CONFIG], folder:DIR, csv:FILE, jsonl:FILE or npz:FILE"
@@ -27,6 +28,7 @@ class Source:
       splits: the whole splits by name; a source without splits has one, called "all".
       by_position: slices of a split are ranges of positions (TFDS) instead of ranges of a hash.
       notes: remarks on what was found there, one line each.
+      corrections: what a person put right in it. They come after an image's side is found, so they move no other.
     """
 
     uri: str
@@ -34,6 +36,7 @@ class Source:
     splits: Mapping[str, Dataset]
     by_position: bool = False
     notes: tuple[str, ...] = ()
+    corrections: Corrections = NO_CORRECTIONS
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -46,17 +49,24 @@ class Source:
         Raises:
           UserError: the split cannot be read, is unknown, or is empty.
         """
-        return select(spec, self.splits, by_position=self.by_position, source=self.uri)
+        chosen = self.corrections.apply(select(spec, self.splits, by_position=self.by_position, source=self.uri))
+        if not len(chosen):
+            raise UserError(f"all images of split {spec!r} of {self.uri} are excluded", arguments=["exclude"])
+        return chosen
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """What a run trains, validates and tests on, and remarks on how that was chosen, one line each."""
+    """What a run trains, validates and tests on, and remarks on how that was chosen, one line each.
+
+    `changes` has what corrections changed in them, as `Corrections.changes` gives it.
+    """
 
     train: Dataset
     val: Dataset
     test: Dataset | None
     notes: tuple[str, ...]
+    changes: tuple[Mapping[str, str], ...] = ()
 
 
 def open_source(uri: str, *, data_dir: str = "") -> Source:
@@ -134,11 +144,12 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
         quantities.
     """
     _refuse_quantities(source)
-    notes = list(source.notes)
+    corrections, source = source.corrections, replace(source, corrections=NO_CORRECTIONS)
+    notes = [*source.notes, *corrections.notes]
     known = {canonical(name) for name in source.split_names}
     if known == {"all"} and not train and not test:
         if by_class and not source.by_position:
-            return _finish(source, "all", _cut_pool(source, val, notes), notes)
+            return _finish(source, "all", _cut_pool(source, val, notes), notes, corrections)
         cuts_by_share = ("all[:80%]", val or "all[80%:90%]", "all[90%:]")
         notes.append("{} has no splits: train is {}, val is {}, test is {}".format(source.uri, *cuts_by_share))
         train, val, test = cuts_by_share
@@ -162,20 +173,27 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
     else:
         val = "+".join(f"{name}[90%:]" for name in _names_in(train))
         validating, moved = _tenth(source, train, val, by_class=by_class and not source.by_position)
-        training = _without(training, validating, f"{train} without {val}")
+        training = without(training, validating, f"{train} without {val}")
         notes.append(
             f"{source.uri} has no validation split: {len(validating):,} examples of train ({val}) serve as one, "
             f"{len(training):,} remain to train on{_moved(moved)}"
         )
-    _refuse_overlap({f"train {train!r}": training, f"val {val!r}": validating, f"test {test!r}": testing})
-    return _finish(source, train, {"train": training, "val": validating, "test": testing}, notes)
+    refuse_overlap({f"train {train!r}": training, f"val {val!r}": validating, f"test {test!r}": testing})
+    return _finish(source, train, {"train": training, "val": validating, "test": testing}, notes, corrections)
 
 
-def _finish(source: Source, spec: str, chosen: Mapping[str, Dataset | None], notes: list[str]) -> Splits:
-    """Returns the splits with what there is to say of their classes; `spec` is what trains."""
+def _finish(
+    source: Source, spec: str, found: Mapping[str, Dataset | None], notes: list[str], corrections: Corrections
+) -> Splits:
+    """Returns the splits, corrected, with what there is to say of them; `spec` is what trains."""
+    changes = corrections.changes(found)
+    chosen = {title: each and corrections.apply(each) for title, each in found.items()}
     train, val = chosen["train"], chosen["val"]
     assert train is not None
     assert val is not None
+    for title, each in chosen.items():
+        if each is not None and not len(each):
+            raise UserError(f"all images of {title} of {source.uri} are excluded", arguments=["exclude"])
     counts = train.class_counts()
     if np.count_nonzero(counts) < 2:
         only = source.classes[int(counts.argmax())] if counts.any() else "none"
@@ -184,7 +202,8 @@ def _finish(source: Source, spec: str, chosen: Mapping[str, Dataset | None], not
             arguments=["train"],
         )
     several = [several_in_words(train)] if train.several else []
-    return Splits(train, val, chosen["test"], (*notes, *several, *absent_classes(chosen)))
+    notes += in_short(changes)
+    return Splits(train, val, chosen["test"], (*notes, *several, *absent_classes(chosen)), tuple(changes))
 
 
 def _refuse_quantities(source: Source) -> None:
@@ -217,7 +236,7 @@ def _cut_pool(source: Source, given: str, notes: list[str]) -> dict[str, Dataset
     pool = source.split("all")
     if given:
         val = _splits(source, {"val": given})["val"]
-        pool = _without(pool, val, f"all without {given}")
+        pool = without(pool, val, f"all without {given}")
         places = positions(pool.names)
         plain = cuts.TEST * (places >= 0.9)
         sides = cuts.TEST * (_sides(pool, places, val_from=0.9) != cuts.TRAIN)
@@ -271,26 +290,3 @@ def _names_in(spec: str) -> tuple[str, ...]:
 
 def _moved(count: int) -> str:
     return f"; {count} of them moved so that no class is missing" if count else ""
-
-
-def _without(dataset: Dataset, others: Dataset, what: str) -> Dataset:
-    taken = set(others.names)
-    rest = dataset.take(np.array([i for i, name in enumerate(dataset.names) if name not in taken], dtype=np.int64))
-    if not len(rest):
-        raise UserError(f"split {what} leaves nothing to train on; set val", arguments=["val"])
-    return rest
-
-
-def _refuse_overlap(datasets: Mapping[str, Dataset | None]) -> None:
-    names = {title: set(dataset.names) for title, dataset in datasets.items() if dataset is not None}
-    problems = []
-    for i, first in enumerate(names):
-        for second in list(names)[i + 1 :]:
-            shared = sorted(names[first] & names[second])
-            if shared:
-                problems.append(
-                    f"{first} and {second} share {len(shared)} examples (first: {', '.join(shared[:3])}); "
-                    "metrics on seen examples mean nothing, so choose splits that do not overlap"
-                )
-    if problems:
-        raise UserError("\n".join(problems), arguments=["train", "val", "test"])

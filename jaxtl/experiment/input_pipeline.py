@@ -82,7 +82,7 @@ def load_into_memory(experiment: Experiment) -> Experiment:
         test = evaluated(splits.test) if splits.test else None
         min_side = options.augmentation(config).min_side(experiment.model.pixels)
         train = load(splits.train, config.train.batch_size, config.train.seed, min_side)
-        loaded.append(data.Splits(train, evaluated(splits.val), test, splits.notes))
+        loaded.append(replace(splits, train=train, val=evaluated(splits.val), test=test))
         if broken:
             raise broken_images(broken, whole)
 

@@ -12,7 +12,11 @@ _COMPARED = 50_000
 
 
 def usable(config: ConfigDict, source: data.Source) -> data.Source:
-    """Returns the source without the images that cannot be decoded, where the config says so."""
+    """Returns the source as it is used: put right by hand, and without broken images, where the config says so."""
+    exclude, relabel = config.data.exclude, config.data.relabel
+    if exclude or relabel:
+        corrections = data.read_corrections(source.splits, source.uri, exclude=exclude, relabel=relabel)
+        source = replace(source, corrections=corrections)
     return data.without_broken(source, workers=config.data.workers) if config.data.skip_broken else source
 
 
