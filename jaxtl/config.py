@@ -234,6 +234,9 @@ def default() -> ConfigDict:
     c.train.label_smoothing = 0.0  # Share of each label that is spread over all classes.
     c.train.focal_gamma = 2.0  # Of the focal loss: how much less what is known well counts; 0: as in softmax.
     c.train.class_weights = ""  # "" | "balanced" (by the counts in train) | one number a class, with commas
+    # How often an epoch, as long as ever, shows the images of each class: "" (each image once) | "balanced" (each class
+    # alike) | "sqrt" (by the root of its number of images). No image comes again before all others of its class.
+    c.train.sampling = ""
     c.train.ema_decay = 0.0  # Decay a step of the moving average of weights, evaluated beside them; 0: none.
     c.train.check_learning_rate = False  # A short sweep before the first step warns of a rate that is far too high.
     c.train.log_every = 10  # Steps between two lines of training metrics.

@@ -20,6 +20,7 @@ class Dataset:
       names: n stable names: an example keeps its name when others come or go.
       read: maps an index in [0, n) to an encoded image file or to decoded pixels; safe to call from several threads.
       root: the folder that the names are paths below; None where examples are no files.
+      sampling: how often training shows each class: "", "balanced" or "sqrt", see `sampling.quotas`.
     """
 
     classes: tuple[str, ...]
@@ -27,6 +28,7 @@ class Dataset:
     names: Sequence[str]
     read: Callable[[int], Encoded]
     root: Path | None = None
+    sampling: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,6 +58,7 @@ class Dataset:
             names=tuple(self.names[i] for i in chosen),
             read=lambda i: self.read(int(chosen[i])),
             root=self.root,
+            sampling=self.sampling,
         )
 
 

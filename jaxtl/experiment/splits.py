@@ -5,6 +5,7 @@ from dataclasses import replace
 from ml_collections import ConfigDict
 
 from jaxtl import data
+from jaxtl.errors import UserError
 from jaxtl.parallel import processes
 
 # Of larger sets, reading all files of equal size would take minutes.
@@ -29,7 +30,13 @@ def open_splits(config: ConfigDict, source: data.Source, *, by_class: bool = Tru
       by_class: whether what is derived has each class on every side.
     """
     keys = config.data
-    return data.choose_splits(source, train=keys.train, val=keys.val, test=keys.test, by_class=by_class)
+    splits = data.choose_splits(source, train=keys.train, val=keys.val, test=keys.test, by_class=by_class)
+    sampling = config.train.sampling
+    if sampling and splits.train.several:
+        raise UserError(
+            f'train.sampling is "{sampling}", but the images have several labels: it draws one class an image. Give "".'
+        )
+    return replace(splits, train=replace(splits.train, sampling=sampling))
 
 
 def with_shared_images(source: data.Source, splits: data.Splits) -> data.Splits:
