@@ -110,7 +110,7 @@ def in_words(label: "int | np.integer | np.ndarray", classes: Sequence[str]) -> 
     """
     if np.ndim(label) == 0:
         return classes[int(label)]
-    return SEPARATOR.join(classes[i] for i in np.flatnonzero(label))
+    return SEPARATOR.join(classes[i] for i in np.flatnonzero(label).tolist())
 
 
 def read_corrections(splits: Mapping[str, Dataset], uri: str, *, exclude: str = "", relabel: str = "") -> Corrections:
