@@ -88,7 +88,9 @@ def _near(looks: Mapping[int, Looks]) -> Iterator[Pair]:
             for k, value in enumerate(_correlations(left, thumbnails[j])):
                 if value >= _CORRELATION:
                     bits = int(np.bitwise_count(queries[i[k]] ^ hashes[j[k]]))
-                    yield Pair(int(index[i[k]]), int(index[j[k]]), "near", f"{bits} of 63 bits differ{words}")
+                    yield Pair(
+                        int(index[i[k]]), int(index[j[k]]), "near", f"{bits} of 63 bits of the hash differ{words}"
+                    )
 
 
 def _correlations(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ def test_each_pair_has_its_strongest_sign(photograph, jpeg):
     assert pairs[0, 1] == Pair(0, 1, "file", "the same file")
     assert pairs[2, 3] == Pair(2, 3, "pixels", "the same pixels in another file")
     assert pairs[0, 4].kind == "near"
-    assert pairs[0, 5].detail.endswith("of 63 bits differ, mirrored")
+    assert pairs[0, 5].detail.endswith("of 63 bits of the hash differ, mirrored")
 
 
 def test_features_join_what_hashes_do_not(photograph, jpeg):
