@@ -9,8 +9,8 @@ from jaxtl.evaluate.probe import Split, predict_out_of_fold
 
 _FOLDS = 5
 # A class that the probe holds so many times as likely as the label is suggested, too, where confident learning is more
-# careful. Of 77 of 960 labels of flowers, flipped by four seeds, 58 to 63 are found by it alone, 74 to 76 with this, in
-# 75 to 79 suggestions or a few more; of the labels as they are 14 are suggested instead of 4.
+# careful. Of 77 of 960 labels of flowers, flipped by four seeds, that finds 57 to 63, in 63 to 69 suggestions, and this
+# 74 to 76, in 75 to 79; of the labels as they are, 4 and 14 are suggested.
 _RATIO = 5
 INSTALL = "pip install -e '.[audit]'"
 
