@@ -27,12 +27,14 @@ ARGUMENTS = {
     "data_dir": "data.data_dir",
     "drop_path": "model.drop_path",
     "dropout": "model.dropout",
+    "exclude": "data.exclude",
     "image_size": "model.image_size",
     "learning_rate": "optimizer.learning_rate",
     "loss": "train.loss",
     "mean": "model.mean",
     "model": "model.name",
     "reader": "data.reader",
+    "relabel": "data.relabel",
     "remat": "model.remat",
     "resize": "augment.resize",
     "scan": "model.scan",
@@ -104,6 +106,10 @@ def default() -> ConfigDict:
     # What the best checkpoint is measured on, such as "fold 3/5"; "": the source's own test split, or of a source
     # without splits 10 %.
     c.data.test = ""
+    # Tables of images, as audit writes one, in whose column `action` a person wrote what is to be done; one file may
+    # serve both.
+    c.data.exclude = ""  # The images with the action "exclude" are left out; no other changes its side.
+    c.data.relabel = ""  # The images with the name of a class as their action are of that class.
     c.data.skip_broken = False  # Leave out the images that cannot be decoded, and list them; else they are an error.
     c.data.workers = 0  # How many decode and augment at a time; 0: one a core.
     # "threads" | "processes", which do not wait for each other at Python's lock; the batches are the same. "auto":
@@ -236,6 +242,9 @@ def default() -> ConfigDict:
     c.train.label_smoothing = 0.0  # Share of each label that is spread over all classes.
     c.train.focal_gamma = 2.0  # Of the focal loss: how much less what is known well counts; 0: as in softmax.
     c.train.class_weights = ""  # "" | "balanced" (by the counts in train) | one number a class, with commas
+    # How often an epoch, as long as ever, shows the images of each class: "" (each image once) | "balanced" (each class
+    # alike) | "sqrt" (by the root of its number of images). No image comes again before all others of its class.
+    c.train.sampling = ""
     c.train.ema_decay = 0.0  # Decay a step of the moving average of weights, evaluated beside them; 0: none.
     c.train.check_learning_rate = False  # A short sweep before the first step warns of a rate that is far too high.
     c.train.log_every = 10  # Steps between two lines of training metrics.
@@ -329,7 +338,7 @@ def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
     """
     known = dict(_leaves(default()))
     problems = [_unknown(key) for key in overrides if key not in known]
-    unread = False
+    unread, source = False, config.data.get("source")
     for key in [key for key in overrides if key in known]:
         try:
             _set(config, key, _parse(overrides[key], known[key], key))
@@ -339,6 +348,7 @@ def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
     if not unread:  # Else what depends on those values would be called wrong, too.
         _settle_length(config, overrides)
         _settle_preset(config, overrides)
+        _settle_corrections(config, overrides, source)
         problems += validate(config)
     if problems:
         raise UserError("\n".join(problems))
@@ -371,6 +381,18 @@ def _settle_preset(config: ConfigDict, overrides: Mapping[str, str]) -> None:
                 augment[name] = default
     defaults = [name for name in given & presets.DEFAULTS.keys() if presets.is_default(name, augment[name])]
     augment.preset = presets.except_for(preset, defaults)
+
+
+def _settle_corrections(config: ConfigDict, overrides: Mapping[str, str], source: Any) -> None:
+    """Lets another source given as a flag go without the tables of the config's own, such as those of a run."""
+    if not source or source == config.data.get("source"):
+        return
+    for name in ("exclude", "relabel"):
+        if config.data.get(name) and f"data.{name}" not in overrides:
+            print(
+                f"note: data.source is another one, so data.{name} {config.data[name]!r} of the config does not count"
+            )
+            config.data[name] = ""
 
 
 def check(config: ConfigDict) -> None:

@@ -9,6 +9,7 @@ from jaxtl import models, preprocessing
 from jaxtl.data import READERS
 from jaxtl.data.augment import options as augment
 from jaxtl.data.augment import presets
+from jaxtl.data.sampling import SAMPLINGS
 from jaxtl.errors import UserError, nearest
 from jaxtl.evaluate import scaling
 from jaxtl.feature_cache import features
@@ -307,6 +308,11 @@ def _train_problems(values: Mapping[str, Any]) -> list[str]:
         f"one of: {', '.join(repr(name) for name in losses.NAMES)}, or 'module:function'",
     )
     found.check("train.class_weights", _are_weights, "'', 'balanced', or one number a class, with commas")
+    found.choice("train.sampling", SAMPLINGS)
+    if values["train.sampling"] and values["train.class_weights"] == "balanced":
+        found.append(
+            'train.sampling and train.class_weights "balanced" would both favour rare classes: give one of them.'
+        )
     steps, epochs = values["train.steps"], values["train.epochs"]
     if not values["finetune.stages"] and (steps > 0) == (epochs > 0):
         found.append(f"train.steps is {steps} and train.epochs {epochs}: give one of them, and 0 for the other.")

@@ -20,6 +20,7 @@ COMMANDS = {
     "report": "write the page of a run: metrics, curves, confusion, mistakes, and what it was made with",
     "operating_points": "choose thresholds for a wanted precision, recall, accuracy or coverage, or for costs",
     "explain": "show which pixels the predictions of a run rest on: maps over image files, as PNG and a page",
+    "audit": "look for duplicates, leaks, broken and poor images, wrong labels; a page, and a table to edit",
     "describe": "show groups, shapes, what trains and each group's rate, without data",
     "show": "draw what a config trains and evaluates on: contact sheets of views, as PNG",
     "bench": "time the steps of a config, on noise or on its data: images/s, memory, FLOPs, waiting for data",

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / "jaxtl"
 ORDER = (
     *("errors", "trees", "preprocessing"),
     *("parallel", "models", "checkpoints", "pretrained", "data", "finetune", "train", "feature_cache"),
-    *("evaluate", "profiling", "explain", "report", "deploy"),
+    *("evaluate", "audit", "profiling", "explain", "report", "deploy"),
     # These see a config: they come after all folders that do the work.
     *("recipes", "config_help", "config_checks", "config", "experiment", "commands"),
     *("interrupts", "command_line", "main"),

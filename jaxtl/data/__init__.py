@@ -2,12 +2,14 @@
 
 from jaxtl.data.augment import CROPS, Augmentation, FixedView, RandomView, train_view
 from jaxtl.data.choosing import Splits, choose_splits
+from jaxtl.data.corrections import read_corrections
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.decode import ImageError, decode, eval_view
-from jaxtl.data.loader import Reading, eval_batches, own_rows, train_batches, view_batches
+from jaxtl.data.loader import Reading, eval_batches, train_batches, view_batches
 from jaxtl.data.preloading import BrokenImages, check, find_broken, first_lines, preload
 from jaxtl.data.reader_processes import READERS, Reader
 from jaxtl.data.remarks import shared_images
+from jaxtl.data.rows import own_rows
 from jaxtl.data.source import Source, open_source, without_broken
 from jaxtl.data.sources.tfds import prepare
 
@@ -35,6 +37,7 @@ __all__ = [
     "own_rows",
     "preload",
     "prepare",
+    "read_corrections",
     "shared_images",
     "train_batches",
     "train_view",

@@ -1,26 +1,31 @@
 """Chooses what to train, validate and test on: splits as they are given, and what is left open, derived and noted."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from jaxtl.data import cuts, groups
+from jaxtl.data.corrections import NO_CORRECTIONS, Corrections, in_short
 from jaxtl.data.dataset import Dataset, concatenate
 from jaxtl.data.remarks import absent_classes, count_classes, quantities, several_in_words
 from jaxtl.data.source import Source
-from jaxtl.data.splits import canonical, parse, places, whole
+from jaxtl.data.splits import canonical, parse, places, refuse_overlap, whole, without
 from jaxtl.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """What a run trains, validates and tests on, and remarks on how that was chosen, one line each."""
+    """What a run trains, validates and tests on, and remarks on how that was chosen, one line each.
+
+    `changes` has what corrections changed in them, as `Corrections.changes` gives it.
+    """
 
     train: Dataset
     val: Dataset
     test: Dataset | None
     notes: tuple[str, ...]
+    changes: tuple[Mapping[str, str], ...] = ()
 
 
 def choose_splits(source: Source, *, train: str = "", val: str = "", test: str = "", by_class: bool = True) -> Splits:
@@ -45,11 +50,12 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
     """
     _refuse_quantities(source)
     train = train or _other_folds(test)
-    notes = list(source.notes)
+    corrections, source = source.corrections, replace(source, corrections=NO_CORRECTIONS)
+    notes = [*source.notes, *corrections.notes]
     known = {canonical(name) for name in source.split_names}
     if known == {"all"} and not train and not test:
         if by_class and not source.by_position:
-            return _finish(source, "all", _cut_pool(source, val, notes), notes)
+            return _finish(source, "all", _cut_pool(source, val, notes), notes, corrections)
         cuts_by_share = ("all[:80%]", val or "all[80%:90%]", "all[90%:]")
         notes.append("{} has no splits: train is {}, val is {}, test is {}".format(source.uri, *cuts_by_share))
         train, val, test = cuts_by_share
@@ -72,7 +78,7 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
     given = _splits(source, specs)
     training, testing = given["train"], given.get("test")
     titled = {f"{argument} {spec!r}": given.get(argument) for argument, spec in specs.items()}
-    _refuse_overlap(titled)
+    refuse_overlap(titled)
     groups.refuse_divided(titled)
     if val:
         validating = given["val"]
@@ -81,20 +87,27 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
     else:
         val = "+".join(f"{name}[90%:]" for name in _names_in(train))
         validating, moved = _tenth(source, train, val, by_class=by_class and not source.by_position)
-        training = _without(training, validating, f"{train} without {val}")
+        training = without(training, validating, f"{train} without {val}")
         notes.append(
             f"{source.uri} has no validation split: {len(validating):,} examples of train ({val}) serve as one, "
             f"{len(training):,} remain to train on{_moved(moved)}"
         )
-    _refuse_overlap({f"train {train!r}": training, f"val {val!r}": validating, f"test {test!r}": testing})
-    return _finish(source, train, {"train": training, "val": validating, "test": testing}, notes)
+    refuse_overlap({f"train {train!r}": training, f"val {val!r}": validating, f"test {test!r}": testing})
+    return _finish(source, train, {"train": training, "val": validating, "test": testing}, notes, corrections)
 
 
-def _finish(source: Source, spec: str, chosen: Mapping[str, Dataset | None], notes: list[str]) -> Splits:
-    """Returns the splits with what there is to say of their classes; `spec` is what trains."""
+def _finish(
+    source: Source, spec: str, found: Mapping[str, Dataset | None], notes: list[str], corrections: Corrections
+) -> Splits:
+    """Returns the splits, corrected, with what there is to say of them; `spec` is what trains."""
+    changes = corrections.changes(found)
+    chosen = {title: each and corrections.apply(each) for title, each in found.items()}
     train, val = chosen["train"], chosen["val"]
     assert train is not None
     assert val is not None
+    for title, each in chosen.items():
+        if each is not None and not len(each):
+            raise UserError(f"all images of {title} of {source.uri} are excluded", arguments=["exclude"])
     counts = train.class_counts()
     if np.count_nonzero(counts) < 2:
         only = source.classes[int(counts.argmax())] if counts.any() else "none"
@@ -103,7 +116,8 @@ def _finish(source: Source, spec: str, chosen: Mapping[str, Dataset | None], not
             arguments=["train"],
         )
     several = [several_in_words(train)] if train.several else []
-    return Splits(train, val, chosen["test"], (*notes, *several, *absent_classes(chosen)))
+    notes += in_short(changes)
+    return Splits(train, val, chosen["test"], (*notes, *several, *absent_classes(chosen)), tuple(changes))
 
 
 def _refuse_quantities(source: Source) -> None:
@@ -136,7 +150,7 @@ def _cut_pool(source: Source, given: str, notes: list[str]) -> dict[str, Dataset
     pool = source.split("all")
     if given:
         val = _splits(source, {"val": given})["val"]
-        pool = _without(pool, val, f"all without {given}")
+        pool = without(pool, val, f"all without {given}")
         groups.refuse_divided({f"val {given!r}": val, "the rest": pool})
         plain = cuts.TEST * (places(pool) >= 0.9)
         sides = cuts.TEST * (groups.sides(pool, val_from=0.9) != cuts.TRAIN)
@@ -212,26 +226,3 @@ def _names_in(spec: str) -> tuple[str, ...]:
 
 def _moved(count: int) -> str:
     return f"; {count} of them moved so that no class is missing" if count else ""
-
-
-def _without(dataset: Dataset, others: Dataset, what: str) -> Dataset:
-    taken = set(others.names)
-    rest = dataset.take(np.array([i for i, name in enumerate(dataset.names) if name not in taken], dtype=np.int64))
-    if not len(rest):
-        raise UserError(f"split {what} leaves nothing to train on; set val", arguments=["val"])
-    return rest
-
-
-def _refuse_overlap(datasets: Mapping[str, Dataset | None]) -> None:
-    names = {title: set(dataset.names) for title, dataset in datasets.items() if dataset is not None}
-    problems = []
-    for i, first in enumerate(names):
-        for second in list(names)[i + 1 :]:
-            shared = sorted(names[first] & names[second])
-            if shared:
-                problems.append(
-                    f"{first} and {second} share {len(shared)} examples (first: {', '.join(shared[:3])}); "
-                    "metrics on seen examples mean nothing, so choose splits that do not overlap"
-                )
-    if problems:
-        raise UserError("\n".join(problems), arguments=["train", "val", "test"])

@@ -22,6 +22,7 @@ class Dataset:
       root: the folder that the names are paths below; None where examples are no files.
       groups: the group of each example, such as the patient an image is of; None without groups. What jaxtl cuts keeps
         a group on one side.
+      sampling: how often training shows each class: "", "balanced" or "sqrt", see `sampling.quotas`.
     """
 
     classes: tuple[str, ...]
@@ -30,6 +31,7 @@ class Dataset:
     read: Callable[[int], Encoded]
     root: Path | None = None
     groups: Sequence[str] | None = None
+    sampling: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,6 +62,7 @@ class Dataset:
             read=lambda i: self.read(int(chosen[i])),
             root=self.root,
             groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),
+            sampling=self.sampling,
         )
 
 

@@ -17,6 +17,7 @@ from jaxtl.data.decode import decode
 from jaxtl.data.preloading import cores
 from jaxtl.data.reader_process import Example, Recipe
 from jaxtl.data.reader_processes import Reader, choose_reader, open_stream
+from jaxtl.data.rows import Rows, rows_in_order, train_rows
 
 Batch = dict[str, np.ndarray]
 TrainView = Callable[[Image.Image, np.random.Generator], np.ndarray]
@@ -26,8 +27,8 @@ EvalView = Callable[[Image.Image], np.ndarray]
 _CHUNK = 8
 # At most so many for a process, which has nothing to do while it waits for its next task.
 _CHUNK_OF_A_PROCESS = 32
-# Kinds of random streams that are drawn from one seed.
-_ORDER, _VIEW = 0, 1
+# The kind of random stream of views, among those that are drawn from one seed; see `sampling`.
+_VIEW = 1
 
 
 @dataclass(frozen=True)
@@ -57,60 +58,6 @@ class Reading:
         return choose_reader(self.reader, self.workers, cores()) == "processes"
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The rows of one batch on this host: which example each row shows, in which epoch; index -1 is padding."""
-
-    index: np.ndarray
-    epoch: np.ndarray
-
-
-def train_rows(
-    count: int, *, batch_size: int, seed: int, start_step: int = 0, shard: tuple[int, int] = (0, 1)
-) -> Iterator[Rows]:
-    """Returns an endless iterator over which of `count` examples each row of each training batch shows."""
-    host, hosts = _check_shard(count, batch_size, shard)
-    rows = batch_size // hosts
-
-    def plans() -> Iterator[Rows]:
-        orders: dict[int, np.ndarray] = {}
-        first = start_step * batch_size + host * rows
-        while True:
-            epoch, place = np.divmod(np.arange(first, first + rows), count)
-            epochs = range(int(epoch[0]), int(epoch[-1]) + 1)
-            orders = {e: orders[e] if e in orders else _order(seed, e, count) for e in epochs}
-            yield Rows(index=np.concatenate([orders[e][place[epoch == e]] for e in epochs]), epoch=epoch)
-            first += batch_size
-
-    return plans()
-
-
-def rows_in_order(count: int, *, batch_size: int, epoch: int = 0, shard: tuple[int, int] = (0, 1)) -> Iterator[Rows]:
-    """Returns an iterator over `count` examples, each once and in order; the last batch is filled up with index -1."""
-    host, hosts = _check_shard(count, batch_size, shard)
-    rows = batch_size // hosts
-
-    def plans() -> Iterator[Rows]:
-        for first in range(0, count, batch_size):
-            index = np.arange(first + host * rows, first + (host + 1) * rows)
-            yield Rows(index=np.where(index < count, index, -1), epoch=np.full_like(index, epoch))
-
-    return plans()
-
-
-def own_rows(count: int, *, batch_size: int, shard: tuple[int, int], seed: int | None = None) -> np.ndarray:
-    """Returns which of `count` examples this host reads in the first epoch of training, or without seed, in order.
-
-    Each example is in exactly one host's share.
-    """
-    if seed is None:
-        index = np.concatenate([rows.index for rows in rows_in_order(count, batch_size=batch_size, shard=shard)])
-        return index[index >= 0]
-    plans = train_rows(count, batch_size=batch_size, seed=seed, shard=shard)
-    first = [next(plans) for _ in range(-(-count // batch_size))]
-    return np.concatenate([rows.index[rows.epoch == 0] for rows in first])
-
-
 def train_batches(
     dataset: Dataset,
     *,
@@ -123,6 +70,8 @@ def train_batches(
     reading: Reading = Reading(),
 ) -> Generator[Batch, None, None]:
     """Yields training batches without end: one random order of all examples after the other, none dropped.
+
+    Where the data set has a sampling, an epoch holds as many examples, with the classes in other shares.
 
     A batch may hold the end of one epoch and the beginning of the next. Starting at step k gives the batches that
     follow after the first k.
@@ -145,7 +94,14 @@ def train_batches(
       ImageError: an image is broken; raised when its batch is due.
       UserError: a process has died, as of too little memory, or this system cannot have such processes.
     """
-    plans = train_rows(len(dataset), batch_size=batch_size, seed=seed, start_step=start_step, shard=shard)
+    plans = train_rows(
+        dataset.labels,
+        batch_size=batch_size,
+        seed=seed,
+        start_step=start_step,
+        shard=shard,
+        sampling=dataset.sampling,
+    )
     return _stream(dataset, plans, _Drawn(view, seed, min_side), reading, reading.by_processes)
 
 
@@ -215,21 +171,6 @@ def eval_batches(
     """
     plans = rows_in_order(len(dataset), batch_size=batch_size, shard=shard)
     return _stream(dataset, plans, _Plain(view), reading, reading.by_processes)
-
-
-def _check_shard(count: int, batch_size: int, shard: tuple[int, int]) -> tuple[int, int]:
-    host, hosts = shard
-    if not count:
-        raise ValueError("the data set has no examples")
-    if not 0 <= host < hosts:
-        raise ValueError(f"shard={shard}: the host must be in [0, {hosts})")
-    if batch_size < 1 or batch_size % hosts:
-        raise ValueError(f"batch_size={batch_size} must be a positive multiple of the {hosts} hosts")
-    return host, hosts
-
-
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
 
 
 def _stream(

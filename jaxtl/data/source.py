@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from jaxtl.data.corrections import NO_CORRECTIONS, Corrections
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.preloading import BrokenImages, find_broken
 from jaxtl.data.sources import folder, jsonl, npz, table, tfds
@@ -25,6 +26,7 @@ class Source:
       splits: the whole splits by name; a source without splits has one, called "all".
       by_position: slices of a split are ranges of positions (TFDS) instead of ranges of a hash.
       notes: remarks on what was found there, one line each.
+      corrections: what a person put right in it. They come after an image's side is found, so they move no other.
     """
 
     uri: str
@@ -32,6 +34,7 @@ class Source:
     splits: Mapping[str, Dataset]
     by_position: bool = False
     notes: tuple[str, ...] = ()
+    corrections: Corrections = NO_CORRECTIONS
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -44,7 +47,10 @@ class Source:
         Raises:
           UserError: the split cannot be read, is unknown, or is empty.
         """
-        return select(spec, self.splits, by_position=self.by_position, source=self.uri)
+        chosen = self.corrections.apply(select(spec, self.splits, by_position=self.by_position, source=self.uri))
+        if not len(chosen):
+            raise UserError(f"all images of split {spec!r} of {self.uri} are excluded", arguments=["exclude"])
+        return chosen
 
 
 def open_source(uri: str, *, data_dir: str = "") -> Source:

@@ -156,6 +156,35 @@ def places(dataset: Dataset) -> np.ndarray:
     return positions(dataset.names if dataset.groups is None else dataset.groups)
 
 
+def without(dataset: Dataset, others: Dataset, what: str) -> Dataset:
+    """Returns the examples of a data set that are none of the others; `what` is what an error calls them.
+
+    Raises:
+      UserError: none are left.
+    """
+    taken = set(others.names)
+    rest = dataset.take(np.array([i for i, name in enumerate(dataset.names) if name not in taken], dtype=np.int64))
+    if not len(rest):
+        raise UserError(f"split {what} leaves nothing to train on; set val", arguments=["val"])
+    return rest
+
+
+def refuse_overlap(datasets: Mapping[str, Dataset | None]) -> None:
+    """Raises a UserError that names all pairs of data sets that share examples; None is a split that there is not."""
+    names = {title: set(dataset.names) for title, dataset in datasets.items() if dataset is not None}
+    problems = []
+    for i, first in enumerate(names):
+        for second in list(names)[i + 1 :]:
+            shared = sorted(names[first] & names[second])
+            if shared:
+                problems.append(
+                    f"{first} and {second} share {len(shared)} examples (first: {', '.join(shared[:3])}); "
+                    "metrics on seen examples mean nothing, so choose splits that do not overlap"
+                )
+    if problems:
+        raise UserError("\n".join(problems), arguments=["train", "val", "test"])
+
+
 def positions(names: Sequence[str]) -> np.ndarray:
     """Maps each name to its fixed place in [0, 1), float64 [n]; "train[:90%]" is every example below 0.9.
 

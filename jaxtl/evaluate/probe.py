@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy.special import logsumexp
+from scipy.special import log_softmax, logsumexp
 
 from jaxtl.evaluate.lbfgs import minimise
 from jaxtl.evaluate.metrics import wilson_interval
@@ -123,15 +123,49 @@ def _fit_both(train: Split, val: Split, num_classes: int) -> tuple[np.ndarray, n
     labels = np.concatenate([train.labels, val.labels])
     mean, std = train.features.mean(0), np.maximum(train.features.std(0), 1e-6)
     in_train = np.arange(len(labels)) < len(train.labels)
+    shares = np.stack([in_train / in_train.sum(), np.full(len(labels), 1 / len(labels))])
+    shares = np.repeat(shares, len(PENALTIES), axis=0).astype(np.float32)
     fit = compile_linear(*features.shape, num_classes)
-    penalties = np.asarray(PENALTIES, np.float32)
-    return np.asarray(fit((features - mean) / std, labels.astype(np.int32), in_train, penalties)), mean, std
+    return np.asarray(fit((features - mean) / std, labels.astype(np.int32), shares, _penalties(2))), mean, std
+
+
+def predict_out_of_fold(split: Split, *, num_classes: int, folds: int = 5) -> np.ndarray:
+    """Returns the probabilities of the classes for each image by a linear probe that was fitted without it, [n, C].
+
+    The folds hold the classes in their proportions. Of a few penalties the one whose probabilities have the least log
+    loss is taken. Features are standardised; the fits of all folds are the lanes of one program.
+
+    Args:
+      split: features, and labels of which each class with images has at least `folds`.
+      num_classes: C.
+      folds: how many parts the images are in.
+    """
+    labels, rows = split.labels.astype(np.int32), np.arange(len(split.labels))
+    mixed = np.random.default_rng(0).permutation(len(labels))
+    of_fold = np.empty(len(labels), int)
+    of_fold[mixed[np.argsort(labels[mixed], kind="stable")]] = rows % folds
+    inside = of_fold != np.arange(folds)[:, None]
+    shares = (inside / inside.sum(1, keepdims=True)).astype(np.float32)
+    scaled = (split.features - split.features.mean(0)) / np.maximum(split.features.std(0), 1e-6)
+    fit = compile_linear(*scaled.shape, num_classes, lanes=folds)
+    found = []
+    for penalty in PENALTIES[::2]:
+        weights = np.asarray(fit(scaled, labels, shares, np.full(folds, penalty, np.float32)))
+        log_probabilities = log_softmax(_logits(weights, scaled)[of_fold, rows], axis=1)
+        found.append((-log_probabilities[rows, labels].mean(), np.exp(log_probabilities)))
+    return min(found, key=lambda each: each[0])[1]
+
+
+def _penalties(times: int) -> np.ndarray:
+    return np.tile(np.asarray(PENALTIES, np.float32), times)
 
 
 @cache
-def compile_linear(count: int, width: int, num_classes: int) -> Callable[..., jax.Array]:
+def compile_linear(
+    count: int, width: int, num_classes: int, lanes: int = 2 * len(PENALTIES)
+) -> Callable[..., jax.Array]:
     """Compiles the fit of `probe_linear` for features [count, width]; called beforehand, it is found ready there."""
-    arrays = ((count, width), np.float32), ((count,), np.int32), ((count,), np.bool_), ((len(PENALTIES),), np.float32)
+    arrays = ((count, width), np.float32), ((count,), np.int32), ((lanes, count), np.float32), ((lanes,), np.float32)
     shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in arrays]
     return _fit_grid.lower(*shapes, num_classes=num_classes).compile()
 
@@ -166,9 +200,12 @@ def _logits(weights: Any, features: Any) -> Any:
 
 @partial(jax.jit, static_argnames="num_classes")
 def _fit_grid(
-    features: jax.Array, labels: jax.Array, in_train: jax.Array, penalties: jax.Array, num_classes: int
+    features: jax.Array, labels: jax.Array, shares: jax.Array, penalties: jax.Array, num_classes: int
 ) -> jax.Array:
-    """Returns weights [2G, D + 1, C], bias last: G fits to the examples of train, then G to all of them."""
+    """Returns weights [L, D + 1, C], bias last: L fits, each with a penalty of its own.
+
+    The share of each example in the mean loss of a fit stands in `shares` [L, n].
+    """
     target = jax.nn.one_hot(labels, num_classes)
     # In the basis of the features' covariance, scaled by the bound on the curvature (Boehning, 1992), the loss is as
     # round as it gets: a few dozen steps then do what thousands would.
@@ -189,5 +226,4 @@ def _fit_grid(
         weights = scaled * scale
         return jnp.concatenate([basis @ weights[:-1], weights[-1:]])
 
-    shares = jnp.stack([in_train / in_train.sum(), jnp.ones(len(labels)) / len(labels)])
-    return jax.vmap(fit)(jnp.tile(penalties, 2), jnp.repeat(shares, len(penalties), axis=0))
+    return jax.vmap(fit)(penalties, shares)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from jaxtl import config as config_lib
 from jaxtl import data, pretrained
 from jaxtl.checkpoints.manager import read_best
+from jaxtl.data.corrections import in_short
 from jaxtl.data.splits import canonical
 from jaxtl.errors import UserError
 from jaxtl.evaluate.metrics import gives_top5
@@ -243,7 +244,9 @@ def _evaluation(
     classes, dataset = align_classes(opened.num_classes, opened.classes, source, dataset, exact=exact)
     model = make_model(config, opened, classes)
     variables, report = make_variables(config, opened, model, head="keep")
-    splits = replace(_no_splits(classes), test=dataset, notes=source.notes)
+    corrected = in_short(source.corrections.changes(source.splits))
+    notes = (*source.notes, *source.corrections.notes, *corrected)
+    splits = replace(_no_splits(classes), test=dataset, notes=notes)
     # A run knows with which loss it trained.
     trained = files.run_config(Path(location.removeprefix("run:"))) if exact else config
     if exact and dataset.several and trained.train.loss in ("softmax", "focal"):

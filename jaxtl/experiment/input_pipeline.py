@@ -83,8 +83,10 @@ def load_into_memory(experiment: Experiment) -> Experiment:
         evaluated = functools.partial(load, batch_size=options.eval_batch_size(config))
         test = evaluated(splits.test) if splits.test else None
         min_side = options.augmentation(config).min_side(experiment.model.pixels)
-        train = load(splits.train, config.train.batch_size, config.train.seed, min_side)
-        loaded.append(data.Splits(train, evaluated(splits.val), test, splits.notes))
+        # With a sampling no epoch shows each image once: the hosts share them out in order.
+        seed = None if splits.train.sampling else config.train.seed
+        train = load(splits.train, config.train.batch_size, seed, min_side)
+        loaded.append(replace(splits, train=train, val=evaluated(splits.val), test=test))
         if broken:
             raise broken_images(broken, whole)
 
@@ -216,6 +218,7 @@ def _read_features(
             seed=config.train.seed,
             start_step=start_step,
             shard=options.shard(),
+            sampling=splits.train.sampling,
         )
 
     def evaluation_batches(dataset: data.Dataset) -> Iterator[Batch]:

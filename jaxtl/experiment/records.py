@@ -50,12 +50,13 @@ def groups_record(plan: Plan, learning_rate: float) -> dict[str, Any]:
 
 
 def data_record(source: str, splits: data.Splits) -> dict[str, Any]:
-    """Returns the number of images of each split and class, and what was to be said of the data."""
+    """Returns the number of images of each split and class, what was to be said of the data, and put right by hand."""
     chosen = {"train": splits.train, "val": splits.val, "test": splits.test}
     return {
         "source": source,
         "splits": {name: _counts(split) for name, split in chosen.items() if split is not None},
         "notes": list(splits.notes),
+        "changes": list(splits.changes),
     }
 
 

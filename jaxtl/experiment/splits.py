@@ -5,6 +5,7 @@ from dataclasses import replace
 from ml_collections import ConfigDict
 
 from jaxtl import data
+from jaxtl.errors import UserError
 from jaxtl.parallel import processes
 
 # Of larger sets, reading all files of equal size would take minutes.
@@ -12,7 +13,11 @@ _COMPARED = 50_000
 
 
 def usable(config: ConfigDict, source: data.Source) -> data.Source:
-    """Returns the source without the images that cannot be decoded, where the config says so."""
+    """Returns the source as it is used: put right by hand, and without broken images, where the config says so."""
+    exclude, relabel = config.data.exclude, config.data.relabel
+    if exclude or relabel:
+        corrections = data.read_corrections(source.splits, source.uri, exclude=exclude, relabel=relabel)
+        source = replace(source, corrections=corrections)
     return data.without_broken(source, workers=config.data.workers) if config.data.skip_broken else source
 
 
@@ -25,7 +30,13 @@ def open_splits(config: ConfigDict, source: data.Source, *, by_class: bool = Tru
       by_class: whether what is derived has each class on every side.
     """
     keys = config.data
-    return data.choose_splits(source, train=keys.train, val=keys.val, test=keys.test, by_class=by_class)
+    splits = data.choose_splits(source, train=keys.train, val=keys.val, test=keys.test, by_class=by_class)
+    sampling = config.train.sampling
+    if sampling and splits.train.several:
+        raise UserError(
+            f'train.sampling is "{sampling}", but the images have several labels: it draws one class an image. Give "".'
+        )
+    return replace(splits, train=replace(splits.train, sampling=sampling))
 
 
 def with_shared_images(source: data.Source, splits: data.Splits) -> data.Splits:

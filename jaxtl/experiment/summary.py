@@ -3,8 +3,11 @@
 import math
 from collections.abc import Mapping
 
-from jaxtl.data import Splits
+import numpy as np
+
+from jaxtl.data import Dataset, Splits
 from jaxtl.data.remarks import count_classes
+from jaxtl.data.sampling import quotas
 from jaxtl.experiment import options
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.training_plan import Plan
@@ -36,6 +39,8 @@ def opening_lines(experiment: Experiment) -> list[str]:
     if report is None and counts["frozen"]:
         lines.append(_row("note", "what is frozen is random and stays so: give weights, or train everything"))
     lines += [_row("note", note) for note in _imbalance(experiment)]
+    if experiment.splits.train.sampling:
+        lines.append(_row("sampling", _sampling(experiment.splits.train)))
     lines.append(_row("schedule", _schedule(experiment)))
     return lines
 
@@ -44,7 +49,8 @@ def _imbalance(experiment: Experiment) -> list[str]:
     """Returns a note where a class has a tenth of the images of another or less, and nothing weighs them."""
     train = experiment.splits.train
     counts = train.class_counts()
-    if not len(train) or counts.min() * _LOPSIDED > counts.max() or experiment.config.train.class_weights:
+    weighed = experiment.config.train.class_weights or train.sampling
+    if not len(train) or counts.min() * _LOPSIDED > counts.max() or weighed:
         return []
     rare, common = train.classes[int(counts.argmin())], train.classes[int(counts.argmax())]
     if train.several:
@@ -53,6 +59,16 @@ def _imbalance(experiment: Experiment) -> list[str]:
         f"{counts.min():,} images of {rare} against {counts.max():,} of {common}: "
         "--config.train.class_weights=balanced weighs them alike"
     ]
+
+
+def _sampling(train: Dataset) -> str:
+    """Says how often an epoch shows the images of the rarest and of the commonest class."""
+    counts = train.class_counts()
+    shown = quotas(counts, train.sampling)
+    there = np.flatnonzero(counts)
+    rare, common = there[counts[there].argmin()], int(counts.argmax())
+    rates = (f"{train.classes[c]} {shown[c] / counts[c]:.3g} times" for c in dict.fromkeys((int(rare), common)))
+    return f"{train.sampling}: an epoch shows an image of {', one of '.join(rates)}"
 
 
 def split_sizes(splits: Splits) -> str:

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from jaxtl.data.dataset import batch_labels
-from jaxtl.data.loader import Batch, rows_in_order, train_rows
+from jaxtl.data.loader import Batch
+from jaxtl.data.rows import rows_in_order, train_rows
 from jaxtl.finetune.param_groups import FROZEN, Table
 from jaxtl.models.base import auxiliary_weight
 from jaxtl.parallel.fetch import one_behind
@@ -112,6 +113,7 @@ def train_batches(
     seed: int,
     start_step: int = 0,
     shard: tuple[int, int] = (0, 1),
+    sampling: str = "",
 ) -> Iterator[Batch]:
     """Yields batches of features without end, of the same examples as the batches of images would be.
 
@@ -123,12 +125,14 @@ def train_batches(
       seed: of the order.
       start_step: number of batches to leave out at the beginning.
       shard: (this host, number of hosts).
+      sampling: that of the data set.
 
     Yields:
       {"image": the features [B, ...], "label": int32 [B] or float32 [B, C], "mask": float32 [B]}.
     """
     count = len(labels)
-    for rows in train_rows(count, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard):
+    plans = train_rows(labels, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard, sampling=sampling)
+    for rows in plans:
         picked = features[(rows.epoch % views) * count + rows.index]
         yield {"image": picked, "label": batch_labels(labels, rows.index), "mask": np.ones(len(picked), np.float32)}
 

@@ -66,6 +66,11 @@ def test_all_problems_of_a_config_at_once(train):
         ("--config.train.parallel=pmap --config.train.mesh={'fsdp':2}", '"pmap" cannot shard the state: give "jit"'),
         ("--config.train.parallel=tpu", "one of: 'jit', 'pmap'"),
         ("--config.train.parallel=pmap --config.train.accumulate=8", "give a multiple of 16"),
+        ("--config.train.sampling=root", "train.sampling is 'root', but it must be one of: '', 'balanced', 'sqrt'."),
+        (
+            "--config.train.sampling=sqrt --config.train.class_weights=balanced",
+            'train.sampling and train.class_weights "balanced" would both favour rare classes: give one of them.',
+        ),
         ("--config.train.precision=float8", "'float32', 'bfloat16', 'float16'"),
         ("--config.model.attention=flash", "model.attention is 'flash', but it must be one of: 'auto', 'cudnn', "),
         (

@@ -169,9 +169,10 @@ def test_sigterm_in_the_middle_of_training_saves_and_ends_and_the_run_goes_on(co
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", [2, 5])  # After step 2; after a batch of the evaluation that follows step 4.
-def test_stopped_by_sigterm_and_continued_it_is_bit_for_bit_the_same(train, tmp_path, monkeypatch, call):
-    flags = ("--config.model.dropout=0.1", "--config.augment.preset=strong")
+# After step 2; after a batch of the evaluation that follows step 4.
+@pytest.mark.parametrize(("call", "sampling"), [(2, ""), (5, ""), (2, "balanced"), (5, "sqrt")])
+def test_stopped_by_sigterm_and_continued_it_is_bit_for_bit_the_same(train, tmp_path, monkeypatch, call, sampling):
+    flags = ("--config.model.dropout=0.1", "--config.augment.preset=strong", f"--config.train.sampling={sampling}")
     train(*flags, workdir="whole")
     calls = iter(range(1, 1000))
     with monkeypatch.context() as patch:

@@ -174,6 +174,10 @@ def test_other_ways_to_train(several, train, flags):
             "class weights weigh images by",
         ),
         (("--config.train.loss=binary", "--config.train.monitor=top5"), "of several labels an image there is no top-5"),
+        (
+            ("--config.train.loss=binary", "--config.train.sampling=sqrt"),
+            'train.sampling is "sqrt", but the images have several labels: it draws one class an image',
+        ),
     ],
 )
 def test_what_does_not_go_together(train, tmp_path, flags, text):

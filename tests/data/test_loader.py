@@ -11,8 +11,9 @@ from PIL import Image
 from jaxtl.data.augment import Augmentation, train_view
 from jaxtl.data.dataset import Dataset
 from jaxtl.data.decode import ImageError, eval_view
-from jaxtl.data.loader import Reading, eval_batches, own_rows, train_batches, train_rows, view_batches
+from jaxtl.data.loader import Reading, eval_batches, train_batches, view_batches
 from jaxtl.data.preloading import preload
+from jaxtl.data.rows import own_rows, train_rows
 from jaxtl.data.source import open_source
 from jaxtl.preprocessing import Pixels
 
@@ -276,6 +277,6 @@ def test_in_one_epoch_each_example_is_read_by_one_host(count, hosts, seed):
     assert sorted(np.concatenate(shares).tolist()) == list(range(count))
     if seed is not None:
         host = hosts - 1
-        plans = train_rows(count, batch_size=16, seed=seed, shard=(host, hosts))
+        plans = train_rows(np.zeros(count), batch_size=16, seed=seed, shard=(host, hosts))
         first = [row for _ in range(count // 16) for row in next(plans).index.tolist()]
         assert shares[host][: len(first)].tolist() == first

@@ -6,7 +6,16 @@ from sklearn.metrics import log_loss
 
 from jaxtl.evaluate.metrics import wilson_interval
 from jaxtl.evaluate.plot import plot_depth
-from jaxtl.evaluate.probe import PENALTIES, Split, _fit_grid, _nearest, fit_linear, probe_knn, probe_linear
+from jaxtl.evaluate.probe import (
+    PENALTIES,
+    Split,
+    _fit_grid,
+    _nearest,
+    fit_linear,
+    predict_out_of_fold,
+    probe_knn,
+    probe_linear,
+)
 
 
 def clusters(count, seed, spread=0.5):
@@ -29,7 +38,9 @@ def test_each_lane_is_the_minimum_that_another_solver_finds():
     minimize = pytest.importorskip("scipy.optimize").minimize
     split = clusters(60, 1, spread=2.0)
     in_train = np.arange(60) < 40
-    fitted = np.asarray(_fit_grid(split.features, split.labels, in_train, np.asarray(PENALTIES, np.float32), 4))
+    shares = np.repeat([in_train / 40, np.full(60, 1 / 60)], len(PENALTIES), axis=0).astype(np.float32)
+    penalties = np.tile(np.asarray(PENALTIES, np.float32), 2)
+    fitted = np.asarray(_fit_grid(split.features, split.labels, shares, penalties, 4))
     assert fitted.shape == (2 * len(PENALTIES), 9, 4)
 
     def loss(flat, penalty, chosen):
@@ -76,3 +87,14 @@ def test_a_linear_classifier_is_the_one_of_another_solver():
     logits = val.features @ found.kernel + found.bias
     np.testing.assert_allclose(softmax(logits, axis=1), other.predict_proba((val.features - mean) / std), atol=2e-3)
     assert found.accuracy == np.mean(logits.argmax(1) == val.labels)
+
+
+def test_out_of_fold_each_image_is_judged_by_a_probe_that_has_not_seen_it():
+    # Labels that no feature tells: whoever had seen them would know them, whoever has not can but guess.
+    rng = np.random.default_rng(0)
+    noise = Split(rng.normal(size=(60, 80)).astype(np.float32), np.arange(60, dtype=np.int32) % 3)
+    found = predict_out_of_fold(noise, num_classes=3)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    assert (found.argmax(1) == noise.labels).mean() < 0.6
+    told = clusters(60, 1)
+    assert (predict_out_of_fold(told, num_classes=4).argmax(1) == told.labels).mean() > 0.9

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxtl.data.rows import train_rows
 from jaxtl.errors import UserError
 from jaxtl.experiment.build import build
 from jaxtl.experiment.input_pipeline import load_into_memory, make_inputs
@@ -75,3 +76,21 @@ def test_images_go_into_memory_and_broken_ones_are_named(config, tmp_path):
     (tmp_path / "pictures" / "val" / "red" / "val0.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"val0.png is no image that Pillow reads"):
         load_into_memory(build(config))
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "sqrt"])
+@pytest.mark.parametrize("step", [0, 5])
+def test_a_sampling_gives_features_and_images_in_one_order(config, tmp_path, sampling, step):
+    plain(config)
+    config.train.sampling = sampling
+    experiment, cached = inputs_of(config, tmp_path)
+    assert cached.cached
+    config.finetune.cache_features = "off"
+    images = inputs_of(config, tmp_path)[1].batches(step)
+    rows = train_rows(
+        experiment.splits.train.labels, batch_size=8, seed=config.train.seed, start_step=step, sampling=sampling
+    )
+    for one, other, expected in zip(itertools.islice(cached.batches(step), 6), images, rows, strict=False):
+        np.testing.assert_array_equal(one["label"], other["label"])
+        np.testing.assert_array_equal(one["label"], experiment.splits.train.labels[expected.index])
+    images.close()

@@ -66,6 +66,10 @@ def test_what_is_worth_a_word(config):
     experiment = dataclasses.replace(experiment, splits=Splits(lopsided, lopsided, None, ()))
     note = "note      3 images of ants against 30 of bees: --config.train.class_weights=balanced weighs them alike"
     assert note in opening_lines(experiment)
+    sampled = dataclasses.replace(lopsided, sampling="balanced")
+    lines = opening_lines(dataclasses.replace(experiment, splits=Splits(sampled, lopsided, None, ())))
+    assert note not in lines
+    assert "sampling  balanced: an epoch shows an image of ants 5.67 times, one of bees 0.533 times" in lines
     experiment.config.train.class_weights = "balanced"
     assert note not in opening_lines(experiment)
     experiment.config.finetune.unfreeze = "head"

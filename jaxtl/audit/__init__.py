@@ -1,0 +1,1 @@
+"""What may be wrong with a set of images: duplicates, poor images, wrong labels."""

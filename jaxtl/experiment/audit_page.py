@@ -1,0 +1,63 @@
+"""The page of an audit: each problem with pictures of its images."""
+
+from typing import Any
+
+from jaxtl import data
+from jaxtl.audit.findings import PROBLEMS, Audit, Finding
+from jaxtl.errors import UserError
+from jaxtl.report.page import image_uri, render
+
+# Images of a problem that the page shows; the table has all.
+_SHOWN = 60
+# The longer side of a picture.
+_SIDE = 160
+
+
+def audit_page(audit: Audit) -> str:
+    """Returns the page; images that cannot be opened have no picture."""
+    sections = []
+    for problem, count in audit.counts().items():
+        found = [finding for finding in audit.findings if finding.problem == problem]
+        sections.append(
+            {
+                "id": problem.replace(" ", "-"),
+                "name": problem,
+                "text": PROBLEMS[problem],
+                "count": count,
+                "cards": [_card(audit, finding) for finding in found[:_SHOWN]],
+            }
+        )
+    values: dict[str, Any] = {
+        "source": audit.source,
+        "model": audit.model,
+        "images": len(audit.audited.images),
+        "sections": sections,
+        "few": audit.few,
+        "notes": audit.notes,
+    }
+    return render("audit.html", values)
+
+
+def _card(audit: Audit, finding: Finding) -> dict[str, Any]:
+    names = audit.audited.images.names
+    other = {}
+    if finding.other >= 0:
+        other = {"other": names[finding.other], "other_picture": _picture(audit, finding.other)}
+    return {
+        "name": names[finding.index],
+        "side": str(audit.audited.sides[finding.index]),
+        "label": audit.audited.labels[finding.index],
+        "detail": finding.detail,
+        "suggestion": finding.suggestion,
+        "picture": "" if finding.problem == "unreadable" else _picture(audit, finding.index),
+        "other": "",
+        **other,
+    }
+
+
+def _picture(audit: Audit, index: int) -> str:
+    images = audit.audited.images
+    try:
+        return image_uri(data.decode(images.read(index), images.where(index), min_side=_SIDE), side=_SIDE, quality=70)
+    except UserError:
+        return ""
