@@ -4,8 +4,11 @@
     python -m jaxtl.main --config=configs/mobilenet_v3_edge.py:small --workdir=runs/edge --config.data.source=folder:DIR
 
 "" is the large one (5.5 million parameters with ImageNet's head, 0.44 GFLOP an image), small has 2.5 million and 0.11
-GFLOP. No accuracy is measured yet: no weights of it were at hand. The head learns first, then everything at a tenth of
-its rate.
+GFLOP. The head learns first, then everything at a tenth of its rate.
+
+No ImageNet weights of it were at hand, so this shows only that the recipe learns: a small one pretrained here on eight
+classes of a CIFAR-10 subset (3,705 images of 32 pixels, 15 epochs, to 51.2 % of 826), then fine-tuned on 871 cats and
+dogs of that subset at 32 pixels, with 97 to validate and 191 to test, seeds 0, 1 and 2: 67.0, 65.4 and 61.8 %.
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@ The first command passes over the images once and says how far a linear classifi
 figure that fine-tuning has to beat. Plants stand upright, lie and hang, so views are mirrored, and cropped by half at
 most: colour is kept, as it tells species apart.
 
-Measured with DeiT-Tiny on 12 classes of photographs of flowers (720 to train on, 240 to test), seed 0 alone: 97.5 %.
+Measured with DeiT-Tiny on 12 classes of photographs of flowers (720 to train on, 240 to test), seed 0 alone: 97.9 %.
 """
 
 from ml_collections import ConfigDict
