@@ -214,6 +214,13 @@ def test_what_calibration_does_is_told(facts):
     check(page)
     assert "A temperature of 1.31, fitted to 73 images of val, brings the calibration error on test from 6.2 %" in page
     assert "to 3.1 % and the log loss from 0.5 to 0.4." in page
+    assert "Worse on test" not in page
+    one["after"] = {"ece": 0.062, "log_loss": 0.6}
+    page = run_page(facts(results={**made.results, "calibration": found}), {})
+    check(page)
+    assert "brings" not in page
+    assert "changes the calibration error on test from 6.2 % to 6.2 % and the log loss from 0.5 to 0.6. <strong" in page
+    assert "Worse on test</strong>: predict without <code>--calibrated</code>." in page
 
 
 LABELS, LOGITS = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]], [[2, -1, -1], [-1, 3, -2], [-3, -1, -1], [1, 1, -1]]
