@@ -12,6 +12,7 @@ from jaxtl.errors import UserError
 from jaxtl.evaluate.alignment import Aligned, NamedPredictions, align
 from jaxtl.evaluate.bootstrap import bootstrap_intervals
 from jaxtl.evaluate.details import judge
+from jaxtl.evaluate.metrics import wilson_interval
 from jaxtl.evaluate.paired import Difference, McNemar, holm, mcnemar, paired_differences, plain_metrics
 from jaxtl.evaluate.predictions import read_predictions, splits_in
 from jaxtl.experiment import workdir as files
@@ -233,7 +234,10 @@ def _metrics_of_part(name: str, aligned: Aligned) -> dict[str, Any]:
     if name not in aligned.judged:
         return {}
     judged = aligned.judged[name]
-    return {**plain_metrics(judged), "count": len(judged.labels), "intervals": bootstrap_intervals(judged)}
+    count = len(judged.labels)
+    wilson = wilson_interval(int(judged.correct.sum()), count)
+    intervals = bootstrap_intervals(judged)
+    return {**plain_metrics(judged), "count": count, "accuracy_interval": wilson, "intervals": intervals}
 
 
 def _config_differences(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:

@@ -84,11 +84,12 @@ def _metric_cell(metric: _Metric, of: Mapping[str, Any]) -> Cell:
     value = of.get(metric.key)
     if value is None:
         return _NONE
-    # Runs from before the bootstrap have Wilson's interval of the accuracy alone.
-    wilson = of.get("accuracy_interval") if metric.key == "accuracy" else None
-    interval = of.get("intervals", {}).get(metric.key, wilson)
+    interval = of.get("intervals", {}).get(metric.key)
+    if metric.key == "accuracy":  # As on the run's own page: Wilson's.
+        interval = of.get("accuracy_interval", interval)
     told = ""
-    if interval is not None:
+    # Where all images are right, the bootstrap knows of no others: that is no interval.
+    if interval is not None and interval[0] < interval[1]:
         told = percent_interval(interval) if metric.share else f"{interval[0]:.3f} to {interval[1]:.3f}"
     return Cell(percent(value) if metric.share else f"{value:.4f}", told and f"({told})", value)
 
@@ -187,7 +188,9 @@ def to_markdown(table: Table) -> str:
 def headings(comparison: Comparison) -> dict[str, str]:
     """Returns the lines above the tables: of "metrics", "differences" and "config"."""
     paired = comparison.paired
-    found = {"metrics": f"Metrics on {comparison.split}, with 95 % intervals (bootstrap)"}
+    found = {
+        "metrics": f"Metrics on {comparison.split}, with 95 % intervals (Wilson's of the accuracy, else bootstrap)"
+    }
     if paired is not None:
         found["differences"] = (
             f"Differences from {paired.baseline} on the same {len(paired.aligned.names):,} images, with 95 % intervals "

@@ -181,7 +181,8 @@ def _summary_rows(facts: Facts) -> list[dict[str, Any]]:
             metrics = facts.results[split]
             bounds = metrics.get(interval) if interval == "accuracy_interval" else metrics.get("intervals", {})
             bounds = bounds.get(interval) if isinstance(bounds, Mapping) else bounds
-            cells.append((_at(metrics, key), bounds))
+            # Where all images are right, the bootstrap knows of no others: that is no interval.
+            cells.append((_at(metrics, key), bounds if bounds and bounds[0] < bounds[1] else None))
         name = f"subset {name}" if key == "accuracy" and facts.several else name
         if any(value is not None for value, _ in cells):
             rows.append({"key": key, "name": name, "share": share, "cells": cells})

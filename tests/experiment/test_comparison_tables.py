@@ -29,9 +29,16 @@ def test_metrics_have_their_intervals(found):
     assert {cell.text for cell in rows["begun"].values()} == {"not finished", "–"}
 
 
-def test_an_accuracy_without_a_bootstrap_has_wilsons_interval():
-    cell = tables._metric_cell(tables._METRICS[0], {"accuracy": 0.5, "accuracy_interval": [0.25, 0.75]})
-    assert cell == Cell("50.0 %", "(25 to 75)", 0.5)
+def test_the_interval_of_an_accuracy_is_that_of_the_runs_page():
+    metrics = {"accuracy": 0.5, "accuracy_interval": [0.25, 0.75], "intervals": {"accuracy": [0.3, 0.7]}}
+    assert tables._metric_cell(tables._METRICS[0], metrics) == Cell("50.0 %", "(25 to 75)", 0.5)
+    metrics = {"accuracy": 1.0, "accuracy_interval": [0.8865, 1.0], "intervals": {"accuracy": [1.0, 1.0]}}
+    assert tables._metric_cell(tables._METRICS[0], metrics) == Cell("100.0 %", "(89 to 100)", 1.0)
+
+
+def test_an_interval_without_a_width_is_none():
+    metrics = {"balanced_accuracy": 1.0, "intervals": {"balanced_accuracy": [1.0, 1.0]}}
+    assert tables._metric_cell(tables._METRICS[1], metrics) == Cell("100.0 %", "", 1.0)
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,12 @@ def test_what_calibration_does_is_told(facts):
     assert "Worse on test</strong>: predict without <code>--calibrated</code>." in page
 
 
+def test_an_interval_without_a_width_is_not_shown(facts):
+    page = markdown(facts(labels=np.arange(6) % 3, logits=9.0 * np.eye(3)[np.arange(6) % 3]))
+    assert "| balanced accuracy | 100.0 % |" in page
+    assert "| accuracy | 100.0 % (50.0 % to 75.0 %) |" in page
+
+
 LABELS, LOGITS = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]], [[2, -1, -1], [-1, 3, -2], [-3, -1, -1], [1, 1, -1]]
 
 
