@@ -113,6 +113,10 @@ class Facts:
         """The split that the page looks at most: test, else val, else ""."""
         return next((split for split in ("test", "val") if split in self.results), "")
 
+    def title(self, split: str) -> str:
+        """Returns what a split is called: where eval measured, which writes "test", the one that was measured."""
+        return str(self.results.get("split", split)) if self.state == "evaluation" else split
+
     @property
     def several(self) -> bool:
         """Whether an image has several labels, or none, instead of one."""

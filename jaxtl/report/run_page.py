@@ -154,12 +154,12 @@ def _command(facts: Facts) -> str:
 
 def _headline(facts: Facts) -> str:
     if facts.split:
-        metrics = facts.metrics
+        metrics, named = facts.metrics, facts.title(facts.split)
         if facts.several:
             share, mean = metrics["accuracy"], metrics.get("map")
             precision = "" if mean is None else f", mAP {100 * mean:.1f} %"
-            return f"{100 * share:.1f} % of {_images(metrics)} of {facts.split} with all labels right{precision}"
-        return f"{100 * metrics['accuracy']:.1f} % of {_images(metrics)} of {facts.split} right"
+            return f"{100 * share:.1f} % of {_images(metrics)} of {named} with all labels right{precision}"
+        return f"{100 * metrics['accuracy']:.1f} % of {_images(metrics)} of {named} right"
     last = [line for line in facts.lines if line.get("split") == "val"]
     if last:
         return f"still training: {100 * last[-1]['accuracy']:.1f} % on val at step {last[-1]['step']:,}"

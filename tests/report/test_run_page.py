@@ -229,6 +229,19 @@ def test_an_interval_without_a_width_is_not_shown(facts):
     assert "| accuracy | 100.0 % (50.0 % to 75.0 %) |" in page
 
 
+def test_an_evaluation_names_the_split_that_it_measured(facts):
+    made = facts()
+    evaluation = facts(state="evaluation", results={**made.results, "split": "train", "trained_on": 12})
+    page, text = run_page(evaluation, {}), markdown(evaluation)
+    check(page)
+    for found in (page, text):
+        assert "of 12 images of train right" in found
+        assert " of test" not in found
+        assert "Of these images the weights were trained on 12" in found
+    assert "| metric | train |" in text
+    assert "trained on 12" not in run_page(made, {})
+
+
 LABELS, LOGITS = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]], [[2, -1, -1], [-1, 3, -2], [-3, -1, -1], [1, 1, -1]]
 
 
