@@ -66,7 +66,7 @@ class Facts:
     Attributes:
       name: of the run.
       workdir: where it lies.
-      state: "finished", "training", or "evaluation": of the eval command.
+      state: "finished", "training" while its process lives, "stopped", or "evaluation": of the eval command.
       source: of the images.
       changed: the values of its config that are not the defaults, by key.
       model: as model.json holds it.

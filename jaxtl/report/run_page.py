@@ -161,9 +161,11 @@ def _headline(facts: Facts) -> str:
             return f"{100 * share:.1f} % of {_images(metrics)} of {named} with all labels right{precision}"
         return f"{100 * metrics['accuracy']:.1f} % of {_images(metrics)} of {named} right"
     last = [line for line in facts.lines if line.get("split") == "val"]
+    reached = max((line["step"] for line in facts.lines), default=0)
+    state = f"stopped at step {reached:,}, not finished" if facts.state == "stopped" else "still training"
     if last:
-        return f"still training: {100 * last[-1]['accuracy']:.1f} % on val at step {last[-1]['step']:,}"
-    return "nothing measured yet"
+        return f"{state}: {100 * last[-1]['accuracy']:.1f} % on val at step {last[-1]['step']:,}"
+    return f"{state}: nothing measured" if facts.state == "stopped" else "nothing measured yet"
 
 
 def _images(metrics: Mapping[str, Any]) -> str:

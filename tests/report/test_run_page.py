@@ -107,6 +107,9 @@ def test_a_run_that_is_training_says_how_far_it_came(facts):
     lines = [{"step": 1200, "split": "val", "loss": 0.5, "accuracy": 0.875}]
     page = run_page(facts(results={}, predictions={}, state="training", lines=lines), {})
     assert "still training: 87.5 % on val at step 1,200" in page
+    later = [*lines, {"step": 1300, "split": "train", "loss": 1.0}]
+    text = markdown(facts(results={}, predictions={}, state="stopped", lines=later))
+    assert "stopped at step 1,300, not finished: 87.5 % on val at step 1,200" in text
 
 
 def test_names_cannot_put_anything_into_the_page(facts):
