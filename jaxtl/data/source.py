@@ -87,10 +87,6 @@ def open_source(uri: str, *, data_dir: str = "") -> Source:
     else:
         splits = readers[kind](location)
         classes = next(iter(splits.values())).classes
-    if len(classes) < 2:
-        raise UserError(
-            f"{uri} has one class only, {', '.join(classes)}; a classifier needs at least two", arguments=["source"]
-        )
     return Source(uri=uri, classes=classes, splits=splits, by_position=kind == "tfds", notes=tuple(notes))
 
 
@@ -133,6 +129,11 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
       UserError: a split is unknown or empty, two of them share examples, train has one class only, or labels are
         quantities.
     """
+    if len(source.classes) < 2:
+        raise UserError(
+            f"{source.uri} has one class only, {', '.join(source.classes)}; a classifier needs at least two",
+            arguments=["source"],
+        )
     _refuse_quantities(source)
     notes = list(source.notes)
     known = {canonical(name) for name in source.split_names}

@@ -49,6 +49,11 @@ def test_labels_follow_the_order_of_the_head():
     assert (classes, dataset.labels.tolist()) == (("c", "b", "a"), [2, 1, 2, 1])
 
 
+def test_one_class_of_the_weights_is_enough():
+    classes, dataset = align(3, ("c", "b", "a"), source(("b",), test=4), exact=True)
+    assert (classes, dataset.labels.tolist()) == (("c", "b", "a"), [1, 1, 1, 1])
+
+
 def test_numbers_are_outputs():
     classes, dataset = align(3, ("x", "y", "z"), source(("0", "1"), test=2))
     assert (classes, dataset.labels.tolist()) == (("x", "y", "z"), [0, 1])
