@@ -112,11 +112,19 @@ class LabelJudge:
         ['cat']
 
         Returns:
-          {"labels": those at or above their thresholds, the likeliest first, "top5": [{"class", "probability"}, ...]}.
+          {"labels": those at or above their thresholds, the likeliest first, "top5": [{"class", "probability",
+          "threshold"}, ...]}.
         """
         probabilities = to_probabilities(logits, sigmoid=True)
         order = np.argsort(-np.asarray(logits), kind="stable").tolist()
         return {
             "labels": [self.classes[i] for i in order if probabilities[i] >= self.thresholds[i]],
-            "top5": [{"class": self.classes[i], "probability": round(float(probabilities[i]), 6)} for i in order[:5]],
+            "top5": [
+                {
+                    "class": self.classes[i],
+                    "probability": round(float(probabilities[i]), 6),
+                    "threshold": round(float(self.thresholds[i]), 6),
+                }
+                for i in order[:5]
+            ],
         }

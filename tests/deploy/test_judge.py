@@ -92,6 +92,7 @@ def test_of_several_labels_all_that_reach_their_thresholds():
     # Sigmoids of 3/4, 1/2 and 1/4.
     said = LabelJudge(CLASSES, (0.8, 0.5, 0.2))(np.log([3.0, 1.0, 1 / 3]))
     assert said["labels"] == ["bee", "cat"]
+    assert [entry["threshold"] for entry in said["top5"]] == [0.8, 0.5, 0.2]
     assert [each["probability"] for each in said["top5"]] == [0.75, 0.5, 0.25]
     assert LabelJudge(CLASSES, (0.9, 0.9, 0.9))(np.zeros(3))["labels"] == []
 
