@@ -62,6 +62,8 @@ _METRICS = (
     _Metric("brier", "Brier", share=False, higher_is_better=False),
     _Metric("macro_roc_auc", "macro ROC-AUC", share=False),
 )
+# A difference of accuracies counts as one where chance gives it more seldom.
+_LEVEL = 0.05
 _NONE = Cell("–")
 
 
@@ -200,6 +202,32 @@ def headings(comparison: Comparison) -> dict[str, str]:
     return found
 
 
+def verdicts(comparison: Comparison) -> list[str]:
+    """Returns a sentence on each other run: whether it is right more or less often than the baseline, for all we know.
+
+    By McNemar's test at 5 %, of several runs with Holm's correction.
+    """
+    paired = comparison.paired
+    if paired is None:
+        return []
+    found = []
+    for name, differences in paired.differences.items():
+        p = paired.adjusted[name]
+        accuracy = differences["accuracy"]
+        value, low, high = (100 * each + 0 for each in (accuracy.value, *accuracy.interval))
+        test = f"McNemar's p = {_p_value(p)}" + (" by Holm" if len(paired.differences) > 1 else "")
+        if p < _LEVEL:
+            better, worse = (name, paired.baseline) if value > 0 else (paired.baseline, name)
+            low, high = (low, high) if value > 0 else (-high + 0, -low + 0)
+            found.append(
+                f"{better} is better than {worse} by {abs(value):.1f} points ({low:.1f} to {high:.1f}), {test}."
+            )
+            continue
+        interval = f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+        found.append(f"No difference can be told between {paired.baseline} and {name}: accuracy {interval}, {test}.")
+    return found
+
+
 def to_text(comparison: Comparison) -> str:
     """Returns the comparison in Markdown: what is printed, and what compare.md holds."""
     titles = headings(comparison)
@@ -211,6 +239,7 @@ def to_text(comparison: Comparison) -> str:
     parts += [to_markdown(config_table(comparison))] if comparison.config else []
     if comparison.notes:
         parts.append("\n".join(f"- note: {note}" for note in comparison.notes))
+    parts += verdicts(comparison)
     return "\n\n".join(parts) + "\n"
 
 
@@ -222,6 +251,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "images": None if paired is None else len(paired.aligned.names),
         "baseline": None if paired is None else paired.baseline,
         "notes": list(comparison.notes),
+        "verdicts": verdicts(comparison),
         "runs": {
             run.name: {
                 "workdir": str(run.workdir),
