@@ -203,6 +203,18 @@ def test_the_head_of_a_model_card_is_sound_yaml(facts, weights):
     assert head["model-index"][0]["name"] == 'a "run": 1'
 
 
+def test_a_model_card_shows_no_folder_of_this_machine(facts):
+    private = "/home/somebody/secret"
+    data = {"source": f"folder:{private}/photos", "splits": {"train": {"images": 3}}}
+    changed = {"data.source": f"folder:{private}/photos", "model.weights": f"{private}/petals.safetensors"}
+    card = model_card(
+        facts(weights={"location": f"{private}/petals.safetensors"}, data=data, changed=changed, source=data["source"])
+    )
+    assert "somebody" not in card
+    assert "Started from `petals.safetensors`" in card
+    assert "Data: `folder:photos`" in card
+
+
 def test_a_model_card_of_a_run_without_results(facts):
     head = yaml.safe_load(model_card(facts(results={}, predictions={})).split("---")[1])
     assert "model-index" not in head
