@@ -14,6 +14,7 @@ from jaxtl.experiment.attention import with_fastest_attention
 from jaxtl.experiment.broken_images import all_named
 from jaxtl.experiment.build import build
 from jaxtl.experiment.ensemble_evaluation import ensemble_in, evaluate_ensemble
+from jaxtl.experiment.evaluation import title
 from jaxtl.experiment.input_pipeline import compile_image_evaluator
 from jaxtl.experiment.measuring import measure, write_predictions
 from jaxtl.experiment.model import weights_location
@@ -45,6 +46,8 @@ def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
     for note in experiment.splits.notes:
         print(note)
     print(f"evaluates {experiment.origin} of {config.data.source}: {len(dataset):,} images")
+    if experiment.trained_on:
+        print(f"warning   the run was trained on {experiment.trained_on:,} of them: the metrics are too good")
     experiment = with_fastest_attention(experiment)
     variables = experiment.partitioner.shard_state(experiment.variables)
     begun = time.perf_counter()
@@ -66,6 +69,7 @@ def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
         "loss": experiment.loss_name,
         "seconds": {"total": ended - started, "compile": compiled - begun, "evaluate": ended - compiled},
         "test": measured.metrics,
+        **({"trained_on": experiment.trained_on} if experiment.trained_on else {}),
         **chosen,
     }
     files.write_json(workdir / "config.json", to_dict(config))
@@ -74,7 +78,7 @@ def run(config: ConfigDict, workdir: Path | str) -> dict[str, Any]:
     files.write_json(workdir / "results.json", results)
     if config.eval.report:
         report_at_end(workdir, {"test": dataset})
-    print("\n".join(metric_lines("test", measured.metrics)))
+    print("\n".join(metric_lines(title(experiment.origin), measured.metrics)))
     print(
         f"{ended - started:.0f} s in all; {len(dataset) / (ended - compiled):.1f} images/s; {workdir / 'results.json'}"
     )

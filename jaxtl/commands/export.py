@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="PATH",
-        help="a file whose name ends as the format wants (.safetensors, .pth), or a new folder",
+        help="a file, .safetensors or .pth by the format (added where the name has no ending), or a new folder",
     )
     parser.add_argument("--calibrated", action="store_true", help="fold the calibration into the last dense layer")
 
@@ -50,6 +50,8 @@ def run(workdir: Path | str, output: Path | str, format: str = "jaxtl", *, calib
     """
     workdir, output = Path(workdir), Path(output)
     chosen = formats()[format]
+    if not output.suffix:
+        output = output.with_name(output.name + chosen.suffix) if output.name else output
     problems: list[UserError] = []
     files.refuse_ensemble(
         workdir,

@@ -32,7 +32,7 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
 
 
 def run(workdir: Path | str, wanted: Wanted) -> dict[str, Any]:
-    """Chooses operating points on val, prints them, and returns what operating_points.json holds."""
+    """Chooses operating points on val, prints them, and returns what operating_points.json holds then."""
     found = choose_operating_points(Path(workdir), wanted)
-    print("\n".join([*lines_of(found), "", str(Path(workdir) / NAME)]))
+    print("\n".join([*lines_of(found), *(["", str(Path(workdir) / NAME)] if found["rule"] else [])]))
     return found

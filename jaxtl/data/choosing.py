@@ -48,6 +48,11 @@ def choose_splits(source: Source, *, train: str = "", val: str = "", test: str =
       UserError: a split is unknown or empty, two of them share examples or groups, train has one class only, or labels
         are quantities.
     """
+    if len(source.classes) < 2:
+        raise UserError(
+            f"{source.uri} has one class only, {', '.join(source.classes)}; a classifier needs at least two",
+            arguments=["source"],
+        )
     _refuse_quantities(source)
     train = train or _other_folds(test)
     corrections, source = source.corrections, replace(source, corrections=NO_CORRECTIONS)

@@ -81,10 +81,6 @@ def open_source(uri: str, *, data_dir: str = "") -> Source:
     else:
         splits = readers[kind](location)
         classes = next(iter(splits.values())).classes
-    if len(classes) < 2:
-        raise UserError(
-            f"{uri} has one class only, {', '.join(classes)}; a classifier needs at least two", arguments=["source"]
-        )
     return Source(uri=uri, classes=classes, splits=splits, by_position=kind == "tfds", notes=tuple(notes))
 
 

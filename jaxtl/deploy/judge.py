@@ -22,8 +22,8 @@ class Judge:
       sigmoid: whether each class has a probability of its own.
       scaling: what makes the probabilities calibrated; None for those of the model as it was trained.
       reject_below: the least probability of a class; images whose likeliest has less are of none.
-      rule: the rule of operating_points.json, chosen with the same scaling; None for the likeliest class. With it
-        logits are rounded to float16, as those were that it was chosen by.
+      rule: the rule of operating_points.json, chosen with the same scaling; None for the likeliest class. It
+        decides by logits rounded to float16, as those were that it was chosen by.
     """
 
     classes: Sequence[str]
@@ -44,14 +44,14 @@ class Judge:
           class; "probability" is that of the class, or else of the likeliest, and "rejected" says why. "calibrated" and
           "operating_point" are there where they apply, and what else the rule says.
         """
-        if self.rule is not None:
+        probabilities, order = self._probabilities(logits)
+        if self.rule is None:
+            decided, more = self._decide(probabilities, logits, order)
+        else:
             # Its cuts are scores of logits that were kept in float16: the image that set one would fall below it.
-            logits = as_half(logits[None])[0]
-        calibrated = logits if self.scaling is None else self.scaling.apply(logits)
-        probabilities = to_probabilities(calibrated, sigmoid=self.sigmoid)
-        # By the logits: of two sigmoids that are both rounded to 1, one is the likelier all the same.
-        order = np.argsort(-calibrated, kind="stable").tolist()
-        decided, more = self._decide(probabilities, logits, order)
+            half = as_half(logits[None])[0]
+            rounded, by_rounded = self._probabilities(half)
+            decided, more = self._decide(rounded, half, by_rounded)
         shown = order[0] if decided is None else decided
         return {
             "class": None if decided is None else self.classes[decided],
@@ -60,6 +60,13 @@ class Judge:
             **({} if self.scaling is None else {"calibrated": True}),
             **more,
         }
+
+    def _probabilities(self, logits: np.ndarray) -> tuple[np.ndarray, list[int]]:
+        """Returns the probabilities of the classes [C], and the classes, the likeliest first."""
+        calibrated = logits if self.scaling is None else self.scaling.apply(logits)
+        # By the logits: of two sigmoids that are both rounded to 1, one is the likelier all the same.
+        order: list[int] = np.argsort(-calibrated, kind="stable").tolist()
+        return to_probabilities(calibrated, sigmoid=self.sigmoid), order
 
     def _decide(
         self, probabilities: np.ndarray, logits: np.ndarray, order: Sequence[int]
@@ -105,11 +112,19 @@ class LabelJudge:
         ['cat']
 
         Returns:
-          {"labels": those at or above their thresholds, the likeliest first, "top5": [{"class", "probability"}, ...]}.
+          {"labels": those at or above their thresholds, the likeliest first, "top5": [{"class", "probability",
+          "threshold"}, ...]}.
         """
         probabilities = to_probabilities(logits, sigmoid=True)
         order = np.argsort(-np.asarray(logits), kind="stable").tolist()
         return {
             "labels": [self.classes[i] for i in order if probabilities[i] >= self.thresholds[i]],
-            "top5": [{"class": self.classes[i], "probability": round(float(probabilities[i]), 6)} for i in order[:5]],
+            "top5": [
+                {
+                    "class": self.classes[i],
+                    "probability": round(float(probabilities[i]), 6),
+                    "threshold": round(float(self.thresholds[i]), 6),
+                }
+                for i in order[:5]
+            ],
         }

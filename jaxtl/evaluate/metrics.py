@@ -122,7 +122,9 @@ def detailed_headline(result: Mapping[str, Any]) -> str:
     intervals = result["intervals"]
 
     def share(name: str, key: str, value: float) -> str:
-        return f"{name} {100 * value:.1f} % ({percent_interval(intervals[key])})"
+        # Where all images are right, the bootstrap knows of no others: that is no interval.
+        told = f" ({percent_interval(intervals[key])})" if intervals[key][0] < intervals[key][1] else ""
+        return f"{name} {100 * value:.1f} %{told}"
 
     if "hamming_loss" in result:
         return "  ".join(

@@ -1,7 +1,9 @@
 """Calibrated logits: temperature and vector scaling, fitted on images that did not train the model.
 
 Both are of Guo et al. (2017), https://arxiv.org/abs/1706.04599. A temperature divides all logits by one number, so it
-never changes which class is the likeliest; vector scaling gives each class a scale and a bias, so it may.
+never changes which class is the likeliest; vector scaling gives each class a scale and a bias, so it may. Both are
+fitted as if half an image of all had a label at random: where one or two of the images are wrong, these alone would
+else say how sure the model may be. Platt (1999) does so with a whole one, of each of two classes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +16,14 @@ from jaxtl.evaluate.calibration import ReliabilityBins, brier_score, expected_ca
 from jaxtl.evaluate.details import probabilities_of, to_probabilities, two_columns
 
 METHODS = ("temperature", "vector")
-# Temperatures that are tried. What lies beyond says that the images are too few, not how sure the model is.
+# Temperatures that are tried. What lies there or beyond says that the images are too few, not how sure the model is.
 LOWEST, HIGHEST = 0.05, 20.0
 # Of vector scaling: how far the scale of a class, relative to the temperature's, and its bias are expected to lie from
 # 1 and 0. Where classes do not differ, the log loss of other images is then 0.02 above the temperature's, fitted to 24
 # images of 12 classes, and 0.003 with 1,000 of 4; with 0.5 and 1.0 it was 0.16 and 0.004.
 _SCALE_DEVIATION, _BIAS_DEVIATION = 0.2, 0.3
+# The scale of a class, relative to the temperature's, is tried down to 1 + this: at 0 the class would say nothing.
+_LOWEST_CHANGE = -0.95
 # Steps of L-BFGS that a vector scaling may take.
 _STEPS = 300
 # Logits that are looked at in one go: 32 MiB of float64.
@@ -88,10 +92,11 @@ def fit(method: str, labels: np.ndarray, logits: np.ndarray, *, sigmoid: bool = 
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray, *, sigmoid: bool = False) -> Scaling:
-    """Returns the temperature T with the least log loss of logits / T.
+    """Returns the temperature T with the least log loss of logits / T, half a label of N taken to be at random.
 
-    The log loss is convex in 1 / T, so there is one minimum, where its slope is zero. There is none where every image
-    is right: the lower T, the lower the loss. Then nothing is known of how sure the model may be, and T stays 1.
+    The targets are the labels mixed with 0.5 / (N + 1) of the uniform distribution over classes. The log loss is convex
+    in 1 / T, so there is one minimum, where its slope is zero. Where every image is right, nothing is known of how sure
+    the model may be, and T stays 1; so it does where the minimum is beyond the temperatures that are tried.
 
     Args:
       labels: class indices [N], N at least 1.
@@ -113,9 +118,9 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray, *, sigmoid: bool = F
 
     coldest, hottest = -np.log(LOWEST), -np.log(HIGHEST)
     if slope(coldest) <= 0:
-        return Scaling(LOWEST, note=f"{LOWEST:g} is the lowest temperature that is tried")
+        return Scaling(note=f"the best would be below {LOWEST:g}, the lowest temperature that is tried: it stays 1")
     if slope(hottest) >= 0:
-        return Scaling(HIGHEST, note=f"{HIGHEST:g} is the highest temperature that is tried")
+        return Scaling(note=f"the best would be above {HIGHEST:g}, the highest temperature that is tried: it stays 1")
     return Scaling(float(np.exp(-brentq(slope, hottest, coldest, xtol=1e-9))))
 
 
@@ -132,6 +137,7 @@ def fit_vector_scaling(labels: np.ndarray, logits: np.ndarray, *, sigmoid: bool 
     labels, logits = _checked(labels, logits)
     count, classes = logits.shape
     inverse = 1 / start.temperature
+    random = _random_share(count)
     deviations = np.repeat([_SCALE_DEVIATION, _BIAS_DEVIATION], classes)
 
     def loss(moved: np.ndarray) -> tuple[float, np.ndarray]:
@@ -139,22 +145,29 @@ def fit_vector_scaling(labels: np.ndarray, logits: np.ndarray, *, sigmoid: bool 
         scale, bias = inverse * (1 + moved[:classes]), moved[classes:]
         total, gradient = 0.0, np.zeros(2 * classes)
         for part, of_labels in _chunks(labels, logits):
-            probabilities, losses = probabilities_of(of_labels, part * scale + bias, sigmoid=sigmoid)
-            probabilities[np.arange(len(of_labels)), of_labels] -= 1
-            total += losses.sum()
+            scaled, rows = part * scale + bias, np.arange(len(of_labels))
+            probabilities, losses = probabilities_of(of_labels, scaled, sigmoid=sigmoid)
+            probabilities -= random / classes
+            probabilities[rows, of_labels] -= 1 - random
+            total += losses.sum() + random * (scaled[rows, of_labels] - scaled.mean(1)).sum()
             gradient[:classes] += inverse * (probabilities * part).sum(0)
             gradient[classes:] += probabilities.sum(0)
         prior = moved / deviations**2
         return (total + prior @ moved / 2) / count, (gradient + prior) / count
 
     # A scale of zero or less would turn what a class says into its opposite.
-    bounds = [(-0.95, None)] * classes + [(None, None)] * classes
+    bounds = [(_LOWEST_CHANGE, None)] * classes + [(None, None)] * classes
     found = minimize(
         loss, np.zeros(2 * classes), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}
     )
     bias = found.x[classes:] - (0 if sigmoid else found.x[classes:].mean())
     scale = inverse * (1 + found.x[:classes])
-    notes = [start.note, "" if found.success else f"L-BFGS stopped after {found.nit} steps, before it had converged"]
+    bounded = int((found.x[:classes] <= _LOWEST_CHANGE).sum())
+    notes = [
+        start.note,
+        "" if found.success else f"L-BFGS stopped after {found.nit} steps, before it had converged",
+        f"{bounded} of {classes} scales are the lowest that is tried" if bounded else "",
+    ]
     return Scaling(
         start.temperature, tuple(scale.tolist()), tuple(bias.tolist()), "; ".join(note for note in notes if note)
     )
@@ -219,8 +232,19 @@ def _chunks(labels: np.ndarray, logits: np.ndarray) -> Iterator[tuple[np.ndarray
 
 def _slope(labels: np.ndarray, logits: np.ndarray, inverse: float, sigmoid: bool) -> float:
     """Returns the derivative of the mean log loss by the inverse temperature."""
-    total = 0.0
+    total, random = 0.0, _random_share(len(labels))
     for part, of_labels in _chunks(labels, logits):
         probabilities = to_probabilities(part * inverse, sigmoid=sigmoid)
-        total += np.vdot(probabilities, part) - part[np.arange(len(of_labels)), of_labels].sum()
+        own = part[np.arange(len(of_labels)), of_labels]
+        total += np.vdot(probabilities, part) - (1 - random) * own.sum() - random * part.mean(1).sum()
     return total / len(labels)
+
+
+def _random_share(count: int) -> float:
+    """Returns what share of the labels of so many images is taken to be at random.
+
+    As by Jeffreys' prior, by which k of n are (k + 1/2) / (n + 1). On the test sets of 19 runs, of which 18 had 73 or
+    120 images on val and up to 6 of them wrong, the mean log loss was 0.182 as trained; calibrated it was 0.177 without
+    this, 0.163 with it, and 0.165 with twice as much.
+    """
+    return 0.5 / (count + 1)

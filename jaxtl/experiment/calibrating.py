@@ -132,7 +132,11 @@ def calibration_line(found: Mapping[str, Any]) -> str:
     before, after = (100 * found[split][when]["ece"] for when in ("before", "after"))
     what = "a scale and a bias for each class" if found["method"] == "vector" else in_words(found["temperature"])
     note = f" ({found['note']})" if found["note"] else ""
-    return f"calibrated {what} fitted on {found['fitted_on']}{note}: ECE on {split} {before:.1f} -> {after:.1f} %"
+    line = f"calibrated {what} fitted on {found['fitted_on']}{note}: ECE on {split} {before:.1f} -> {after:.1f} %"
+    losses = [found[split][when].get("log_loss", 0.0) for when in ("before", "after")]
+    if losses[1] <= losses[0]:
+        return line
+    return f"{line}; worse on {split}: log loss {losses[0]:.4g} -> {losses[1]:.4g}; predict without --calibrated"
 
 
 def in_words(temperature: float) -> str:

@@ -12,6 +12,7 @@ from jaxtl.errors import UserError
 from jaxtl.evaluate.alignment import Aligned, NamedPredictions, align
 from jaxtl.evaluate.bootstrap import Judged, bootstrap_intervals
 from jaxtl.evaluate.details import judge
+from jaxtl.evaluate.metrics import wilson_interval
 from jaxtl.evaluate.paired import Difference, McNemar, holm, mcnemar, paired_differences, plain_metrics
 from jaxtl.evaluate.predictions import read_predictions, splits_in
 from jaxtl.experiment import workdir as files
@@ -232,7 +233,10 @@ def _results_of(run: Run, split: str) -> dict[str, Any]:
 
 def metrics_of(judged: Judged) -> dict[str, Any]:
     """Returns the metrics of predictions alone, as tables have them: no results.json needs to hold them."""
-    return {**plain_metrics(judged), "count": len(judged.labels), "intervals": bootstrap_intervals(judged)}
+    count = len(judged.labels)
+    wilson = wilson_interval(int(judged.correct.sum()), count)
+    intervals = bootstrap_intervals(judged)
+    return {**plain_metrics(judged), "count": count, "accuracy_interval": wilson, "intervals": intervals}
 
 
 def _config_differences(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:

@@ -74,6 +74,7 @@ def page_of(comparison: Comparison) -> str:
         "runs": [run.name for run in runs],
         "headings": tables.headings(comparison),
         "notes": comparison.notes,
+        "verdicts": tables.verdicts(comparison),
         "metrics": tables.metrics_table(comparison),
         "differences": tables.differences_table(comparison),
         "charts": learning_curves(trained, Marks(best, stages=(), steps_per_epoch=epoch)) if trained else [],

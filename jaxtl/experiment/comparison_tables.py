@@ -62,6 +62,8 @@ _METRICS = (
     _Metric("brier", "Brier", share=False, higher_is_better=False),
     _Metric("macro_roc_auc", "macro ROC-AUC", share=False),
 )
+# A difference of accuracies counts as one where chance gives it more seldom.
+_LEVEL = 0.05
 _NONE = Cell("–")
 
 
@@ -84,11 +86,12 @@ def _metric_cell(metric: _Metric, of: Mapping[str, Any]) -> Cell:
     value = of.get(metric.key)
     if value is None:
         return _NONE
-    # Runs from before the bootstrap have Wilson's interval of the accuracy alone.
-    wilson = of.get("accuracy_interval") if metric.key == "accuracy" else None
-    interval = of.get("intervals", {}).get(metric.key, wilson)
+    interval = of.get("intervals", {}).get(metric.key)
+    if metric.key == "accuracy":  # As on the run's own page: Wilson's.
+        interval = of.get("accuracy_interval", interval)
     told = ""
-    if interval is not None:
+    # Where all images are right, the bootstrap knows of no others: that is no interval.
+    if interval is not None and interval[0] < interval[1]:
         told = percent_interval(interval) if metric.share else f"{interval[0]:.3f} to {interval[1]:.3f}"
     return Cell(percent(value) if metric.share else f"{value:.4f}", told and f"({told})", value)
 
@@ -187,13 +190,41 @@ def to_markdown(table: Table) -> str:
 def headings(comparison: Comparison) -> dict[str, str]:
     """Returns the lines above the tables: of "metrics", "differences" and "config"."""
     paired = comparison.paired
-    found = {"metrics": f"Metrics on {comparison.split}, with 95 % intervals (bootstrap)"}
+    found = {
+        "metrics": f"Metrics on {comparison.split}, with 95 % intervals (Wilson's of the accuracy, else bootstrap)"
+    }
     if paired is not None:
         found["differences"] = (
             f"Differences from {paired.baseline} on the same {len(paired.aligned.names):,} images, with 95 % intervals "
             "(paired bootstrap; * where it does not contain 0), and McNemar's exact test"
         )
     found["config"] = "What differs in the configs" if comparison.config else "The configs do not differ"
+    return found
+
+
+def verdicts(comparison: Comparison) -> list[str]:
+    """Returns a sentence on each other run: whether it is right more or less often than the baseline, for all we know.
+
+    By McNemar's test at 5 %, of several runs with Holm's correction.
+    """
+    paired = comparison.paired
+    if paired is None:
+        return []
+    found = []
+    for name, differences in paired.differences.items():
+        p = paired.adjusted[name]
+        accuracy = differences["accuracy"]
+        value, low, high = (100 * each + 0 for each in (accuracy.value, *accuracy.interval))
+        test = f"McNemar's p = {_p_value(p)}" + (" by Holm" if len(paired.differences) > 1 else "")
+        if p < _LEVEL:
+            better, worse = (name, paired.baseline) if value > 0 else (paired.baseline, name)
+            low, high = (low, high) if value > 0 else (-high + 0, -low + 0)
+            found.append(
+                f"{better} is better than {worse} by {abs(value):.1f} points ({low:.1f} to {high:.1f}), {test}."
+            )
+            continue
+        interval = f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+        found.append(f"No difference can be told between {paired.baseline} and {name}: accuracy {interval}, {test}.")
     return found
 
 
@@ -208,6 +239,7 @@ def to_text(comparison: Comparison) -> str:
     parts += [to_markdown(config_table(comparison))] if comparison.config else []
     if comparison.notes:
         parts.append("\n".join(f"- note: {note}" for note in comparison.notes))
+    parts += verdicts(comparison)
     return "\n\n".join(parts) + "\n"
 
 
@@ -219,6 +251,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "images": None if paired is None else len(paired.aligned.names),
         "baseline": None if paired is None else paired.baseline,
         "notes": list(comparison.notes),
+        "verdicts": verdicts(comparison),
         "runs": {
             run.name: {
                 "workdir": str(run.workdir),

@@ -24,6 +24,20 @@ def choose_split(asked: str, source: data.Source) -> tuple[str, data.Dataset]:
     return split, source.split(split)
 
 
+def title(origin: str) -> str:
+    """Returns what a line calls the split that is measured, from what it is in words.
+
+    >>> title("train"), title("the test split of the run")
+    ('train', 'test')
+    """
+    return origin if " " not in origin else "val" if "validation" in origin else "test"
+
+
+def trained_on(trained: data.Dataset, measured: data.Dataset) -> int:
+    """Returns how many of the images that are measured are among those of a training split of the same source."""
+    return len(set(map(str, trained.names)) & set(map(str, measured.names)))
+
+
 def align_classes(
     width: int,
     source_classes: tuple[str, ...] | None,

@@ -43,6 +43,21 @@ def locked(workdir: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
+def is_held(workdir: Path) -> bool:
+    """Tells whether a process that lives trains in a workdir; a run that was killed has let its lock go."""
+    try:
+        descriptor = os.open(workdir / NAME, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # Where files cannot be locked, a file that lies there is all that is known.
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _take(path: Path) -> int:
     """Opens the file with a lock on it; it says who holds it."""
     while True:

@@ -15,7 +15,7 @@ from jaxtl.evaluate.details import detailed_metrics
 from jaxtl.evaluate.evaluator import Evaluator
 from jaxtl.evaluate.metrics import compute_metrics
 from jaxtl.evaluate.multilabel import multilabel_metrics
-from jaxtl.evaluate.predictions import as_arrays
+from jaxtl.evaluate.predictions import as_arrays, as_half
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment
 from jaxtl.parallel import processes
@@ -70,10 +70,13 @@ def measure(
     details = (
         multilabel_metrics(dataset.labels, logits, classes)
         if dataset.several
-        else detailed_metrics(dataset.labels, logits, classes, sigmoid=experiment.loss_name == "binary")
+        # As they are kept, so that all can be computed again: a probability beside the edge of a bin changes the ECE.
+        else detailed_metrics(
+            dataset.labels, as_half(logits).astype(np.float32), classes, sigmoid=experiment.loss_name == "binary"
+        )
     )
     # Of a class without images the evaluator says 0, where nothing is defined.
-    metrics = {**details, **metrics, "per_class": details["per_class"]}
+    metrics = {**details, **metrics, **{key: details[key] for key in ("per_class", "ece") if key in details}}
     return Measured(metrics, as_arrays(split, dataset.names, dataset.labels, logits))
 
 

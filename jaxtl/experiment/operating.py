@@ -66,6 +66,8 @@ class _Split:
 def choose_operating_points(workdir: Path, wanted: Wanted) -> dict[str, Any]:
     """Chooses them on val, measures them on test if the run has one, and writes operating_points.json.
 
+    Where nothing is wanted, only the coverage curves are found, and the file stays as it is.
+
     It reads predictions.npz and calibration.json alone, besides the config of the run.
 
     Returns:
@@ -109,8 +111,9 @@ def choose_operating_points(workdir: Path, wanted: Wanted) -> dict[str, Any]:
         },
     }
     path = workdir / NAME
-    with writing(path):
-        files.write_whole(path, files.to_text(found))
+    if rule is not None:
+        with writing(path):
+            files.write_whole(path, files.to_text(found))
     return found
 
 
@@ -181,7 +184,10 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
     how = f"temperature {made['temperature']:#.3g}" if made["method"] == "temperature" else "vector scaling"
     lines = [f"probabilities are calibrated ({how}); chosen on val" + ", measured on test" * ("test" in splits)]
     if rule is None:
-        lines.append("nothing is wanted, so no threshold is chosen: give --precision, --recall, --accuracy, ...")
+        lines.append(
+            f"nothing is wanted, so no threshold is chosen, and no {NAME} is written: give --precision, --recall, "
+            "--accuracy, ..."
+        )
     elif rule["kind"] == "costs":
         lines += _cost_lines(found, splits)
     elif "thresholds" in rule:

@@ -18,6 +18,7 @@ from jaxtl.evaluate.predictions import read_predictions
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.calibration_charts import calibration_charts
 from jaxtl.experiment.explaining import overlays
+from jaxtl.experiment.lock import is_held
 from jaxtl.experiment.mapping import map_charts, map_images, neighbours
 from jaxtl.experiment.splits import open_splits, usable
 from jaxtl.parallel import processes
@@ -158,7 +159,7 @@ def read_facts(workdir: Path, splits: Mapping[str, data.Dataset] | None = None) 
     return Facts(
         name=workdir.resolve().name,
         workdir=str(workdir),
-        state="finished" if results and trains else "training" if trains else "evaluation",
+        state=_state(workdir, finished=bool(results)) if trains else "evaluation",
         source=config.data.source,
         changed={key: value for key, value in values.items() if value != defaults.get(key)},
         lines=_lines(workdir),
@@ -176,6 +177,11 @@ _OPTIONAL = ("results", "model", "weights", "groups", "data", "environment")
 def _is_run(workdir: Path) -> bool:
     """Tells whether a run began there; the eval command does not note what a model is."""
     return (workdir / "model.json").exists() or (workdir / "checkpoints").exists()
+
+
+def _state(workdir: Path, *, finished: bool) -> str:
+    """Returns the state of a run, one of those of `Facts`."""
+    return "finished" if finished else "training" if is_held(workdir) else "stopped"
 
 
 def _read(path: Path) -> dict[str, Any]:

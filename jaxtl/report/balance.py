@@ -39,5 +39,5 @@ def balance_chart(data: Mapping[str, Any]) -> Markup:
         axes.set_xticks(range(len(shown)), shown, rotation=60, ha="right")
         if not named:
             axes.set_xlabel(f"{len(names)} classes, by their number of images")
-        axes.legend(fontsize=8)
+        figure.legend(loc="outside right upper", fontsize=8)  # Beside the bars, of which one may be as high as any.
         return to_svg(figure, f"Images of {len(names)} classes: from {total.min():,} to {total.max():,} of a class.")

@@ -66,7 +66,7 @@ class Facts:
     Attributes:
       name: of the run.
       workdir: where it lies.
-      state: "finished", "training", or "evaluation": of the eval command.
+      state: "finished", "training" while its process lives, "stopped", or "evaluation": of the eval command.
       source: of the images.
       changed: the values of its config that are not the defaults, by key.
       model: as model.json holds it.
@@ -112,6 +112,10 @@ class Facts:
     def split(self) -> str:
         """The split that the page looks at most: test, else val, else ""."""
         return next((split for split in ("test", "val") if split in self.results), "")
+
+    def title(self, split: str) -> str:
+        """Returns what a split is called: where eval measured, which writes "test", the one that was measured."""
+        return str(self.results.get("split", split)) if self.state == "evaluation" else split
 
     @property
     def several(self) -> bool:

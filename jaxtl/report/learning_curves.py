@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from jaxtl.report.figure import COLORS, new_figure, style, to_svg
+from jaxtl.report.figure import COLORS, new_figure, style, to_svg, with_log_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,7 +145,7 @@ def _draw(chart: _Chart, curves: Sequence[Curve], runs: Sequence[str], marks: Ma
             _draw_stages(axes, marks, marks.steps_per_epoch[runs[0]] if epochs else 1)
         values = [value for each in curves for value in each.values]
         if chart.key != "accuracy" and max(values) > _WIDE * min(values) > 0:
-            axes.set_yscale("log")
+            with_log_scale(axes.yaxis)
         axes.set(xlabel="epochs" if epochs else "steps", ylabel=chart.unit, title=chart.title)
         figure.legend(loc="outside lower left", ncols=1 if rows > 1 else 5, columnspacing=1.2, handletextpad=0.5)
         return to_svg(figure, _in_words(chart, curves))

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +39,12 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., Any]] = {"percent": percent, "number": number, "md": escape_markdown}
+    filters: dict[str, Callable[..., Any]] = {
+        "percent": percent,
+        "number": number,
+        "md": escape_markdown,
+        "public": public_location,
+    }
     environment.filters.update(filters)
     return environment
 
@@ -79,6 +84,18 @@ def escape_markdown(text: str) -> str:
     a\|b\_c &lt;i>
     """
     return re.sub(r"([\\`*_\[\]#|~])", r"\\\1", text).replace("<", "&lt;")
+
+
+def public_location(location: str) -> str:
+    """Returns where something comes from as others may read it: of a file or a folder here the name alone.
+
+    >>> public_location("hf:org/name"), public_location("/home/me/a.safetensors"), public_location("folder:/data/pets")
+    ('hf:org/name', 'a.safetensors', 'folder:pets')
+    """
+    kind, colon, place = location.rpartition(":")
+    if kind.split(":")[0] in ("hf", "http", "https", "gs", "tfds"):
+        return location
+    return f"{kind}{colon}{PurePath(place).name or place}"
 
 
 def image_uri(image: Image.Image | np.ndarray, *, side: int | None = None, quality: int = 80) -> str:

@@ -158,16 +158,18 @@ def _command(facts: Facts) -> str:
 
 def _headline(facts: Facts) -> str:
     if facts.split:
-        metrics = facts.metrics
+        metrics, named = facts.metrics, facts.title(facts.split)
         if facts.several:
             share, mean = metrics["accuracy"], metrics.get("map")
             precision = "" if mean is None else f", mAP {100 * mean:.1f} %"
-            return f"{100 * share:.1f} % of {_images(metrics)} of {facts.split} with all labels right{precision}"
-        return f"{100 * metrics['accuracy']:.1f} % of {_images(metrics)} of {facts.split} right"
+            return f"{100 * share:.1f} % of {_images(metrics)} of {named} with all labels right{precision}"
+        return f"{100 * metrics['accuracy']:.1f} % of {_images(metrics)} of {named} right"
     last = [line for line in facts.lines if line.get("split") == "val"]
+    reached = max((line["step"] for line in facts.lines), default=0)
+    state = f"stopped at step {reached:,}, not finished" if facts.state == "stopped" else "still training"
     if last:
-        return f"still training: {100 * last[-1]['accuracy']:.1f} % on val at step {last[-1]['step']:,}"
-    return "nothing measured yet"
+        return f"{state}: {100 * last[-1]['accuracy']:.1f} % on val at step {last[-1]['step']:,}"
+    return f"{state}: nothing measured" if facts.state == "stopped" else "nothing measured yet"
 
 
 def _images(metrics: Mapping[str, Any]) -> str:
@@ -185,7 +187,8 @@ def _summary_rows(facts: Facts) -> list[dict[str, Any]]:
             metrics = facts.results[split]
             bounds = metrics.get(interval) if interval == "accuracy_interval" else metrics.get("intervals", {})
             bounds = bounds.get(interval) if isinstance(bounds, Mapping) else bounds
-            cells.append((_at(metrics, key), bounds))
+            # Where all images are right, the bootstrap knows of no others: that is no interval.
+            cells.append((_at(metrics, key), bounds if bounds and bounds[0] < bounds[1] else None))
         name = f"subset {name}" if key == "accuracy" and facts.several else name
         if any(value is not None for value, _ in cells):
             rows.append({"key": key, "name": name, "share": share, "cells": cells})

@@ -88,3 +88,10 @@ def test_a_model_that_the_others_cannot_express_is_refused(jaxtl, train, tmp_pat
         assert message in err
         assert not (tmp_path / "out").exists()
         assert not (tmp_path / "out.part").exists()
+
+
+def test_a_name_without_an_ending_gets_that_of_the_format(jaxtl, run, tmp_path):
+    status, out, err = jaxtl("export", f"--workdir={run}", f"--output={tmp_path / 'mine'}")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{tmp_path / 'mine'}.safetensors: ")
+    assert (tmp_path / "mine.safetensors").exists()

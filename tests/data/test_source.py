@@ -24,8 +24,10 @@ def test_uris(uri, message):
 
 def test_one_class_only(tmp_path):
     np.savez(tmp_path / "x.npz", x_train=np.zeros((3, 4, 4, 3), np.uint8), y_train=np.zeros(3, int))
+    one = open_source(f"npz:{tmp_path}/x.npz")  # It can be measured, but not trained on.
+    assert one.classes == ("0",)
     with pytest.raises(UserError, match="has one class only, 0"):
-        open_source(f"npz:{tmp_path}/x.npz")
+        choose_splits(one)
 
 
 def test_imagenet_sample_is_one_pool(shared):

@@ -92,6 +92,7 @@ def test_of_several_labels_all_that_reach_their_thresholds():
     # Sigmoids of 3/4, 1/2 and 1/4.
     said = LabelJudge(CLASSES, (0.8, 0.5, 0.2))(np.log([3.0, 1.0, 1 / 3]))
     assert said["labels"] == ["bee", "cat"]
+    assert [entry["threshold"] for entry in said["top5"]] == [0.8, 0.5, 0.2]
     assert [each["probability"] for each in said["top5"]] == [0.75, 0.5, 0.25]
     assert LabelJudge(CLASSES, (0.9, 0.9, 0.9))(np.zeros(3))["labels"] == []
 
@@ -105,3 +106,10 @@ def test_a_rule_sees_logits_as_they_were_kept():
     assert Judge(CLASSES, scaling=Scaling(1.0), rule=rule)(logits)["above"] == ["bee"]
     # Without one, probabilities are those of the model.
     assert Judge(CLASSES)(logits)["probability"] == round(float(to_probabilities(logits, sigmoid=False)[1]), 6)
+
+
+def test_probabilities_are_those_of_logits_that_were_not_rounded():
+    logits = np.float32([0.12345678, 1.7654321, -0.7654321])
+    rule = {"kind": "recall", "wanted": 0.9, "thresholds": dict.fromkeys(CLASSES, 0.1)}
+    plain, by_rule = (Judge(CLASSES, scaling=Scaling(1.3), rule=each)(logits) for each in (None, rule))
+    assert (plain["probability"], plain["top5"]) == (by_rule["probability"], by_rule["top5"])

@@ -18,17 +18,41 @@ def draw(count=400, classes=4, *, sharper=1.0, sigmoid=False, seed=0):
     return labels, sharper * logits
 
 
-def log_loss(labels, logits, sigmoid=False):
-    rows = np.arange(len(labels))
-    if sigmoid:
-        return np.mean(np.log1p(np.exp(logits)).sum(1) - logits[rows, labels])
-    return np.mean(np.log(np.exp(logits).sum(1)) - logits[rows, labels])
+def log_loss(labels, logits, sigmoid=False, random=None):
+    """The log loss of labels of which a share is at random, by default 0.5 / (N + 1)."""
+    random = 0.5 / (len(labels) + 1) if random is None else random
+    targets = (1 - random) * np.eye(logits.shape[1])[labels] + random / logits.shape[1]
+    total = np.log1p(np.exp(logits)).sum(1) if sigmoid else np.log(np.exp(logits).sum(1))
+    return np.mean(total - (targets * logits).sum(1))
 
 
 def test_by_hand():
-    # Four images of two classes, three right, all with the margin 2: sigmoid(2 / T) is 3/4 where 2 / T is log 3.
+    # Four images of two classes, three right, all with the margin 2; a tenth of each label is at random, so
+    # sigmoid(2 / T) is 9/10 * 3/4 + 1/10 * 1/2 = 29/40, where 2 / T is log(29 / 11).
     logits = np.array([[2.0, 0.0]] * 4)
-    assert fit_temperature(np.array([0, 0, 0, 1]), logits).temperature == pytest.approx(2 / np.log(3))
+    assert fit_temperature(np.array([0, 0, 0, 1]), logits).temperature == pytest.approx(2 / np.log(29 / 11))
+
+
+def test_one_near_tie_does_not_drive_it_to_a_bound():
+    labels = np.arange(73) % 3
+    logits = 4.0 * np.eye(3)[labels]
+    logits[0] = [7.0, 7.004, 0.0]
+    # By the labels alone the best T would be below 0.05.
+    found = fit_temperature(labels, logits)
+    assert (found.note, round(found.temperature, 2)) == ("", 0.66)
+    vector = fit_vector_scaling(labels, logits)
+    assert vector.note == ""
+    assert max(vector.scale) < 2
+
+
+@pytest.mark.parametrize("count", [400, 2000])
+def test_ordinary_fits_are_near_the_unregularised_optimum(count):
+    from scipy.optimize import minimize_scalar
+
+    for seed in range(5):
+        labels, logits = draw(count, sharper=1.7, seed=seed)
+        plain = minimize_scalar(lambda t: log_loss(labels, logits / t, random=0.0), bounds=(0.2, 10), method="bounded")  # noqa: B023
+        assert fit_temperature(labels, logits).temperature == pytest.approx(plain.x, rel=5 / count)
 
 
 @pytest.mark.parametrize("sigmoid", [False, True])
@@ -39,6 +63,7 @@ def test_beside_a_grid(sigmoid):
     assert fit_temperature(labels, logits, sigmoid=sigmoid).temperature == pytest.approx(best, rel=2e-3)
 
 
+@pytest.mark.filterwarnings("ignore:Since FrozenEstimator does not appear to accept sample_weight")
 def test_beside_scikit_learn():
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.frozen import FrozenEstimator
@@ -50,7 +75,9 @@ def test_beside_scikit_learn():
     # Hardly penalised and of few images: too sure of itself.
     model = LogisticRegression(C=1e3).fit(features[:30], labels[:30])
     theirs = CalibratedClassifierCV(FrozenEstimator(model), method="temperature", ensemble=False)
-    theirs.fit(features[30:], labels[30:])
+    # An image of each class for each image, weighted as likely as its label is that class.
+    shares = (1 - 0.5 / 271) * np.eye(3)[labels[30:]] + 0.5 / 271 / 3
+    theirs.fit(features[30:].repeat(3, axis=0), np.tile(np.arange(3), 270), sample_weight=shares.ravel())
     logits = model.decision_function(features[30:])
     found = fit_temperature(labels[30:], logits)
     beta = theirs.calibrated_classifiers_[0].calibrators[0].beta_
@@ -102,13 +129,22 @@ def test_where_every_image_is_right_it_stays_1():
     assert all(0.9 < scale < 1.2 for scale in vector.scale)
 
 
-def test_temperatures_have_bounds():
+def test_beyond_the_bounds_it_stays_1():
     labels = np.array([0] * 99 + [1])
     logits = np.array([[1e-2, 0.0]] * 99 + [[1e-9, 0.0]])
     cold = fit_temperature(labels, logits)
-    assert (cold.temperature, cold.note) == (LOWEST, "0.05 is the lowest temperature that is tried")
+    below = "the best would be below 0.05, the lowest temperature that is tried: it stays 1"
+    assert (LOWEST, cold.temperature, cold.note) == (0.05, 1, below)
     hot = fit_temperature(1 - labels, logits)  # Worse than chance.
-    assert (hot.temperature, hot.note) == (HIGHEST, "20 is the highest temperature that is tried")
+    above = "the best would be above 20, the highest temperature that is tried: it stays 1"
+    assert (HIGHEST, hot.temperature, hot.note) == (20, 1, above)
+    assert fit_vector_scaling(1 - labels, logits).note == above
+
+
+def test_a_scale_at_its_bound_is_noted():
+    labels, logits = draw(3000, classes=3)
+    logits[:, 2] = -logits[:, 2]  # It says the opposite of what it should.
+    assert fit_vector_scaling(labels, logits).note == "1 of 3 scales are the lowest that is tried"
 
 
 def test_what_kept_vector_scaling_from_its_minimum_is_noted(monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 from compared import NAMES, write_eval, write_run, write_unfinished
 
 from jaxtl.errors import UserError
+from jaxtl.evaluate.metrics import wilson_interval
 from jaxtl.experiment.comparing import compare, read_runs, short_names
 
 
@@ -121,6 +122,8 @@ def test_other_images_are_an_error_or_the_shared_ones_are_compared(tmp_path):
     found = of(*runs, shared=True)
     assert found.notes == ["only the 20 images that all have are compared: a has 10 more, b has 1 more"]
     assert found.metrics["a"]["count"] == 20
+    accuracy = found.metrics["a"]["accuracy"]
+    assert found.metrics["a"]["accuracy_interval"] == wilson_interval(round(20 * accuracy), 20)
     difference = found.metrics["b"]["accuracy"] - found.metrics["a"]["accuracy"]
     assert found.paired.differences["b"]["accuracy"].value == pytest.approx(difference)
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from compared import write_run, write_unfinished
@@ -29,9 +30,16 @@ def test_metrics_have_their_intervals(found):
     assert {cell.text for cell in rows["begun"].values()} == {"not finished", "–"}
 
 
-def test_an_accuracy_without_a_bootstrap_has_wilsons_interval():
-    cell = tables._metric_cell(tables._METRICS[0], {"accuracy": 0.5, "accuracy_interval": [0.25, 0.75]})
-    assert cell == Cell("50.0 %", "(25 to 75)", 0.5)
+def test_the_interval_of_an_accuracy_is_that_of_the_runs_page():
+    metrics = {"accuracy": 0.5, "accuracy_interval": [0.25, 0.75], "intervals": {"accuracy": [0.3, 0.7]}}
+    assert tables._metric_cell(tables._METRICS[0], metrics) == Cell("50.0 %", "(25 to 75)", 0.5)
+    metrics = {"accuracy": 1.0, "accuracy_interval": [0.8865, 1.0], "intervals": {"accuracy": [1.0, 1.0]}}
+    assert tables._metric_cell(tables._METRICS[0], metrics) == Cell("100.0 %", "(89 to 100)", 1.0)
+
+
+def test_an_interval_without_a_width_is_none():
+    metrics = {"balanced_accuracy": 1.0, "intervals": {"balanced_accuracy": [1.0, 1.0]}}
+    assert tables._metric_cell(tables._METRICS[1], metrics) == Cell("100.0 %", "", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +69,26 @@ def test_several_runs_have_holms_p_values(found):
 @pytest.mark.parametrize(("p", "expected"), [(1.0, "1"), (0.01234, "0.012"), (7.33e-5, "7.3e-05"), (0.0, "< 1e-12")])
 def test_a_p_value_has_two_digits(p, expected):
     assert tables._p_value(p) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "p", "expected"),
+    [
+        (0.125, [0.05, 0.2], 0.0123, "b is better than a by 12.5 points (5.0 to 20.0), McNemar's p = 0.012."),
+        (-0.125, [-0.2, -0.05], 0.0123, "a is better than b by 12.5 points (5.0 to 20.0), McNemar's p = 0.012."),
+        (0.0, [0.0, 0.0], 1.0, "No difference can be told between a and b: accuracy +0.0 points (+0.0 to +0.0), "
+         "McNemar's p = 1."),
+    ],
+)  # fmt: skip
+def test_a_verdict_is_a_sentence(found, value, interval, p, expected):
+    paired = replace(found.paired, differences={"b": {"accuracy": Difference(value, interval)}}, adjusted={"b": p})
+    assert tables.verdicts(replace(found, paired=paired)) == [expected]
+
+
+def test_the_verdicts_come_last(found):
+    lines = tables.verdicts(found)
+    assert [" by Holm." in line for line in lines] == [True, True]
+    assert tables.to_text(found).endswith("\n\n".join(lines) + "\n")
 
 
 def test_facts_are_those_that_a_run_has(found):

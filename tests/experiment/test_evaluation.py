@@ -3,7 +3,7 @@ import pytest
 
 from jaxtl.data import Dataset, Source
 from jaxtl.errors import UserError
-from jaxtl.experiment.evaluation import align_classes, choose_split
+from jaxtl.experiment.evaluation import align_classes, choose_split, trained_on
 
 
 def source(classes=("a", "b"), uri="folder:photos", **splits):
@@ -35,6 +35,11 @@ def test_a_source_that_leaves_it_open_is_an_error():
         choose_split("", source(one=2, two=2))
 
 
+def test_images_of_the_training_split_are_counted():
+    pool = source(train=6, test=4)  # Their names are numbers from 0 on in both.
+    assert trained_on(pool.split("train"), pool.split("test")) == 4
+
+
 def align(width, known, data, **options):
     return align_classes(width, known, data, next(iter(data.splits.values())), **options)
 
@@ -42,6 +47,11 @@ def align(width, known, data, **options):
 def test_labels_follow_the_order_of_the_head():
     classes, dataset = align(3, ("c", "b", "a"), source(test=4))
     assert (classes, dataset.labels.tolist()) == (("c", "b", "a"), [2, 1, 2, 1])
+
+
+def test_one_class_of_the_weights_is_enough():
+    classes, dataset = align(3, ("c", "b", "a"), source(("b",), test=4), exact=True)
+    assert (classes, dataset.labels.tolist()) == (("c", "b", "a"), [1, 1, 1, 1])
 
 
 def test_numbers_are_outputs():

@@ -32,6 +32,19 @@ def test_a_second_run_is_refused_and_the_first_leaves_nothing(tmp_path):
         pass
 
 
+def test_who_reads_a_run_knows_whether_it_lives(tmp_path):
+    assert not lock.is_held(tmp_path)
+    with locked(tmp_path):
+        assert lock.is_held(tmp_path)
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / lock.NAME)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        assert lock.is_held(tmp_path)
+        process.kill()
+    assert (tmp_path / lock.NAME).exists()
+    assert not lock.is_held(tmp_path)
+
+
 def test_one_that_was_killed_holds_it_no_more(tmp_path):
     command = [sys.executable, "-c", HOLDER, str(tmp_path / lock.NAME)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

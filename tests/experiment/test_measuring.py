@@ -10,6 +10,7 @@ import tiny
 from meshes import in_eight_devices
 
 from jaxtl.evaluate.metrics import compute_metrics
+from jaxtl.evaluate.scaling import quality
 from jaxtl.experiment import measuring
 from jaxtl.experiment.input_pipeline import compile_image_evaluator
 from jaxtl.experiment.measuring import measure, write_predictions
@@ -44,14 +45,15 @@ def compare(batch_size, partitioner=None):
     logits, labels = found.arrays["test_logits"], found.arrays["test_labels"]
     expected = tiny.logits(variables, [dataset.read(i) for i in range(COUNT)])
     plain = compute_metrics(accumulators, experiment.model.classes)
-    per_class = {"per_class": found.metrics["per_class"]}
+    kept = {key: found.metrics[key] for key in ("per_class", "ece")}
     return {
         "names": found.arrays["test_names"].tolist() == list(dataset.names),
         "labels": labels.tolist() == dataset.labels.tolist(),
         "apart": float(np.abs(logits - expected).max()),
         "correct": [int((logits.argmax(1) == labels).sum()), int(accumulators["correct"])],
+        "ECE": found.metrics["ece"] == quality(labels, logits, sigmoid=False).ece,
         "accuracy": [float((logits.argmax(1) == labels).mean()), found.metrics["accuracy"], plain["accuracy"]],
-        "others stay": {**found.metrics, **plain, **per_class} == found.metrics,
+        "others stay": {**found.metrics, **plain, **kept} == found.metrics,
         "per class": [found.metrics["per_class"][name]["recall"] for name in tiny.CLASSES],
         "by the evaluator": [plain["per_class"][name]["recall"] for name in tiny.CLASSES],
     }
@@ -61,6 +63,7 @@ def assert_right(case):
     assert case["names"]
     assert case["labels"]
     assert case["others stay"]
+    assert case["ECE"]
     assert case["apart"] < 0.01  # Half of what float16 tells apart at 16.
     assert case["correct"][0] == case["correct"][1]
     assert len(set(case["accuracy"])) == 1

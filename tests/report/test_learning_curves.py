@@ -46,6 +46,15 @@ def test_one_run_has_train_and_val_in_one_chart():
     assert "a, val: 25 at step 4, 37.5 at step 12" in charts[1]
 
 
+def test_a_logarithmic_axis_has_plain_numbers():
+    rows = [{"step": step, "split": "train", "loss": loss} for step, loss in ((1, 20.0), (2, 0.5), (3, 0.05))]
+    (chart,) = learning_curves({"a": rows})
+    assert "mathdefault" not in chart
+    assert "$" not in chart
+    for text in (">0.1<", ">1<", ">10<"):
+        assert text in chart
+
+
 def test_several_runs_lie_over_each_other():
     runs = {"a": lines([0.25, 0.5]), "b": lines([0.5], averaged=True), "not begun": []}
     charts = learning_curves(runs, Marks({"a": 8}, stages=(4,), steps_per_epoch={"a": 2}))

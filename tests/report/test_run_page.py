@@ -107,6 +107,9 @@ def test_a_run_that_is_training_says_how_far_it_came(facts):
     lines = [{"step": 1200, "split": "val", "loss": 0.5, "accuracy": 0.875}]
     page = run_page(facts(results={}, predictions={}, state="training", lines=lines), {})
     assert "still training: 87.5 % on val at step 1,200" in page
+    later = [*lines, {"step": 1300, "split": "train", "loss": 1.0}]
+    text = markdown(facts(results={}, predictions={}, state="stopped", lines=later))
+    assert "stopped at step 1,300, not finished: 87.5 % on val at step 1,200" in text
 
 
 def test_names_cannot_put_anything_into_the_page(facts):
@@ -200,6 +203,18 @@ def test_the_head_of_a_model_card_is_sound_yaml(facts, weights):
     assert head["model-index"][0]["name"] == 'a "run": 1'
 
 
+def test_a_model_card_shows_no_folder_of_this_machine(facts):
+    private = "/home/somebody/secret"
+    data = {"source": f"folder:{private}/photos", "splits": {"train": {"images": 3}}}
+    changed = {"data.source": f"folder:{private}/photos", "model.weights": f"{private}/petals.safetensors"}
+    card = model_card(
+        facts(weights={"location": f"{private}/petals.safetensors"}, data=data, changed=changed, source=data["source"])
+    )
+    assert "somebody" not in card
+    assert "Started from `petals.safetensors`" in card
+    assert "Data: `folder:photos`" in card
+
+
 def test_a_model_card_of_a_run_without_results(facts):
     head = yaml.safe_load(model_card(facts(results={}, predictions={})).split("---")[1])
     assert "model-index" not in head
@@ -214,6 +229,32 @@ def test_what_calibration_does_is_told(facts):
     check(page)
     assert "A temperature of 1.31, fitted to 73 images of val, brings the calibration error on test from 6.2 %" in page
     assert "to 3.1 % and the log loss from 0.5 to 0.4." in page
+    assert "Worse on test" not in page
+    one["after"] = {"ece": 0.062, "log_loss": 0.6}
+    page = run_page(facts(results={**made.results, "calibration": found}), {})
+    check(page)
+    assert "brings" not in page
+    assert "changes the calibration error on test from 6.2 % to 6.2 % and the log loss from 0.5 to 0.6. <strong" in page
+    assert "Worse on test</strong>: predict without <code>--calibrated</code>." in page
+
+
+def test_an_interval_without_a_width_is_not_shown(facts):
+    page = markdown(facts(labels=np.arange(6) % 3, logits=9.0 * np.eye(3)[np.arange(6) % 3]))
+    assert "| balanced accuracy | 100.0 % |" in page
+    assert "| accuracy | 100.0 % (50.0 % to 75.0 %) |" in page
+
+
+def test_an_evaluation_names_the_split_that_it_measured(facts):
+    made = facts()
+    evaluation = facts(state="evaluation", results={**made.results, "split": "train", "trained_on": 12})
+    page, text = run_page(evaluation, {}), markdown(evaluation)
+    check(page)
+    for found in (page, text):
+        assert "of 12 images of train right" in found
+        assert " of test" not in found
+        assert "Of these images the weights were trained on 12" in found
+    assert "| metric | train |" in text
+    assert "trained on 12" not in run_page(made, {})
 
 
 LABELS, LOGITS = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]], [[2, -1, -1], [-1, 3, -2], [-3, -1, -1], [1, 1, -1]]
