@@ -97,7 +97,7 @@ def test_a_run_is_its_steps_and_its_best_is_measured_on_test(tmp_path):
             np.testing.assert_allclose(arrays[f"{name}_logits"], logits, atol=5e-3)
             accuracy = np.mean(arrays[f"{name}_logits"].argmax(1) == split.labels)
             assert results[name]["accuracy"] == accuracy
-            assert results[name]["log_loss"] == pytest.approx(results[name]["loss"])
+            assert results[name]["log_loss"] == pytest.approx(results[name]["loss"], rel=1e-4)  # Of logits in float16.
             before = results["calibration"][name]["before"]
             assert before["log_loss"] == pytest.approx(results[name]["loss"], abs=2e-3)  # Of logits in float16.
     calibration = json.loads((tmp_path / "run" / "calibration.json").read_text())
@@ -184,6 +184,6 @@ def test_features_go_with_the_run_and_without_a_test_split_nothing_is_measured_o
     # Of the whole network, on the images.
     loss, accuracy = by_hand(variables, tiny.experiment(config).splits.val)
     assert (results["val"]["loss"], results["val"]["accuracy"]) == (pytest.approx(loss, rel=1e-5), accuracy)
-    assert results["val"]["log_loss"] == pytest.approx(loss, rel=1e-5)
+    assert results["val"]["log_loss"] == pytest.approx(loss, rel=1e-4)
     with np.load(run / "predictions.npz") as arrays:
         assert set(arrays) == {"classes", "val_names", "val_labels", "val_logits"}
