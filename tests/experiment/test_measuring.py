@@ -113,7 +113,7 @@ def test_a_loss_of_yes_and_no_is_the_log_loss_of_sigmoids():
     _, found, _ = measured(8, loss_name="binary", eval_loss=binary_cross_entropy)
     assert found.metrics["log_loss"] == pytest.approx(found.metrics["loss"], rel=1e-4)  # Of logits in float16.
     _, softmax, _ = measured(8)
-    assert softmax.metrics["log_loss"] == pytest.approx(softmax.metrics["loss"], rel=1e-5)
+    assert softmax.metrics["log_loss"] == pytest.approx(softmax.metrics["loss"], rel=1e-4)
     assert found.metrics["log_loss"] > softmax.metrics["log_loss"]
 
 
