@@ -8,9 +8,9 @@ trains the head for two epochs, then everything with SGD at 0.01, which keeps mo
 
 No ImageNet weights of ResNet-18 were at hand, so this shows only that the recipe learns: with a ResNet-20 pretrained on
 CIFAR-10, at 32 pixels (staged with augment.pad=4), on 12 classes of photographs of flowers (720 images, 73 of them for
-validation; 240 to test), seeds 0, 1 and 2: 85.0, 87.1 and 85.0 %, staged 72.5, 72.1 and 71.7 %, in 104 to 204 s each on
-two busy cores. In 102 steps, as these are, staged does not come as far: of the last 128 training images it had 81.2,
-77.3 and 70.3 % right, "" 96.9, 91.4 and 95.3 %.
+validation; 240 to test), seeds 0, 1 and 2: 85.8, 82.5 and 87.1 %, staged 82.9, 84.2 and 83.3 %, where the linear
+classifier that the head starts from had 65.8 % on val. From a head of zeros they were 85.0, 87.1 and 85.0 %, staged
+72.5, 72.1 and 71.7 %: 102 steps, as these are, are few.
 
 With images of your own: --config.data.source=folder:DIR
 """
