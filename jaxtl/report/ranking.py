@@ -83,6 +83,6 @@ def _chart(
         if len(drawn) > 1:
             axes.plot(_POINTS, mean, color=INK, linestyle="--", label=f"mean of {len(drawn)} classes{of_all}")
         axes.set(xlabel=axes_names[0], ylabel=axes_names[1], xlim=(0, 1), ylim=(0, 1.02), title=title)
-        axes.legend(fontsize=8)
+        axes.legend(loc="lower center", fontsize=8)  # Below the curves, which are high where a class is known.
         alt = f"{title} curves of {len(drawn)} classes, {axes_names[1]} against {axes_names[0]}."
         return to_svg(figure, alt)
