@@ -51,6 +51,9 @@ def ranked(scores: Mapping[int, Score | None]) -> list[int]:
     [3, 2, 1]
     """
     known = {step: _numbers(score) for step, score in scores.items() if score is not None}
+    # Runs of before have one number alone: among equals of it the earliest was best, and stays so.
+    compared = min(map(len, known.values()), default=0)
+    known = {step: numbers[:compared] for step, numbers in known.items()}
     return sorted(known, key=lambda step: (known[step], -step), reverse=True)
 
 

@@ -22,12 +22,14 @@ class Facts:
       classes: of them.
       pretrained: whether there are weights.
       batch_norm: whether the model has BatchNorm.
+      batch_size: images a step, cut to their number; 0 for that of the config.
     """
 
     images: int
     classes: int
     pretrained: bool
     batch_norm: bool
+    batch_size: int = 0
 
 
 def resolve(config: ConfigDict, facts: Facts) -> tuple[ConfigDict, tuple[str, ...]]:
@@ -59,7 +61,7 @@ def _unfreeze(facts: Facts) -> tuple[str, str]:
 
 
 def _learning_rate(config: ConfigDict, facts: Facts) -> tuple[float, str]:
-    name, batch = config.optimizer.name, config.train.batch_size
+    name, batch = config.optimizer.name, facts.batch_size or config.train.batch_size
     adaptive = name != "sgd"
     if not facts.pretrained:
         if adaptive:

@@ -17,7 +17,7 @@ from jaxtl.experiment.attention import with_fastest_attention
 from jaxtl.experiment.build import Experiment, build
 from jaxtl.experiment.head_start import start_from_probe
 from jaxtl.experiment.input_pipeline import load_into_memory, read_images
-from jaxtl.experiment.members import Member, check_architecture, check_classes, check_same_images
+from jaxtl.experiment.members import Member, check_architecture, check_classes, check_same_images, check_unchanged
 from jaxtl.experiment.scorer import Scorer
 from jaxtl.train.averaging import greedy_members, interpolate, weighted_mean
 from jaxtl.train.batch_statistics import differing_modules
@@ -146,7 +146,9 @@ def open_experiment(members: Sequence[Member], by: str) -> tuple[Experiment, Beg
             )
         start = _beginning(last, build_as(config))
     config.model.weights, config.model.head = f"run:{last.workdir}", "keep"
-    return with_fastest_attention(load_into_memory(build_as(config))), start
+    built = build_as(config)
+    check_unchanged(last, built.splits)
+    return with_fastest_attention(load_into_memory(built)), start
 
 
 def _beginning(member: Member, began: Experiment) -> Beginning:
@@ -192,7 +194,8 @@ def make_average(
 
 def _checkpoints_of(member: Member) -> list[Ingredient]:
     with Checkpoints(member.workdir / "checkpoints", read_only=True) as checkpoints:
-        steps = checkpoints.steps()
+        # That of step 0 has trained nothing.
+        steps = [step for step in checkpoints.steps() if step] or checkpoints.steps()
         if len(steps) < 2:
             raise UserError(
                 f"{member.name} has kept one checkpoint only, of step {steps[0]}: train with "

@@ -30,7 +30,7 @@ from jaxtl.experiment.model import (
     open_both,
     open_weights,
 )
-from jaxtl.experiment.sizes import fit_to_size, note_few, with_fitted
+from jaxtl.experiment.sizes import fit_to_size, fitting_batch, note_few, with_fitted
 from jaxtl.experiment.splits import open_splits, usable, with_shared_images
 from jaxtl.experiment.training_plan import NO_PLAN, Plan, make_plan
 from jaxtl.models import check_size
@@ -174,7 +174,8 @@ def _training(
     elif not earlier:
         module = make_model(given, opened, source.classes).module
         images = len(splits.train)
-        facts = auto.Facts(images, len(source.classes), opened is not None, module.has_batch_norm)
+        batch = fitting_batch(given, images, partitioner.devices)
+        facts = auto.Facts(images, len(source.classes), opened is not None, module.has_batch_norm, batch)
         resolved, chosen = auto.resolve(given, facts)
         config, notes = fit_to_size(options.write_out_preset(resolved), images, partitioner.devices)
         notes = (*chosen, *notes)

@@ -171,8 +171,8 @@ def _train(config: ConfigDict, workdir: Path, plan: Plan) -> tuple[list[TestFold
     for fold, folder, splits in zip(plan.folds, folders, plan.splits, strict=True):
         labels, logits = _tested(folder, splits)
         assert splits.test is not None
-        trained = len(splits.train) + len(splits.val)
-        tested.append(TestFold(fold.number, fold.repeat, splits.test.names, labels, logits, trained))
+        # Val trains nothing in a run.
+        tested.append(TestFold(fold.number, fold.repeat, splits.test.names, labels, logits, len(splits.train)))
     return tested, {"runs": [folder.name for folder in folders]}
 
 

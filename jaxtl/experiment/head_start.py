@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
@@ -70,11 +71,13 @@ def begins_with_probe(experiment: Experiment) -> bool:
 def is_comparable(experiment: Experiment) -> bool:
     """Tells whether training aims at what a probe does, so that its loss on val may decide between them.
 
-    Soft labels, which blending makes too, and a focal loss aim at probabilities that are less sure.
+    Soft labels, which blending makes too, and a focal loss aim at probabilities that are less sure, and what weighs
+    classes at others.
     """
     config = experiment.config
     soft = config.train.label_smoothing or config.augment.mixup or config.augment.cutmix
-    return experiment.loss_name == "softmax" and not soft
+    weighed = config.train.class_weights or config.train.sampling
+    return experiment.loss_name == "softmax" and not soft and not weighed
 
 
 def _obstacle(experiment: Experiment) -> str:
@@ -88,13 +91,35 @@ def _obstacle(experiment: Experiment) -> str:
         return "images have several labels"
     if experiment.loss_name not in _LOSSES:
         return f'the loss is "{experiment.loss_name}", and a probe fits the cross entropy'
-    shapes = [leaf.shape for path, leaf in flatten(experiment.variables).items() if path == model.module.head_path]
-    if len(model.module.classifier_paths()) > 1 or model.module.head_hidden or len(shapes[0]) != 2:
+    if not is_linear(model.module, experiment.variables, model.pixels.size):
         return "the head is more than one dense layer"
-    width = shapes[0][0]
+    width = flatten(experiment.variables)[model.module.head_path].shape[0]
     if len(train) * max(len(model.classes), width / _WIDTH_PER_CLASS) > _LARGEST or width > _WIDEST:
         return f"{len(train):,} images of {len(model.classes):,} classes and {width:,} features are too many"
     return ""
+
+
+def is_linear(module: Any, variables: Mapping[str, Any], size: int) -> bool:
+    """Tells whether the logits of a module are a dense layer's on what the groups before its head give of an image."""
+    kernel = flatten(variables)[module.head_path]
+    image = jax.ShapeDtypeStruct((2, size, size, 3), np.float32)
+    features = jax.eval_shape(
+        lambda tree, x: module.apply(tree, x, train=False, stop=_last_group(module)), variables, image
+    )
+    if len(module.classifier_paths()) > 1 or kernel.ndim != 2 or features.shape != (2, kernel.shape[0]):
+        return False
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=features.shape).astype(np.float32)
+    linear = Linear(generator.normal(size=(len(kernel), module.num_classes)), np.zeros(module.num_classes), 0, 0, 0)
+    given = module.apply(with_head(variables, module, linear), rows, train=False, start="head")
+    expected = rows @ linear.kernel
+    found, wanted = (each - each[:, :1] for each in (np.asarray(given), expected))
+    return bool(np.abs(found - wanted).max() <= 1e-2 * np.abs(wanted).max())
+
+
+def _last_group(module: Any) -> str:
+    """Returns the group before the head."""
+    return [name for name, _ in module.groups() if not AUXILIARY.fullmatch(name)][-2]
 
 
 def start_from_probe(experiment: Experiment, inputs: Inputs) -> tuple[Experiment, HeadStart]:
@@ -104,12 +129,16 @@ def start_from_probe(experiment: Experiment, inputs: Inputs) -> tuple[Experiment
     """
     begun = time.perf_counter()
     model, splits = experiment.model, experiment.splits
-    stop = [name for name, _ in model.module.groups() if not AUXILIARY.fullmatch(name)][-2]
+    stop = _last_group(model.module)
     kept = inputs.kept(stop)
     if kept is None:
         backbone = make_backbone(experiment, stop)
         kept = _features(backbone, splits.train), _features(backbone, splits.val)
-    train, val = (Split(rows, split.labels) for rows, split in zip(kept, (splits.train, splits.val), strict=True))
+    # Kept ones may be in half precision, in which their means would be sums that stand still.
+    train, val = (
+        Split(np.asarray(rows, np.float32), split.labels)
+        for rows, split in zip(kept, (splits.train, splits.val), strict=True)
+    )
     linear = fit_linear(train, val, num_classes=len(model.classes))
     if processes.is_multiprocess():  # Hosts of another kind round otherwise, but the head is one.
         kernel, bias = multihost_utils.broadcast_one_to_all((linear.kernel, linear.bias))

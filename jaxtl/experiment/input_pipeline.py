@@ -246,6 +246,7 @@ def _read_features(
     def kept(group: str) -> tuple[np.ndarray, np.ndarray] | None:
         count, first = len(splits.train), views * len(splits.train)
         rows = np.arange(first + len(splits.val))
-        return (stored[rows[:count]], stored[rows[first:]]) if group == stop else None
+        # Of several views none is as evaluation sees an image.
+        return (stored[rows[:count]], stored[rows[first:]]) if group == stop and views == 1 else None
 
     return Inputs(suffix, True, dummy(config.train.batch_size), batches, evaluator, kept)

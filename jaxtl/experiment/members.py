@@ -7,9 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxtl import data
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
-from jaxtl.experiment.changes import changed_facts
+from jaxtl.experiment.changes import changed_facts, digests
 from jaxtl.experiment.comparing import short_names
 
 _SHOWN = 5
@@ -138,6 +139,21 @@ def check_architecture(members: Sequence[Member]) -> None:
             )
 
 
+def check_unchanged(member: Member, splits: data.Splits) -> None:
+    """Sees that the splits are those that a run had: what it trained on is not to judge it.
+
+    Raises:
+      UserError: images, labels or splits are others now.
+    """
+    before = member.inputs()
+    changed = [key for key, value in digests(splits, {}).items() if before.get(key, value) != value]
+    if changed:
+        raise UserError(
+            f"{' and '.join(files.in_words(key) for key in changed)} of {member.name} are others now, and may be among "
+            "those that it was trained on: put the data back as they were."
+        )
+
+
 def check_same_images(members: Sequence[Member]) -> None:
     """Sees that all validate, and test, on the same images: those of one must not have trained another.
 
@@ -148,7 +164,8 @@ def check_same_images(members: Sequence[Member]) -> None:
     for other in others:
         mine, theirs = first.inputs(), other.inputs()
         for split, words in (("data.val", "validate"), ("data.test", "test")):
-            if split in mine and split in theirs and mine[split] != theirs[split]:
+            # Where one has no test, its training images may be what the other tests on.
+            if mine.get(split) != theirs.get(split):
                 raise UserError(
                     f"{first.name} and {other.name} {words} on different images, so that images of one may have "
                     "trained the other: give runs of the same data and splits."

@@ -144,5 +144,5 @@ def _stopped_early(experiment: Experiment, step: int, progress: Progress) -> str
     better = "lower" if monitor == "loss" else "higher"
     return (
         f"early, at step {step} of {experiment.plan.total_steps}: no {better} {monitor} on val in "
-        f"{progress.waited} evaluations since step {progress.best_step}"
+        f"{progress.waited} evaluations"
     )

@@ -28,7 +28,7 @@ def train_run(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     started = time.perf_counter()
     made = files.open_workdir(workdir, config.data.source)
     with locked(workdir):
-        return _run(config, workdir, made, started)
+        return _run(files.with_former_defaults(config, workdir), workdir, made, started)
 
 
 def _run(config: ConfigDict, workdir: Path, made: list[Path], started: float) -> dict[str, Any]:

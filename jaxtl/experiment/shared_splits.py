@@ -8,7 +8,7 @@ import numpy as np
 from jaxtl import data
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
-from jaxtl.experiment.members import Member
+from jaxtl.experiment.members import Member, check_unchanged
 from jaxtl.experiment.splits import open_splits, usable
 
 
@@ -48,7 +48,9 @@ def open_shared(members: Sequence[Member]) -> SharedSplits:
 def _open(member: Member) -> data.Splits:
     config = member.config
     source = usable(config, data.open_source(config.data.source, data_dir=config.data.data_dir))
-    return open_splits(config, source, by_class=not files.began_earlier(member.workdir))
+    splits = open_splits(config, source, by_class=not files.began_earlier(member.workdir))
+    check_unchanged(member, splits)
+    return splits
 
 
 def _common(split: str, members: Sequence[Member], sets: Sequence[data.Dataset], notes: list[str]) -> data.Dataset:

@@ -46,8 +46,7 @@ def fit_to_size(config: ConfigDict, images: int, devices: int) -> tuple[ConfigDi
         fitted[section][name] = value
 
     train = fitted.train
-    unit = devices * train.accumulate
-    batch_size = max(images // unit, 1) * unit
+    batch_size = fitting_batch(config, images, devices)
     if train.batch_size > batch_size:
         put("train.batch_size", batch_size, f"there are {images} images to train on")
     steps_per_epoch = images / train.batch_size
@@ -64,6 +63,12 @@ def fit_to_size(config: ConfigDict, images: int, devices: int) -> tuple[ConfigDi
     if not train.eval_every and steps_per_epoch < _SHORT_EPOCH and every > math.ceil(steps_per_epoch):
         put("train.eval_every", every, f"an epoch has {steps_per_epoch:.3g} steps")
     return fitted, tuple(notes)
+
+
+def fitting_batch(config: ConfigDict, images: int, devices: int) -> int:
+    """Returns the images of a step: no more than there are, rounded to what devices and parts of a batch share out."""
+    unit = devices * config.train.accumulate
+    return min(config.train.batch_size, max(images // unit, 1) * unit)
 
 
 def replaced(given: ConfigDict, fitted: ConfigDict) -> dict[str, Any]:

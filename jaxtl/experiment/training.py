@@ -114,19 +114,24 @@ def _train(
         state, progress = _restore(experiment, workdir, checkpoints)
         done = int(state.step)
         progress.begin(started)
+        # A run without a checkpoint writes the line of its first evaluation, which may be that of step 0, again.
+        begins = not checkpoints.steps()
+        evaluated = not progress.due and not begins
         # Before anything takes long: a server may want a login.
         writers = open_writers(experiment, workdir, done=done)
-        log = stack.enter_context(MetricsLog(workdir, from_step=done, evaluated=not progress.due, writers=writers))
+        log = stack.enter_context(MetricsLog(workdir, from_step=done, evaluated=evaluated, writers=writers))
         progress.spend("start")
         epochs = plan.total_steps / experiment.steps_per_epoch
         # What is frozen from beginning to end is as it was read.
         inputs = make_inputs(experiment, workdir, stages=plan.stages, epochs=epochs, began=files.began_cached(workdir))
         progress.spend("features" if inputs.cached else "start")
         files.write_json(workdir / "features.json", {"cached": inputs.cached})
-        if train.check_learning_rate and not done:
+        if train.check_learning_rate and begins:
             # From a head of zeros: where a loss is low already, no rate makes it fall.
             lr_sweep.warn(experiment, inputs, state.variables)
-        if not checkpoints.steps() and begins_with_probe(experiment):
+        if begins:
+            files.forget_head_start(workdir)  # Of a start that came to nothing.
+        if begins and begins_with_probe(experiment):
             experiment, state = _start_head(experiment, inputs, workdir)
             # Its checkpoint holds what follows to its figure: where nothing beats it on val, it is kept.
             progress.due = is_comparable(experiment)

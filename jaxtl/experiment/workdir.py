@@ -1,6 +1,7 @@
 """The files of a run besides checkpoints and metrics: its JSON files, and predictions.npz."""
 
 import contextlib
+import copy
 import json
 import socket
 import sys
@@ -127,6 +128,23 @@ def _check_shared(workdir: Path) -> None:
             mark.unlink()
 
 
+# Of runs that began before rules chose these: they know no head_start either.
+_FORMER_DEFAULTS = {"optimizer.learning_rate": 1e-3, "train.epochs": 0.0}
+
+
+def with_former_defaults(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """Returns the config for the run in a workdir: one that began before "auto" was a default goes on with what was."""
+    path = workdir / "config.json"
+    if not path.exists() or "head_start" in read_json(path).get("finetune", {}):
+        return config
+    config = copy.deepcopy(config)
+    for key, value in _FORMER_DEFAULTS.items():
+        section, name = key.split(".")
+        if config[section][name] == "auto":
+            config[section][name] = value
+    return config
+
+
 def claim(workdir: Path, config: ConfigDict) -> None:
     """Writes config.json into a new workdir, or sees that the one there is the same.
 
@@ -213,6 +231,12 @@ def head_start(workdir: Path) -> dict[str, Any]:
     """Returns what results.json holds of the linear classifier that the head started from; nothing without one."""
     path = workdir / "head_start.json"
     return {"head_start": read_json(path)} if path.exists() else {}
+
+
+def forget_head_start(workdir: Path) -> None:
+    """Takes head_start.json away; of several processes the first does."""
+    if processes.is_main():
+        (workdir / "head_start.json").unlink(missing_ok=True)
 
 
 def began_with_attention(workdir: Path) -> tuple[str, str]:

@@ -39,4 +39,4 @@ def test_among_equals_the_earliest_is_best():
 
 def test_of_several_numbers_each_decides_among_those_equal_in_the_ones_before():
     assert ranked({1: (0.9, -0.4), 2: (0.9, -0.2), 3: (0.8, -0.1), 4: (0.9, -0.2)}) == [2, 4, 1, 3]
-    assert ranked({1: 0.9, 2: [0.9, -0.2], 3: 0.8}) == [2, 1, 3]  # A run of before has one number.
+    assert ranked({1: 0.9, 2: [0.9, -0.2], 3: 0.8}) == [1, 2, 3]  # A run of before has one number.

@@ -102,7 +102,7 @@ def test_a_damaged_or_missing_member_is_told(made, jaxtl, pictures):
         (["a", "b", "--crops=4"], "crops is 4, but it must be 1 or 5"),
         (["a", "other"], "a and other have other classes, 3 and 3: only a has 'red'; only other has 'pink'."),
         (["a", "binary"], "binary gives each class a yes or no of its own"),
-        (["a", "apart"], "the runs have no image of val in common"),
+        (["a", "apart"], "the training images and the validation images of apart are others now"),
     ],
 )
 def test_what_is_wrong_is_told_in_a_line_and_nothing_is_written(runs, jaxtl, tmp_path, words, told):

@@ -103,3 +103,8 @@ def test_defaults_are_sound_and_left_to_rules():
     config = config_lib.override(config_lib.default(), {"data.source": "folder:x"})
     assert (config.optimizer.learning_rate, config.train.epochs) == ("auto", "auto")
     assert json.loads(json.dumps(config_lib.to_dict(config)))["train"]["epochs"] == "auto"
+
+
+def test_the_rate_goes_by_the_batch_that_is_left():
+    config, _ = resolve(left_to_rules(train__batch_size=256), Facts(90, 3, True, False, batch_size=90))
+    assert config.optimizer.learning_rate == 3.4e-4

@@ -84,7 +84,9 @@ def test_weights_are_averaged_of_runs_that_held_out_the_same_images(make):
     one, other = make("a", {"data.val": "1", "data.test": "2"}), make("b", {"data.val": "3"})
     with pytest.raises(UserError, match="a and b validate on different images"):
         members.check_same_images([one, other])
-    members.check_same_images([one, make("c", {"data.val": "1"})])  # Without a test split.
+    with pytest.raises(UserError, match="a and c test on different images"):
+        members.check_same_images([one, make("c", {"data.val": "1"})])  # It may have trained on a's.
+    members.check_same_images([one, make("d", {"data.val": "1", "data.test": "2"})])
 
 
 def test_nothing_is_written_where_a_run_lies(make, tmp_path):

@@ -20,7 +20,7 @@ def test_results_hold_what_the_interface_promises(config):
     assert (found["stopped_early"], found["steps_per_epoch"]) == ("", 0.0)
     progress.waited = 1
     assert results_of(experiment, 2, progress)["stopped_early"] == (
-        "early, at step 2 of 3: no higher accuracy on val in 1 evaluations since step 2"
+        "early, at step 2 of 3: no higher accuracy on val in 1 evaluations"
     )
 
 

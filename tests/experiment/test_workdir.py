@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from jaxtl import config as config_lib
 from jaxtl.config import to_dict
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
@@ -119,3 +120,17 @@ def test_a_run_may_not_lie_among_its_images(tmp_path):
         with pytest.raises(UserError, match=r"lies among the images of folder:\S+/photos: give another folder"):
             files.open_workdir(workdir, f"folder:{tmp_path / 'photos'}")
     files.open_workdir(tmp_path / "runs", f"folder:{tmp_path / 'photos'}")
+
+
+def test_a_run_from_before_rules_goes_on_with_the_defaults_of_then(tmp_path):
+    config = config_lib.default()
+    assert files.with_former_defaults(config, tmp_path) is config
+    values = config_lib.to_dict(config)
+    del values["finetune"]["head_start"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    found = files.with_former_defaults(config, tmp_path)
+    assert (found.optimizer.learning_rate, found.train.epochs) == (1e-3, 0.0)
+    config.optimizer.learning_rate = 0.5
+    assert files.with_former_defaults(config, tmp_path).optimizer.learning_rate == 0.5
+    (tmp_path / "config.json").write_text(json.dumps(config_lib.to_dict(config)))
+    assert files.with_former_defaults(config, tmp_path) is config
