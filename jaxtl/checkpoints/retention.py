@@ -50,12 +50,13 @@ def ranked(scores: Mapping[int, Score | None]) -> list[int]:
     >>> ranked({1: (0.5, -0.1), 2: (0.9, -0.4), 3: (0.9, -0.2)})
     [3, 2, 1]
     """
-    known = {step: _numbers(score) for step, score in scores.items() if score is not None}
+    known = {step: numbers(score) for step, score in scores.items() if score is not None}
     # Runs of before have one number alone: among equals of it the earliest was best, and stays so.
     compared = min(map(len, known.values()), default=0)
-    known = {step: numbers[:compared] for step, numbers in known.items()}
+    known = {step: found[:compared] for step, found in known.items()}
     return sorted(known, key=lambda step: (known[step], -step), reverse=True)
 
 
-def _numbers(score: Score) -> tuple[float, ...]:
+def numbers(score: Score) -> tuple[float, ...]:
+    """Returns the numbers of a score, to be compared one after the other."""
     return tuple(score) if isinstance(score, Sequence) else (score,)

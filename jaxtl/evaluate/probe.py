@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy.special import log_softmax, logsumexp
+from scipy.special import logsumexp
 
 from jaxtl.evaluate.lbfgs import minimise
 from jaxtl.evaluate.metrics import wilson_interval
@@ -93,7 +93,7 @@ def probe_linear(train: Split, val: Split, test: Split, *, num_classes: int) -> 
     The penalty is the one with the highest accuracy on val, the largest among equals; its classifier of train and
     val together is measured on test. Both fits of all penalties are the lanes of one vmapped program.
     """
-    fitted, mean, std = _fit_both(train, val, num_classes)
+    fitted, mean, std = _fit_all(train, val, num_classes, both=True)
     lanes = len(PENALTIES)
     right = _logits(fitted[:lanes], (val.features - mean) / std).argmax(-1) == val.labels
     # Val is small and ties are common: the strongest penalty among equals errs on the safe side.
@@ -104,8 +104,7 @@ def probe_linear(train: Split, val: Split, test: Split, *, num_classes: int) -> 
 
 def fit_linear(train: Split, val: Split, *, num_classes: int) -> Linear:
     """Fits the classifier of `probe_linear` to train alone, with the penalty of the least cross entropy on val."""
-    fitted, mean, std = _fit_both(train, val, num_classes)
-    lanes = fitted[: len(PENALTIES)]
+    lanes, mean, std = _fit_all(train, val, num_classes, both=False)
     logits = _logits(lanes, (val.features - mean) / std)
     losses = logsumexp(logits, axis=-1).mean(1) - logits[:, np.arange(len(val.labels)), val.labels].mean(1)
     best = int(losses.argmin())
@@ -114,50 +113,21 @@ def fit_linear(train: Split, val: Split, *, num_classes: int) -> Linear:
     return Linear(kernel, lanes[best][-1] - mean @ kernel, PENALTIES[best], accuracy, float(losses[best]))
 
 
-def _fit_both(train: Split, val: Split, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the fits of all penalties to train, then to train and val [2G, D + 1, C], and train's mean and std [D].
+def _fit_all(train: Split, val: Split, num_classes: int, *, both: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the fits of all penalties to train [G, D + 1, C], and train's mean and standard deviation [D].
 
-    The fits are those to features less that mean, divided by that standard deviation.
+    The fits are those to features less that mean, divided by that standard deviation. With `both`, as many fits to
+    train and val together follow.
     """
     features = np.concatenate([train.features, val.features])
     labels = np.concatenate([train.labels, val.labels])
     mean, std = train.features.mean(0), np.maximum(train.features.std(0), 1e-6)
     in_train = np.arange(len(labels)) < len(train.labels)
-    shares = np.stack([in_train / in_train.sum(), np.full(len(labels), 1 / len(labels))])
-    shares = np.repeat(shares, len(PENALTIES), axis=0).astype(np.float32)
-    fit = compile_linear(*features.shape, num_classes)
-    return np.asarray(fit((features - mean) / std, labels.astype(np.int32), shares, _penalties(2))), mean, std
-
-
-def predict_out_of_fold(split: Split, *, num_classes: int, folds: int = 5) -> np.ndarray:
-    """Returns the probabilities of the classes for each image by a linear probe that was fitted without it, [n, C].
-
-    The folds hold the classes in their proportions. Of a few penalties the one whose probabilities have the least log
-    loss is taken. Features are standardised; the fits of all folds are the lanes of one program.
-
-    Args:
-      split: features, and labels of which each class with images has at least `folds`.
-      num_classes: C.
-      folds: how many parts the images are in.
-    """
-    labels, rows = split.labels.astype(np.int32), np.arange(len(split.labels))
-    mixed = np.random.default_rng(0).permutation(len(labels))
-    of_fold = np.empty(len(labels), int)
-    of_fold[mixed[np.argsort(labels[mixed], kind="stable")]] = rows % folds
-    inside = of_fold != np.arange(folds)[:, None]
-    shares = (inside / inside.sum(1, keepdims=True)).astype(np.float32)
-    scaled = (split.features - split.features.mean(0)) / np.maximum(split.features.std(0), 1e-6)
-    fit = compile_linear(*scaled.shape, num_classes, lanes=folds)
-    found = []
-    for penalty in PENALTIES[::2]:
-        weights = np.asarray(fit(scaled, labels, shares, np.full(folds, penalty, np.float32)))
-        log_probabilities = log_softmax(_logits(weights, scaled)[of_fold, rows], axis=1)
-        found.append((-log_probabilities[rows, labels].mean(), np.exp(log_probabilities)))
-    return min(found, key=lambda each: each[0])[1]
-
-
-def _penalties(times: int) -> np.ndarray:
-    return np.tile(np.asarray(PENALTIES, np.float32), times)
+    sets = [in_train / in_train.sum(), np.full(len(labels), 1 / len(labels))][: 2 if both else 1]
+    shares = np.repeat(np.stack(sets), len(PENALTIES), axis=0).astype(np.float32)
+    penalties = np.tile(np.asarray(PENALTIES, np.float32), len(sets))
+    fit = compile_linear(*features.shape, num_classes, lanes=len(penalties))
+    return np.asarray(fit((features - mean) / std, labels.astype(np.int32), shares, penalties)), mean, std
 
 
 @cache

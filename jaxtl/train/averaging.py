@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.checkpoints.retention import Score
+from jaxtl.checkpoints.retention import Score, numbers
 from jaxtl.trees import Params, flatten, nest
 
 
@@ -87,14 +87,10 @@ def greedy_members(scores: Sequence[Score], judge: Callable[[Sequence[int]], Sco
     >>> greedy_members([0.7, 0.9, 0.8], lambda chosen: 0.95 if set(chosen) == {1, 2} else 0.5)
     [1, 2]
     """
-    order = sorted(range(len(scores)), key=lambda index: _numbers(scores[index]), reverse=True)
-    chosen, best = order[:1], _numbers(scores[order[0]])
+    order = sorted(range(len(scores)), key=lambda index: numbers(scores[index]), reverse=True)
+    chosen, best = order[:1], numbers(scores[order[0]])
     for index in order[1:]:
-        score = _numbers(judge([*chosen, index]))
+        score = numbers(judge([*chosen, index]))
         if score >= best:
             chosen, best = [*chosen, index], score
     return chosen
-
-
-def _numbers(score: Score) -> tuple[float, ...]:
-    return tuple(score) if isinstance(score, Sequence) else (score,)

@@ -3,7 +3,7 @@ import pytest
 
 pytest.importorskip("cleanlab", reason="the extra audit is not installed")
 
-from jaxtl.audit.wrong_labels import find_wrong_labels
+from jaxtl.audit.wrong_labels import _predict_out_of_fold, find_wrong_labels
 
 
 def clusters(count, spread=1.0):
@@ -33,3 +33,13 @@ def test_classes_of_few_images_are_not_judged():
     assert not np.isin(found.index, range(6)).any()
     one = find_wrong_labels(features[:6], np.int64([0, 0, 0, 0, 0, 1]), 2)
     assert (len(one.index), one.unjudged.tolist()) == (0, [1])
+
+
+def test_each_image_is_judged_by_a_probe_that_has_not_seen_it():
+    # Labels that no feature tells: whoever had seen them would know them, whoever has not can but guess.
+    labels = np.arange(60) % 3
+    found = _predict_out_of_fold(np.random.default_rng(0).normal(size=(60, 80)), labels, 3)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    assert (found.argmax(1) == labels).mean() < 0.6
+    features, labels = clusters(60)
+    assert (_predict_out_of_fold(features, labels, 4).argmax(1) == labels).mean() > 0.9

@@ -12,7 +12,6 @@ from jaxtl.evaluate.probe import (
     _fit_grid,
     _nearest,
     fit_linear,
-    predict_out_of_fold,
     probe_knn,
     probe_linear,
 )
@@ -87,14 +86,3 @@ def test_a_linear_classifier_is_the_one_of_another_solver():
     logits = val.features @ found.kernel + found.bias
     np.testing.assert_allclose(softmax(logits, axis=1), other.predict_proba((val.features - mean) / std), atol=2e-3)
     assert found.accuracy == np.mean(logits.argmax(1) == val.labels)
-
-
-def test_out_of_fold_each_image_is_judged_by_a_probe_that_has_not_seen_it():
-    # Labels that no feature tells: whoever had seen them would know them, whoever has not can but guess.
-    rng = np.random.default_rng(0)
-    noise = Split(rng.normal(size=(60, 80)).astype(np.float32), np.arange(60, dtype=np.int32) % 3)
-    found = predict_out_of_fold(noise, num_classes=3)
-    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
-    assert (found.argmax(1) == noise.labels).mean() < 0.6
-    told = clusters(60, 1)
-    assert (predict_out_of_fold(told, num_classes=4).argmax(1) == told.labels).mean() > 0.9
