@@ -11,8 +11,8 @@ from jaxtl.evaluate.fold_probes import probe_folds
 
 _FOLDS = 5
 # A class that the probe holds so many times as likely as the label is suggested, too, where confident learning is more
-# careful. Of 77 of 960 labels of flowers, flipped by four seeds, that finds 57 to 63, in 63 to 69 suggestions, and this
-# 74 to 76, in 75 to 79; of the labels as they are, 4 and 14 are suggested.
+# careful. Of 77 of 960 labels of flowers, flipped by four seeds, that finds 60 to 69, in 71 to 77 suggestions, and this
+# 74 to 76, in 79 to 82; of the labels as they are, 2 and 11 are suggested.
 _RATIO = 5
 INSTALL = "pip install -e '.[audit]'"
 

@@ -30,7 +30,8 @@ def start_run(experiment: Experiment, workdir: Path) -> Experiment:
     """
     _check_shapes(experiment)
     check_installed(parse_names(experiment.config.log.to))
-    begins_with_probe(experiment)
+    if experiment.config.finetune.head_start == "probe":
+        begins_with_probe(experiment)  # What is wrong with that is said now; "auto" takes what it can.
     experiment = shard_states(experiment)
     files.claim(workdir, experiment.given or experiment.config)
     began = files.began_sparing(workdir)
