@@ -1,6 +1,5 @@
 """What an evaluation has to show while a run trains: its confusion matrix, and its worst mistakes."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -14,6 +13,7 @@ from jaxtl.evaluate.details import probabilities_of
 from jaxtl.parallel.background import in_background
 from jaxtl.report.confusion import confusion_pixels
 from jaxtl.report.facts import Classified
+from jaxtl.report.figure import import_matplotlib
 from jaxtl.report.gallery import worst_mistakes
 from jaxtl.train.log import Pictures
 
@@ -29,8 +29,7 @@ _LETTERS = 10
 
 def begin_import() -> None:
     """Begins to import what draws, in a thread: it takes a second."""
-    in_background(importlib.import_module, "matplotlib.backends.backend_agg")
-    in_background(importlib.import_module, "matplotlib.figure")
+    in_background(import_matplotlib)
 
 
 def wants_logits(dataset: data.Dataset, classes: Sequence[str]) -> bool:

@@ -26,9 +26,9 @@ def map_chart(
       classes: names of the classes.
       title: what made the places of the features.
     """
-    import matplotlib as mpl
-
     with style():
+        import matplotlib as mpl
+
         figure, axes = new_figure(6.5, 6)
         few = len(classes) <= _NAMED
         colors = mpl.colormaps["tab10" if few else "turbo"]

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +22,23 @@ INK = "#010203"
 # Okabe and Ito's, which people who confuse red and green tell apart; the first two are darker than theirs, and all have
 # a contrast of 3 to 1 on white and on black.
 COLORS = ("#0077bb", "#cc5500", "#009e73", "#cc79a7", "#997700", "#7a7af0")
+_importing = threading.Lock()
+
+
+def import_matplotlib() -> None:
+    """Imports what draws, in one thread at a time.
+
+    Imports of two parts in two threads can wait for each other; Python then gives one of them half a module.
+    """
+    with _importing:
+        import matplotlib.backends.backend_agg
+        import matplotlib.figure  # noqa: F401
 
 
 @contextmanager
 def style() -> Iterator[None]:
     """Within, matplotlib draws as pages want it: no background, text as text, and equal figures as equal bytes."""
+    import_matplotlib()
     import matplotlib as mpl
     from cycler import cycler
 
