@@ -22,6 +22,7 @@ class Dataset:
       root: the folder that the names are paths below; None where examples are no files.
       groups: the group of each example, such as the patient an image is of; None without groups. What jaxtl cuts keeps
         a group on one side.
+      weights: how much each example counts in the loss of training, positive, float32 [n]; None for all alike.
       sampling: how often training shows each class: "", "balanced" or "sqrt", see `sampling.quotas`.
     """
 
@@ -31,6 +32,7 @@ class Dataset:
     read: Callable[[int], Encoded]
     root: Path | None = None
     groups: Sequence[str] | None = None
+    weights: np.ndarray | None = None
     sampling: str = ""
 
     def __len__(self) -> int:
@@ -62,6 +64,7 @@ class Dataset:
             read=lambda i: self.read(int(chosen[i])),
             root=self.root,
             groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),
+            weights=None if self.weights is None else self.weights[chosen],
             sampling=self.sampling,
         )
 
@@ -78,6 +81,15 @@ def batch_labels(labels: np.ndarray, index: np.ndarray) -> np.ndarray:
     """
     real = (index >= 0).reshape(-1, *(1,) * (labels.ndim - 1))
     return np.where(real, labels[index], 0).astype(np.int32 if labels.ndim == 1 else np.float32)
+
+
+def batch_mask(index: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Returns how much each row of a batch counts, float32 [B]: the weight of its example or 1, and padding 0.
+
+    >>> batch_mask(np.array([1, -1]), np.float32([1, 3])).tolist()
+    [3.0, 0.0]
+    """
+    return np.where(index >= 0, 1 if weights is None else weights[index], 0).astype(np.float32)
 
 
 def concatenate(datasets: Sequence[Dataset]) -> Dataset:
@@ -98,4 +110,10 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
         read=read,
         root=datasets[0].root,
         groups=None if datasets[0].groups is None else tuple(groups),
+        weights=_concatenated_weights(datasets),
     )
+
+
+def _concatenated_weights(datasets: Sequence[Dataset]) -> np.ndarray | None:
+    parts = [dataset.weights for dataset in datasets if dataset.weights is not None]
+    return np.concatenate(parts) if len(parts) == len(datasets) else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from jaxtl.data.dataset import Dataset, Encoded, batch_labels
+from jaxtl.data.dataset import Dataset, Encoded, batch_labels, batch_mask
 from jaxtl.data.decode import decode
 from jaxtl.data.preloading import cores
 from jaxtl.data.reader_process import Example, Recipe
@@ -87,8 +87,8 @@ def train_batches(
       reading: by whom; it changes no batch.
 
     Yields:
-      {"image": uint8 [B, S, S, 3], "label": int32 [B] or of several labels float32 [B, C], "mask": float32 [B], all
-      ones}, B the rows of this host.
+      {"image": uint8 [B, S, S, 3], "label": int32 [B] or of several labels float32 [B, C], "mask": float32 [B], the
+      weights of the examples, or ones}, B the rows of this host.
 
     Raises:
       ImageError: an image is broken; raised when its batch is due.
@@ -102,7 +102,7 @@ def train_batches(
         shard=shard,
         sampling=dataset.sampling,
     )
-    return _stream(dataset, plans, _Drawn(view, seed, min_side), reading, reading.by_processes)
+    return _stream(dataset, plans, _Drawn(view, seed, min_side), reading, reading.by_processes, dataset.weights)
 
 
 def view_batches(
@@ -174,7 +174,12 @@ def eval_batches(
 
 
 def _stream(
-    dataset: Dataset, plans: Iterator[Rows], recipe: Recipe, reading: Reading, by_processes: bool
+    dataset: Dataset,
+    plans: Iterator[Rows],
+    recipe: Recipe,
+    reading: Reading,
+    by_processes: bool,
+    weights: np.ndarray | None = None,
 ) -> Generator[Batch, None, None]:
     """Makes the planned batches, at most `reading.prefetch` ahead of the one that is asked for.
 
@@ -203,9 +208,9 @@ def _stream(
             shape = recipe(*encoded(max(int(rows.index[0]), 0), int(rows.epoch[0]))).shape
         # A consumer may still hold, or share memory with, the batches before: each gets memory of its own.
         images = np.zeros((len(rows.index), *shape), np.uint8)
-        mask = (rows.index >= 0).astype(np.float32)
+        mask = batch_mask(rows.index, weights)
         labels = batch_labels(dataset.labels, rows.index)
-        real = int(mask.sum())
+        real = int((rows.index >= 0).sum())
         size = _CHUNK
         if processes is not None:  # Two tasks for each of them in the batches that are asked for at a time.
             size = min(max(size, (reading.prefetch + 1) * len(rows.index) // (2 * reading.count)), _CHUNK_OF_A_PROCESS)

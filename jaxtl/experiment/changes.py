@@ -21,13 +21,16 @@ def digests(splits: data.Splits, weights: Mapping[str, str]) -> dict[str, str]:
     """Returns what tells data and weights from others: a run that goes on must find the same.
 
     Args:
-      splits: of the data: their classes, labels and names count.
+      splits: of the data: their classes, labels, names and weights count.
       weights: file -> its SHA-256.
     """
     found = {f"weights {name}": value for name, value in weights.items()}
     for name, split in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
         if split is not None:
-            listed = json.dumps([split.classes, split.labels.tolist(), list(split.names)])
+            what = [split.classes, split.labels.tolist(), list(split.names)]
+            if split.weights is not None:
+                what.append(split.weights.tolist())
+            listed = json.dumps(what)
             found[f"data.{name}"] = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
     return found
 

@@ -72,11 +72,11 @@ def is_comparable(experiment: Experiment) -> bool:
     """Tells whether training aims at what a probe does, so that its loss on val may decide between them.
 
     Soft labels, which blending makes too, and a focal loss aim at probabilities that are less sure, and what weighs
-    classes at others.
+    classes or images at others.
     """
-    config = experiment.config
+    config, train = experiment.config, experiment.splits.train
     soft = config.train.label_smoothing or config.augment.mixup or config.augment.cutmix
-    weighed = config.train.class_weights or config.train.sampling
+    weighed = config.train.class_weights or config.train.sampling or train.weights is not None
     return experiment.loss_name == "softmax" and not soft and not weighed
 
 

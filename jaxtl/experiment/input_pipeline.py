@@ -219,6 +219,7 @@ def _read_features(
             start_step=start_step,
             shard=options.shard(),
             sampling=splits.train.sampling,
+            weights=splits.train.weights,
         )
 
     def evaluation_batches(dataset: data.Dataset) -> Iterator[Batch]:

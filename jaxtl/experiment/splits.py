@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxtl import data
@@ -36,7 +37,10 @@ def open_splits(config: ConfigDict, source: data.Source, *, by_class: bool = Tru
         raise UserError(
             f'train.sampling is "{sampling}", but the images have several labels: it draws one class an image. Give "".'
         )
-    return replace(splits, train=replace(splits.train, sampling=sampling))
+    weights = splits.train.weights
+    if weights is not None:  # So that rates mean what they mean without.
+        weights = (weights / weights.mean()).astype(np.float32)
+    return replace(splits, train=replace(splits.train, sampling=sampling, weights=weights))
 
 
 def with_shared_images(source: data.Source, splits: data.Splits) -> data.Splits:

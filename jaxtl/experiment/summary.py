@@ -39,6 +39,9 @@ def opening_lines(experiment: Experiment) -> list[str]:
     if report is None and counts["frozen"]:
         lines.append(_row("note", "what is frozen is random and stays so: give weights, or train everything"))
     lines += [_row("note", note) for note in _imbalance(experiment)]
+    weights = experiment.splits.train.weights
+    if weights is not None:
+        lines.append(_row("weighed", f"an image counts {weights.min():.3g} to {weights.max():.3g} times in training"))
     if experiment.splits.train.sampling:
         lines.append(_row("sampling", _sampling(experiment.splits.train)))
     lines.append(_row("schedule", _schedule(experiment)))

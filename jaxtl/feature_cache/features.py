@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxtl.data.dataset import batch_labels
+from jaxtl.data.dataset import batch_labels, batch_mask
 from jaxtl.data.loader import Batch
 from jaxtl.data.rows import rows_in_order, train_rows
 from jaxtl.finetune.param_groups import FROZEN, Table
@@ -114,6 +114,7 @@ def train_batches(
     start_step: int = 0,
     shard: tuple[int, int] = (0, 1),
     sampling: str = "",
+    weights: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Yields batches of features without end, of the same examples as the batches of images would be.
 
@@ -126,6 +127,7 @@ def train_batches(
       start_step: number of batches to leave out at the beginning.
       shard: (this host, number of hosts).
       sampling: that of the data set.
+      weights: of its examples, float32 [n]; None for all alike.
 
     Yields:
       {"image": the features [B, ...], "label": int32 [B] or float32 [B, C], "mask": float32 [B]}.
@@ -134,7 +136,7 @@ def train_batches(
     plans = train_rows(labels, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard, sampling=sampling)
     for rows in plans:
         picked = features[(rows.epoch % views) * count + rows.index]
-        yield {"image": picked, "label": batch_labels(labels, rows.index), "mask": np.ones(len(picked), np.float32)}
+        yield {"image": picked, "label": batch_labels(labels, rows.index), "mask": batch_mask(rows.index, weights)}
 
 
 def eval_batches(

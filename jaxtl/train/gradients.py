@@ -74,18 +74,18 @@ def gradients(
       trainable: leaves by path, to be differentiated.
       frozen: the other leaves.
       model_state: the collections other than params.
-      batch: "image", "label" and "mask", ready for the model.
+      batch: "image", "label" and "mask", ready for the model: how much each row counts in the loss, 0 for padding.
       key: of dropout.
       objective: the loss and its model.
       accumulate: number of parts the batch is computed in.
       scale: factor on the loss while it is differentiated; the gradients are divided by it again.
     """
     axis_name, penalty = objective.axis_name, objective.penalty
-    count = _sum(batch["mask"].sum(), axis_name)
+    count = _sum((batch["mask"] > 0).astype(jnp.float32).sum(), axis_name)
 
-    def mean(values: jax.Array, part: Batch) -> jax.Array:
+    def mean(values: jax.Array, weights: jax.Array) -> jax.Array:
         # Divided by the global count here, sums over parts and devices are the mean over the global batch.
-        return (values * part["mask"]).sum() / count
+        return (values * weights).sum() / count
 
     def loss_of(
         leaves: Leaves, model_state: ModelState, part: Batch, part_key: jax.Array
@@ -100,12 +100,12 @@ def gradients(
                 rngs={"dropout": part_key},
             )
         logits, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, {})
-        loss = mean(objective.loss_fn(logits, part["label"]), part)
+        loss = mean(objective.loss_fn(logits, part["label"]), part["mask"])
         total = loss
         for name, weight in objective.auxiliary_weights(auxiliary).items():
-            total += weight * mean(objective.loss_fn(auxiliary[name], part["label"]), part)
+            total += weight * mean(objective.loss_fn(auxiliary[name], part["label"]), part["mask"])
         hits = _all_right if objective.several_labels else _hits
-        scalars = {"loss": loss, "accuracy": mean(hits(logits, part["label"]), part)}
+        scalars = {"loss": loss, "accuracy": mean(hits(logits, part["label"]), part["mask"] > 0)}
         return total if scale is None else total * scale, (model_state, scalars)
 
     gradient = jax.grad(loss_of, has_aux=True)

@@ -27,7 +27,7 @@ def mixup(batch: Batch, key: jax.Array, *, alpha: float, num_classes: int) -> di
     share = own.astype(image.dtype)[:, None, None, None]
     # Chosen, not multiplied by 0: nothing that padding holds gets through.
     mixed = jnp.where(share < 1, share * image + (1 - share) * jnp.roll(image, 1, axis=0), image)
-    return {**batch, "image": mixed, "label": _mix_labels(batch["label"], own, num_classes)}
+    return _mixed(batch, mixed, own, num_classes)
 
 
 def cutmix(batch: Batch, key: jax.Array, *, alpha: float, num_classes: int) -> dict[str, jax.Array]:
@@ -50,7 +50,7 @@ def cutmix(batch: Batch, key: jax.Array, *, alpha: float, num_classes: int) -> d
     side = jnp.sqrt(1 - own)
     inside = _between(y_key, side, height)[:, :, None] & _between(x_key, side, width)[:, None, :]
     mixed = jnp.where(inside[..., None], jnp.roll(image, 1, axis=0), image)
-    return {**batch, "image": mixed, "label": _mix_labels(batch["label"], 1 - inside.mean((1, 2)), num_classes)}
+    return _mixed(batch, mixed, 1 - inside.mean((1, 2)), num_classes)
 
 
 def mix(
@@ -69,6 +69,7 @@ def mix(
         **batch,
         "image": jnp.where(blends[:, None, None, None], blended["image"], patched["image"]),
         "label": jnp.where(blends[:, None], blended["label"], patched["label"]),
+        "mask": jnp.where(blends, blended["mask"], patched["mask"]),
     }
 
 
@@ -83,6 +84,11 @@ def _between(key: jax.Array, side: jax.Array, length: int) -> jax.Array:
     return jnp.abs(pixel - centre[:, None]) < (side * length / 2)[:, None]
 
 
-def _mix_labels(labels: jax.Array, own: jax.Array, num_classes: int) -> jax.Array:
+def _mixed(batch: Batch, image: jax.Array, own: jax.Array, num_classes: int) -> dict[str, jax.Array]:
+    """Returns the batch with mixed images, whose labels and weights are mixed by the share `own` [B] of the own one."""
+    labels, mask = batch["label"], batch["mask"]
     soft = jax.nn.one_hot(labels, num_classes) if labels.ndim == 1 else labels
-    return own[:, None] * soft + (1 - own)[:, None] * jnp.roll(soft, 1, axis=0)
+    soft = own[:, None] * soft + (1 - own)[:, None] * jnp.roll(soft, 1, axis=0)
+    # Written so that equal weights stay what they are, to the last bit.
+    weights = jnp.where(mask > 0, mask + (1 - own) * (jnp.roll(mask, 1) - mask), mask)
+    return {**batch, "image": image, "label": soft, "mask": weights}

@@ -67,7 +67,8 @@ def train_step(
 
     Args:
       state: the state; safe to donate. Its `ema` and `scaling` are kept up where they are not empty.
-      batch: "image" [B, H, W, C], "label" [B] or [B, C], and optionally "mask" [B] with 0 for rows that do not count.
+      batch: "image" [B, H, W, C], "label" [B] or [B, C], and optionally "mask" [B]: how
+        much each row counts in the loss, whose mean is over the rows that are not 0.
       model: a Linen module called as model.apply(variables, images, train=True); it returns logits, or (logits,
         {group: auxiliary logits}). The losses of those whose group trains then count `options.auxiliary_weight` each in
         what is differentiated.

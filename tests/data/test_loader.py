@@ -82,6 +82,15 @@ def test_form_of_a_training_batch():
     assert batch["mask"].tolist() == [1.0] * 8
 
 
+def test_weights_go_with_their_images_in_training_alone():
+    weighted = replace(numbered(20), weights=np.arange(20, dtype=np.float32) + 1)
+    batches = train(weighted, 5, view=still)
+    assert [weight - 1 for batch in batches for weight in batch["mask"]] == shown(batches)
+    evaluated = take(eval_batches(weighted, batch_size=16, view=plain), 2)
+    assert [batch["mask"].tolist() for batch in evaluated] == [[1.0] * 16, [1.0] * 4 + [0.0] * 12]
+    assert weighted.take(np.array([3, 0])).weights.tolist() == [4.0, 1.0]
+
+
 def test_epochs_are_permutations_that_straddle_batches():
     order = shown(train(numbered(11), 11, view=still, batch_size=4))
     epochs = [order[start : start + 11] for start in range(0, 44, 11)]

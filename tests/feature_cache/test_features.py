@@ -57,6 +57,13 @@ def test_an_epoch_shows_the_view_of_its_number():
         assert sorted(batch["label"]) == [0, 1, 2]
 
 
+def test_weights_go_with_their_features():
+    stored, weights = np.arange(6.0)[:, None], np.float32([0.5, 1, 1.5])
+    batches = features.train_batches(stored, np.int32([0, 1, 2]), views=2, batch_size=3, seed=0, weights=weights)
+    for batch in itertools.islice(batches, 3):
+        assert batch["mask"].tolist() == weights[batch["label"]].tolist()
+
+
 def test_evaluation_fills_its_last_batch_with_rows_that_do_not_count():
     stored = np.arange(5.0)[:, None]
     first, second = features.eval_batches(stored, np.int32([7, 8, 9]), batch_size=2, first=2)

@@ -63,6 +63,14 @@ def test_rows_of_mask_0_are_not_in_the_mean(accumulate):
     assert float(scalars["accuracy"]) == 0.5
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_weights_count_in_the_loss_and_not_in_the_accuracy(accumulate):
+    grads, _, scalars = compute({**BATCH, "mask": jnp.array([0.5, 0.0, 2.0, 0.25])}, accumulate=accumulate)
+    np.testing.assert_allclose(grads["slope"], [2 * (0.5 * 5 * 3 + 2 * 18 * 9 + 0.25 * 17 * 12) / 3], rtol=1e-6)
+    np.testing.assert_allclose(scalars["loss"], (0.5 * 25 + 2 * 324 + 0.25 * 289) / 3, rtol=1e-6)
+    assert float(scalars["accuracy"]) == pytest.approx(1 / 3)
+
+
 def test_a_scale_on_the_loss_is_taken_off_again():
     grads, _, scalars = compute(scale=jnp.asarray(1024.0))
     np.testing.assert_allclose(grads["slope"], [SLOPE], rtol=1e-6)

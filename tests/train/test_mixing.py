@@ -62,6 +62,14 @@ def test_padding_never_leaks_into_a_row_that_counts(way):
     np.testing.assert_array_equal(mixed["mask"], padded["mask"])
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_weights_mix_as_labels_do(way):
+    weights = jnp.array([1.0, 3.0, 1.0, 0.5, 2.0, 4.0])
+    mixed = WAYS[way](batch(mask=weights), jax.random.key(4))
+    np.testing.assert_allclose(mixed["mask"], mixed["label"] @ weights, rtol=1e-6)
+    np.testing.assert_array_equal(WAYS[way](batch(), jax.random.key(4))["mask"], jnp.ones(6))  # To the last bit.
+
+
 def test_soft_labels_mix_again():
     once = WAYS["mixup"](batch(), jax.random.key(0))
     twice = WAYS["mixup"](once, jax.random.key(1))

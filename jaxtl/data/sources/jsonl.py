@@ -1,6 +1,7 @@
 """jsonl:FILE has a JSON object a line: {"image": "a.jpg", "labels": ["cat", "dog"]}, or of one label "label": "cat"."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ def read_jsonl(path: str) -> dict[str, Dataset]:
 
     Keys of each line: "image", a path relative to the file; "labels", a list of class names, which may be empty, or in
     all lines "label", one class name; optionally "split", and in all lines "group", a string or a whole number: what
-    the image belongs to, such as a patient. A name may hold any character. Names that are integers in all lines are
+    the image belongs to, such as a patient, or "weight", a positive number: how much it counts in the loss of training,
+    in proportion to others. A name may hold any character. Names that are integers in all lines are
     class indices, as of `table.read_csv`.
 
     Returns:
@@ -56,12 +58,15 @@ def read_jsonl(path: str) -> dict[str, Dataset]:
             f'some lines have "label" (lines {few(forms["label"])}) and some "labels" (lines {few(forms["labels"])}): '
             'give "labels" in all, a list each'
         )
-    without = [row.line for row in rows if row.group is None]
-    if 0 < len(without) < len(rows):
-        problems.append(
-            f'{len(without)} lines have no "group" (lines {few(without)}) and the others have: give each its group, or '
-            "a name of its own where it is alone"
-        )
+    for name, advice in (
+        ("group", "give each its group, or a name of its own where it is alone"),
+        ("weight", "give each a weight, 1 where it counts once"),
+    ):
+        without = [row.line for row in rows if getattr(row, name) is None]
+        if 0 < len(without) < len(rows):
+            problems.append(
+                f'{len(without)} lines have no "{name}" (lines {few(without)}) and the others have: {advice}'
+            )
     if not rows:
         raise UserError("\n".join(f"{file}: {problem}" for problem in problems), arguments=["source"])
     return make_splits(file, rows, several=bool(forms["labels"]), problems=problems)
@@ -96,4 +101,10 @@ def _row(number: int, line: str) -> tuple[Row, str]:
     if group is not None and (isinstance(group, bool) or not isinstance(group, str | int)):
         raise ValueError(f'"group" is {json.dumps(group)}, but it must be a string or a whole number')
     group = None if group is None else str(group).strip()
-    return Row(number, image.strip(), [label.strip() for label in labels], split.strip(), group=group), form
+    weight = values.get("weight")
+    if weight is not None and (
+        isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf
+    ):
+        raise ValueError(f'"weight" is {json.dumps(weight)}, but it must be a positive number')
+    names = [label.strip() for label in labels]
+    return Row(number, image.strip(), names, split.strip(), group=group, weight=weight), form

@@ -1,6 +1,7 @@
-"""csv:FILE is a table with the columns image and label, or labels, and where wanted split, name and group."""
+"""csv:FILE is a table with the columns image and label, or labels, and where wanted split, name, group and weight."""
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from jaxtl.errors import UserError
 
 MAX_CLASSES = 1_000_000  # A larger number is an identifier of something else.
 SEPARATOR = ";"
-_COLUMNS = ("image", "label", "labels", "split", "name", "group")
+_COLUMNS = ("image", "label", "labels", "split", "name", "group", "weight")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Row:
       split: the name of its split.
       name: the class name beside a class index.
       group: what the image belongs to, such as a patient; None where the table has no groups.
+      weight: how much the image counts in training; None where the table has no weights.
     """
 
     line: int
@@ -38,13 +40,15 @@ class Row:
     split: str = "all"
     name: str = ""
     group: str | None = None
+    weight: float | None = None
 
 
 def read_csv(path: str) -> dict[str, Dataset]:
     """Reads a table of images; no image is opened.
 
     Columns: `image`, a path relative to the table; `label`, a class index or a class name; optionally `split`, `name`,
-    the class name beside a class index, and `group`, what an image belongs to, such as a patient. If all labels are
+    the class name beside a class index, `group`, what an image belongs to, such as a patient, and `weight`, a positive
+    number: how much an image counts in the loss of training, in proportion to others. If all labels are
     integers they are class indices as they stand, so a table may show a part of the classes of a model; otherwise the
     sorted distinct labels are the classes.
 
@@ -68,7 +72,8 @@ def read_csv(path: str) -> dict[str, Dataset]:
         parts = [part.strip() for part in text.split(SEPARATOR)] if several else [text]
         labels = [part for part in parts if part] if several and (text or plural) else parts
         named = {key: cell[key] for key in ("split", "name", "group") if key in cell}
-        rows.append(Row(i + 2, cell["image"], labels, **named))
+        weight = _number(cell["weight"]) if "weight" in cell else None
+        rows.append(Row(i + 2, cell["image"], labels, **named, weight=weight))
     return make_splits(file, rows, several=several, problems=problems)
 
 
@@ -104,7 +109,16 @@ def make_splits(file: Path, rows: Sequence[Row], *, several: bool, problems: lis
         labels = np.zeros((len(rows), len(classes)), np.uint8)
         labels[owner, indices] = 1
     groups = tuple(row.group for row in rows if row.group is not None) or None
-    whole = Dataset(classes, labels, images, lambda i: read_file(file.parent / images[i]), file.parent, groups)
+    weights = [row.weight for row in rows if row.weight is not None]
+    whole = Dataset(
+        classes,
+        labels,
+        images,
+        lambda i: read_file(file.parent / images[i]),
+        file.parent,
+        groups,
+        np.array(weights, np.float32) if weights else None,
+    )
     return {split: whole.take(np.array(of_split)) for split, of_split in splits.items()}
 
 
@@ -151,6 +165,11 @@ def _check_rows(rows: Sequence[Row], file: Path) -> list[str]:
     for column, lines in empty.items():
         if lines:
             problems.append(f"{len(lines)} rows have no {column} (lines {few(lines)})")
+    if lines := [row.line for row in rows if row.weight is not None and not 0 < row.weight < math.inf]:
+        problems.append(
+            f"{len(lines)} rows have a weight that is no positive number (lines {few(lines)}): an image that is not to "
+            "count is left out of the table"
+        )
     missing = [row.image for row in rows if row.image and not (file.parent / row.image).is_file()]
     if missing:
         problems.append(f"{len(missing)} of {len(rows)} images do not exist beside the table: {few(missing)}")
@@ -158,6 +177,13 @@ def _check_rows(rows: Sequence[Row], file: Path) -> list[str]:
     if repeated:
         problems.append(f"{len(repeated)} images are listed more than once: {few(repeated)}; keep one line each")
     return problems
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _other_separator(labels: Sequence[str], plural: bool) -> str:

@@ -88,3 +88,17 @@ def test_groups_are_strings_or_whole_numbers(tmp_path):
     assert '"group" is 1.5, but it must be a string or a whole number' in refusal(
         write(tmp_path, line(1, ', "group": 1.5'))
     )
+
+
+def test_weights_are_positive_numbers(tmp_path):
+    def line(number, weight):
+        return f'{{"image": "{number}.png", "label": "cat"{weight}}}'
+
+    path = write(tmp_path, line(1, ', "weight": 0.5'), line(2, ', "weight": 3'))
+    assert read_jsonl(path)["all"].weights.tolist() == [0.5, 3.0]
+    said = refusal(write(tmp_path, line(1, ', "weight": 1'), line(2, "")))
+    assert '1 lines have no "weight" (lines 2) and the others have: give each a weight, 1 where it counts once' in said
+    for wrong in ("0", "-1", "true", '"2"', "NaN", "Infinity"):
+        said = refusal(write(tmp_path, line(1, f', "weight": {wrong}')))
+        assert '"weight" is ' in said
+        assert "but it must be a positive number" in said

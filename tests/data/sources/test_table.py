@@ -162,3 +162,14 @@ def test_groups(tmp_path):
     assert splits["test"].groups == ("p2",)
     assert read_csv(write(tmp_path, "image,label\n1.png,a\n"))["all"].groups is None
     assert "1 rows have no group (lines 3)" in refusal(write(tmp_path, "image,label,group\n1.png,a,p\n2.png,b,\n"))
+
+
+def test_weights(tmp_path):
+    text = "image,label,weight,split\n1.png,a,0.5,train\n2.png,b,3,test\n3.png,a,2,train\n"
+    splits = read_csv(write(tmp_path, text, "1.png", "2.png", "3.png"))
+    assert splits["train"].weights.tolist() == [0.5, 2.0]
+    assert splits["test"].weights.tolist() == [3.0]
+    assert read_csv(write(tmp_path, "image,label\n1.png,a\n"))["all"].weights is None
+    rows = "".join(f"1.png,a,{weight}\n" for weight in ("1", "", "0", "-1", "nan", "inf", "x"))
+    problem = "6 rows have a weight that is no positive number (lines 3, 4, 5"
+    assert problem in refusal(write(tmp_path, f"image,label,weight\n{rows}"))
