@@ -16,6 +16,7 @@ from jaxtl import config as lib
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config of a variant: "" or "head"."""
     c = lib.default()
+    c.train.monitor = "accuracy"
     c.data.source = "tfds:cifar100"
     c.model.name = "vit_b16"
     c.model.weights = "hf:timm/vit_base_patch16_224.orig_in21k"

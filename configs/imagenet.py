@@ -17,6 +17,7 @@ from jaxtl import config as lib
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config of a variant: "" or "probe"."""
     c = lib.default()
+    c.train.monitor = "accuracy"
     c.data.source = "tfds:imagenet2012"
     # Its test split has no labels: what papers report is its validation split.
     c.data.train = "train[:99%]"

@@ -21,6 +21,7 @@ VARIANTS = {"": "mobilenet_v3_large", "small": "mobilenet_v3_small"}
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config of a variant: "" or "small"."""
     c = lib.default()
+    c.train.monitor = "accuracy"
     c.model.name = lib.choose_variant(variant, VARIANTS)
     c.model.weights = "pretrained"
     c.data.source = "tfds:oxford_flowers102"

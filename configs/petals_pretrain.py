@@ -17,6 +17,7 @@ from jaxtl import config as lib
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config; it has no variants."""
     c = lib.default()
+    c.train.monitor = "accuracy"
     lib.choose_variant(variant, {"": None})
     c.data.source = "tfds:petals/pretrain"
     c.model.name = "vit_petals"

@@ -23,6 +23,7 @@ from jaxtl import config as lib
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config of a variant: "" or "vit"."""
     c = lib.default()
+    c.train.monitor = "accuracy"
     c.data.source = "tfds:oxford_iiit_pet"
     c.model.weights = "pretrained"
     c.augment.scale = (0.35, 1.0)

@@ -23,6 +23,7 @@ from jaxtl import config as lib
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config of a variant: "" or "staged"."""
     c = lib.default()
+    c.train.monitor = "accuracy"
     c.data.source = "tfds:cifar10"
     c.model.name = "resnet18"
     c.model.weights = "pretrained"

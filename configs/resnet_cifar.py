@@ -29,6 +29,7 @@ VARIANTS = {name: f"{name or 'resnet20'}_cifar" for name in ("", "resnet32", "re
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config of a variant."""
     c = lib.default()
+    c.train.monitor = "accuracy"
     c.model.name = lib.choose_variant(variant, VARIANTS)
     c.model.weights = "pretrained"
     c.data.source = "tfds:cifar10"

@@ -21,6 +21,7 @@ from jaxtl import config as lib
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config; there are no variants."""
     c = lib.default()
+    c.train.monitor = "accuracy"
     lib.choose_variant(variant, {"": None})
     c.data.source = "tfds:oxford_flowers102"
     c.model.name = "resnet50"

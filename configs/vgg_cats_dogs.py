@@ -26,6 +26,8 @@ from jaxtl import config as lib
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config of a variant: "", "last_block" or "fixed"."""
     c = lib.default()
+    c.train.monitor = "accuracy"
+    c.optimizer.warmup_steps = 0
     c.data.source = "tfds:cats_vs_dogs"
     c.model.name = "vgg16"
     c.model.weights = "pretrained"

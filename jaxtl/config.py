@@ -211,7 +211,8 @@ def default() -> ConfigDict:
     c.optimizer.clip_norm = 0.0  # Largest global norm of the trainable gradients; 0: no clipping.
     c.optimizer.sam_rho = 0.0  # Radius of sharpness-aware minimisation, at twice the time; 0: none.
     c.optimizer.schedule = "cosine"  # How the rate falls after the warm-up: "cosine" | "linear" | "constant" | "step"
-    c.optimizer.warmup_steps = 0  # Steps in which the rate grows from 0 to the highest.
+    # Steps in which the rate grows from 0 to the highest. "auto": an eighth of the steps, 500 at most.
+    c.optimizer.warmup_steps = "auto"
     c.optimizer.end_factor = 0.0  # Last rate by highest rate, of cosine and linear.
     c.optimizer.boundaries = (0.5, 0.75)  # Of "step": shares of the run after which the rate is multiplied by factor.
     c.optimizer.factor = 0.1  # Of "step": what the rate is multiplied by at each of the boundaries.
@@ -252,8 +253,9 @@ def default() -> ConfigDict:
     c.train.eval_every = 0
     # The validation metric that decides which checkpoint is best: "accuracy" (of several labels an image the share of
     # images whose labels are all right) | "loss" | "precision" | "recall" | "f1" | "top5" | "map" (of several labels).
-    # Among equals the one of lower loss is best. "last": none of them decides, which few images do badly.
-    c.train.monitor = "accuracy"
+    # Among equals the one of lower loss is best. "last": none of them decides, which few images do badly. "auto": by a
+    # rule that goes by the number of images.
+    c.train.monitor = "auto"
     c.train.keep_latest = 2  # Checkpoints that are kept: so many of the latest.
     c.train.keep_best = 1  # Checkpoints that are kept: so many of the best, too.
     c.train.patience = 0  # Evaluations without a better one after which to stop; 0: never.
@@ -491,7 +493,7 @@ def _fits(value: Any, expected: Any, key: str) -> bool:
     if isinstance(expected, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(expected, bool)
     if key in config_checks.AUTO:
-        return value == "auto" or is_number(value)
+        return value == "auto" or _fits(value, config_checks.AUTO[key], "")
     if isinstance(expected, float):
         return is_number(value)
     if key == "finetune.stages":
@@ -504,7 +506,7 @@ def _fits(value: Any, expected: Any, key: str) -> bool:
 def _parse(text: str, expected: Any, key: str) -> Any:
     try:
         if key in config_checks.AUTO:
-            return text if text == "auto" else float(text)
+            return text if text == "auto" else type(config_checks.AUTO[key])(text)
         if isinstance(expected, str):
             return text
         if isinstance(expected, bool):

@@ -26,7 +26,7 @@ from jaxtl.trees import nest
 # Keys whose value is a dict by regular expression.
 RULES = ("finetune.lr_multipliers", "finetune.groups", "finetune.l1", "finetune.l2", "train.mesh", "train.sharding")
 # Keys whose value may be left to a rule (see `jaxtl.experiment.auto`) -> a value of their kind.
-AUTO: dict[str, Any] = {"optimizer.learning_rate": 1e-3, "train.epochs": 5.0}
+AUTO: dict[str, Any] = {"optimizer.learning_rate": 1e-3, "optimizer.warmup_steps": 0, "train.epochs": 5.0}
 # The keys of optimizer that cannot differ between groups: they concern all gradients together.
 _SHARED = ("clip_norm", "sam_rho")
 _STAGE_KEYS = ("epochs", "steps", "unfreeze", "rate")
@@ -74,7 +74,7 @@ def is_number(value: Any) -> bool:
 def kind_of(default: Any, key: str = "") -> str:
     """Says what may stand where the default of a key stands, with an example that is allowed there."""
     if key in AUTO:
-        return f'a number, such as {AUTO[key]:g}, or "auto"'
+        return f'{kind_of(AUTO[key])}, or "auto"'
     if key in _EXAMPLES:
         return f"such as {_EXAMPLES[key]}"
     if isinstance(default, bool):
@@ -299,7 +299,7 @@ def _train_problems(values: Mapping[str, Any]) -> list[str]:
     found.choice("train.precision", ("float32", "bfloat16", "float16"))
     found.choice("train.parallel", partitioner.NAMES)
     found += _mesh_problems(values)
-    found.choice("train.monitor", ("accuracy", "top5", "loss", "precision", "recall", "f1", "map", "last"))
+    found.choice("train.monitor", ("auto", "accuracy", "top5", "loss", "precision", "recall", "f1", "map", "last"))
     if values["train.monitor"] == "last" and values["train.patience"] > 0:
         found.append('train.monitor "last" compares no evaluations: give train.patience 0, or another monitor.')
     found.check(

@@ -128,7 +128,7 @@ def test_a_length_given_as_a_flag_replaces_that_of_the_file(load, capsys, line, 
         ("c.augment.scale = (0.9, 1.0)", {"preset": "medium"}, "medium", ((0.3, 1.0), 10.0, 0.1)),
         ("pass", {"preset": "medium", "erase": "0"}, "medium except erase", ((0.3, 1.0), 10.0, 0.0)),
         ("c.augment.preset = 'strong'", {"erase": "0", "rotate": "0"}, "strong except erase", ((0.2, 1.0), 0.0, 0.0)),
-        ("c.augment.preset = 'strong'; c.augment.erase = 0.7", {"preset": ""}, "", ((0.08, 1.0), 0.0, 0.7)),
+        ("c.augment.preset = 'strong'; c.augment.erase = 0.7", {"preset": ""}, "", ((0.25, 1.0), 0.0, 0.7)),
     ],
 )
 def test_a_preset_and_what_is_given_beside_it(load, line, overrides, preset, values):
@@ -243,7 +243,7 @@ def test_to_dict_and_back(load):
     assert values["augment"]["scale"] == [0.2, 0.9]
     assert lib.to_dict(lib.from_dict(values)) == values
     assert lib.differences(values, lib.to_dict(load("c.train.seed = 3"))) == [
-        "augment.scale: [0.2, 0.9] -> [0.08, 1.0]",
+        "augment.scale: [0.2, 0.9] -> [0.25, 1.0]",
         "finetune.lr_multipliers: {'a.*': 0.5} -> {}",
         "train.seed: 0 -> 3",
     ]

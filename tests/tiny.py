@@ -38,8 +38,8 @@ def config(**keys):
     """Returns the defaults with eight images a step, a few changes, and the keys given as section__name=value."""
     c = config_lib.default()
     c.data.source, c.model.name = "memory", "tiny"
-    c.train.batch_size, c.train.steps, c.train.log_every = 8, 3, 1
-    c.optimizer.learning_rate = 0.1
+    c.train.batch_size, c.train.steps, c.train.log_every, c.train.monitor = 8, 3, 1, "accuracy"
+    c.optimizer.learning_rate, c.optimizer.warmup_steps = 0.1, 0
     for key, value in keys.items():
         section, name = key.split("__")
         c[section][name] = value

@@ -8,9 +8,16 @@ from ml_collections import ConfigDict
 
 from jaxtl.data.augment import presets
 from jaxtl.experiment import options
+from jaxtl.experiment.sizes import SETTLING_STEPS, stage_lengths
 
 # A head alone, on a few images a class, is as good as everything, and cannot forget.
 _FEW_A_CLASS = 5
+# The rate grows for this part of a run, and for so many steps at most (BiT's, https://arxiv.org/abs/1912.11370).
+_WARMUP_SHARE, _LONGEST_WARMUP = 8, 500
+# Of fewer images one is half a point of accuracy and more.
+_FEW_TO_CHOOSE = 200
+# Images of a set whose number is not known: many.
+_UNKNOWN = 10**9
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,7 @@ class Facts:
       pretrained: whether there are weights.
       batch_norm: whether the model has BatchNorm.
       batch_size: images a step, cut to their number; 0 for that of the config.
+      validation: images to validate on; 0 where they are not at hand.
     """
 
     images: int
@@ -30,6 +38,7 @@ class Facts:
     pretrained: bool
     batch_norm: bool
     batch_size: int = 0
+    validation: int = 0
 
 
 def resolve(config: ConfigDict, facts: Facts) -> tuple[ConfigDict, tuple[str, ...]]:
@@ -47,6 +56,8 @@ def resolve(config: ConfigDict, facts: Facts) -> tuple[ConfigDict, tuple[str, ..
     if config.train.epochs == "auto" and (config.train.steps or config.finetune.stages):
         config.train.epochs = 0.0  # Something else says how long.
     put("train.epochs", _epochs(config, facts))
+    put("optimizer.warmup_steps", _warmup(config, facts))
+    put("train.monitor", _monitor(config, facts))
     if presets.is_auto(config.augment.preset):
         chosen, why = _preset(config, facts)
         config.augment.preset = presets.in_place_of_auto(config.augment.preset, chosen)
@@ -94,6 +105,34 @@ def _epochs(config: ConfigDict, facts: Facts) -> tuple[float, str]:
         return float(epochs), "the number of images is not known here"
     why = f"{least} of a large set, {most} at most of a small one, between them {seen:,} images in all"
     return float(epochs), f"{why}, as longer runs are for harder sets (BiT's rule, arXiv:1912.11370)"
+
+
+def _lengths(config: ConfigDict, facts: Facts) -> list[int]:
+    return stage_lengths(config, (facts.images or _UNKNOWN) / (facts.batch_size or config.train.batch_size))
+
+
+def _warmup(config: ConfigDict, facts: Facts) -> tuple[int, str]:
+    batch = facts.batch_size or config.train.batch_size
+    lengths = _lengths(config, facts)
+    steps = min(lengths) if config.finetune.restart_schedule else sum(lengths)
+    share = f"{steps:,} steps" if facts.images or steps < _UNKNOWN / batch else "the steps"
+    why = "the first steps come before the optimizer knows how large gradients are"
+    return min(steps // _WARMUP_SHARE, _LONGEST_WARMUP), f"an eighth of {share}, {_LONGEST_WARMUP} at most: {why}"
+
+
+def _monitor(config: ConfigDict, facts: Facts) -> tuple[str, str]:
+    images, falls = facts.validation, config.optimizer.schedule in ("cosine", "linear")
+    if not 0 < images < _FEW_TO_CHOOSE:
+        return "accuracy", f"from {_FEW_TO_CHOOSE} images on, val can tell which checkpoint is best"
+    few = f"{images} images tell by chance which checkpoint has most of them right"
+    if (
+        config.train.patience
+        or not falls
+        or config.optimizer.end_factor
+        or sum(_lengths(config, facts)) < SETTLING_STEPS
+    ):
+        return "loss", f"{few}, and the loss is finer"
+    return "last", f"{few}, and with the rate at 0 the last is good"
 
 
 def _preset(config: ConfigDict, facts: Facts) -> tuple[str, str]:

@@ -175,7 +175,9 @@ def _training(
         module = make_model(given, opened, source.classes).module
         images = len(splits.train)
         batch = fitting_batch(given, images, partitioner.devices)
-        facts = auto.Facts(images, len(source.classes), opened is not None, module.has_batch_norm, batch)
+        facts = auto.Facts(
+            images, len(source.classes), opened is not None, module.has_batch_norm, batch, len(splits.val)
+        )
         resolved, chosen = auto.resolve(given, facts)
         config, notes = fit_to_size(options.write_out_preset(resolved), images, partitioner.devices)
         notes = (*chosen, *notes)

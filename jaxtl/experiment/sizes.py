@@ -21,7 +21,7 @@ _SHORT_EPOCH = 5
 # Runs of fewer steps are too short to end where they should: the first moves of Adam are of full size, however small
 # the gradient is, and there is no time to make up for them. DeiT-Tiny on 15 photographs of two flowers, 4 steps: the
 # loss on val went from 0.003 at the start to 3.5 after the first step.
-_SETTLING_STEPS = 50
+SETTLING_STEPS = 50
 # Runs of fewer steps are too short for stochastic depth to help. DeiT-Tiny on 92 photographs of 12 flowers, 15 steps,
 # seeds 0 and 1: 93.3 and 91.3 % on test at 0.1, 95.8 and 91.7 % without it.
 _STOCHASTIC_DEPTH_STEPS = 50
@@ -64,7 +64,7 @@ def fit_to_size(config: ConfigDict, images: int, devices: int) -> tuple[ConfigDi
         _shorten_warmup(fitted, shortest // _WARMUP_SHARE, f"it is a third of {shortest} steps at most", put, notes)
         if 0 < total < _STOCHASTIC_DEPTH_STEPS and fitted.model.drop_path:
             put("model.drop_path", 0.0, f"{total} steps are too few for it to help")
-        if 0 < total < _SETTLING_STEPS and train.monitor == "last":
+        if 0 < total < SETTLING_STEPS and train.monitor == "last":
             put("train.monitor", "loss", f"{total} steps are too few for the last to be sure to be good")
     every = min(_EVALUATION_STEPS, math.ceil(total / _EVALUATIONS))
     if not train.eval_every and steps_per_epoch < _SHORT_EPOCH and every > math.ceil(steps_per_epoch):

@@ -128,20 +128,26 @@ def _check_shared(workdir: Path) -> None:
             mark.unlink()
 
 
-# Of runs that began before rules chose these: they know no head_start either.
-_FORMER_DEFAULTS = {"optimizer.learning_rate": 1e-3, "train.epochs": 0.0}
+# What was the default of these keys before that of today.
+_FORMER_DEFAULTS: dict[str, Any] = {
+    "augment.scale": [0.08, 1.0],
+    "optimizer.learning_rate": 1e-3,
+    "optimizer.warmup_steps": 0,
+    "train.epochs": 0.0,
+    "train.monitor": "accuracy",
+}
 
 
 def with_former_defaults(config: ConfigDict, workdir: Path) -> ConfigDict:
-    """Returns the config for the run in a workdir: one that began before "auto" was a default goes on with what was."""
+    """Returns the config for the run in a workdir: what is at its default stays as it began."""
     path = workdir / "config.json"
-    if not path.exists() or "head_start" in read_json(path).get("finetune", {}):
+    if not path.exists():
         return config
-    config = copy.deepcopy(config)
-    for key, value in _FORMER_DEFAULTS.items():
+    saved, config, today = read_json(path), copy.deepcopy(config), config_lib.default()
+    for key, former in _FORMER_DEFAULTS.items():
         section, name = key.split(".")
-        if config[section][name] == "auto":
-            config[section][name] = value
+        if config[section][name] == today[section][name] and saved.get(section, {}).get(name) == former:
+            config[section][name] = tuple(former) if isinstance(former, list) else former
     return config
 
 

@@ -24,6 +24,8 @@ def get_config(variant=""):
     c.train.eval_every = 4
     c.train.log_every = 3
     c.optimizer.learning_rate = 0.01
+    c.optimizer.warmup_steps = 0
+    c.train.monitor = "accuracy"
     c.augment.scale = (0.5, 1.0)
     c.eval.report = False  # What a page takes, its own tests pay.
     return c

@@ -21,6 +21,8 @@ def config(tmp_path):
     c.model.name = "vit_petals:depth=2,width=16,heads=2,patch=8"
     c.model.image_size = 16
     c.train.batch_size = 8
+    c.optimizer.warmup_steps = 0
+    c.train.monitor = "accuracy"
     c.train.steps = 3
     c.train.log_every = 1
     c.optimizer.learning_rate = 0.01

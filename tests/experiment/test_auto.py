@@ -108,3 +108,49 @@ def test_defaults_are_sound_and_left_to_rules():
 def test_the_rate_goes_by_the_batch_that_is_left():
     config, _ = resolve(left_to_rules(train__batch_size=256), Facts(90, 3, True, False, batch_size=90))
     assert config.optimizer.learning_rate == 3.4e-4
+
+
+STAGES = ({"steps": 16, "unfreeze": "head"}, {"steps": 64, "unfreeze": "all"})
+
+
+@pytest.mark.parametrize(
+    ("images", "keys", "warmup"),
+    [
+        (640, {}, 12),  # 5 epochs of 20 steps.
+        (640, {"train__steps": 33}, 4),
+        (10**6, {}, 500),
+        (7, {"train__steps": 5}, 0),
+        (640, {"finetune__stages": STAGES, "finetune__restart_schedule": False}, 10),
+        (640, {"finetune__stages": STAGES}, 2),
+        (0, {}, 500),
+        (0, {"train__steps": 80}, 10),
+        (640, {"optimizer__warmup_steps": 3}, 3),
+    ],
+)
+def test_the_warmup(images, keys, warmup):
+    given = {"optimizer__warmup_steps": "auto", "train__batch_size": 32, **keys}
+    config, notes = resolve(left_to_rules(**given), Facts(images, 12, True, False, min(32, images)))
+    assert config.optimizer.warmup_steps == warmup
+    assert ("optimizer.warmup_steps" in "\n".join(notes)) == (given["optimizer__warmup_steps"] == "auto")
+
+
+@pytest.mark.parametrize(
+    ("validation", "keys", "monitor"),
+    [
+        (73, {}, "last"),
+        (199, {}, "last"),
+        (200, {}, "accuracy"),
+        (0, {}, "accuracy"),  # Not at hand.
+        (73, {"train__patience": 3}, "loss"),
+        (73, {"optimizer__schedule": "constant"}, "loss"),
+        (73, {"optimizer__end_factor": 0.1}, "loss"),
+        (73, {"train__steps": 49}, "loss"),  # Too few for the last to be sure to be good.
+        (73, {"train__steps": 50}, "last"),
+        (73, {"train__monitor": "f1"}, "f1"),
+    ],
+)
+def test_what_decides_which_checkpoint_is_best(validation, keys, monitor):
+    given = {"train__monitor": "auto", "train__batch_size": 32, **keys}
+    config, notes = resolve(left_to_rules(**given), Facts(720, 12, True, False, 32, validation))
+    assert config.train.monitor == monitor
+    assert ("train.monitor" in "\n".join(notes)) == (given["train__monitor"] == "auto")

@@ -39,7 +39,7 @@ def settings(config, *keys):
 
 def sized(images, devices=1, **keys):
     config = config_lib.default()
-    config.train.epochs = 5.0
+    config.train.epochs, config.optimizer.warmup_steps = 5.0, 0
     for key, value in keys.items():
         section, name = key.split("__")
         config[section][name] = value

@@ -126,11 +126,15 @@ def test_a_run_from_before_rules_goes_on_with_the_defaults_of_then(tmp_path):
     config = config_lib.default()
     assert files.with_former_defaults(config, tmp_path) is config
     values = config_lib.to_dict(config)
-    del values["finetune"]["head_start"]
+    values["optimizer"] |= {"learning_rate": 1e-3, "warmup_steps": 0}
+    values["train"] |= {"epochs": 0.0, "monitor": "accuracy"}
+    values["augment"]["scale"] = [0.08, 1.0]
     (tmp_path / "config.json").write_text(json.dumps(values))
     found = files.with_former_defaults(config, tmp_path)
-    assert (found.optimizer.learning_rate, found.train.epochs) == (1e-3, 0.0)
+    assert (found.optimizer.learning_rate, found.optimizer.warmup_steps, found.train.epochs) == (1e-3, 0, 0.0)
+    assert (found.augment.scale, found.train.monitor) == ((0.08, 1.0), "accuracy")
     config.optimizer.learning_rate = 0.5
     assert files.with_former_defaults(config, tmp_path).optimizer.learning_rate == 0.5
+    config.optimizer.learning_rate = "auto"
     (tmp_path / "config.json").write_text(json.dumps(config_lib.to_dict(config)))
-    assert files.with_former_defaults(config, tmp_path) is config
+    assert files.with_former_defaults(config, tmp_path) == config

@@ -66,7 +66,7 @@ class Augmentation:
     """
 
     crop: Crop = "random_resized"
-    scale: tuple[float, float] = (0.08, 1.0)
+    scale: tuple[float, float] = (0.25, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     resize: int = 0
     pad: int = 4

@@ -19,7 +19,7 @@ def test_without_a_preset_all_is_as_written():
 
 
 def test_what_is_written_stays():
-    values = with_preset("medium", {**DEFAULTS, "rotate": 3.0, "scale": [0.08, 1.0]})
+    values = with_preset("medium", {**DEFAULTS, "rotate": 3.0, "scale": [0.25, 1.0]})
     assert (values["rotate"], values["scale"], values["erase"]) == (3.0, (0.3, 1.0), 0.1)
 
 
