@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from jaxtl.commands import flags
 from jaxtl.experiment.cross_validation import NAME, Cut, cross_validate
+from jaxtl.experiment.fold_page import NAME as PAGE
 from jaxtl.experiment.fold_table import lines_of
 
 
@@ -34,5 +35,5 @@ def run(
 ) -> dict[str, Any]:
     """Cross-validates a config, prints a table, and returns what crossval.json holds."""
     results = cross_validate(config, Path(workdir), Cut(folds, repeats), probe=probe)
-    print("\n".join([*lines_of(results), "", str(Path(workdir) / NAME)]))
+    print("\n".join([*lines_of(results), "", *(str(Path(workdir) / name) for name in (NAME, PAGE))]))
     return results

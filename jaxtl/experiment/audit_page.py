@@ -2,15 +2,12 @@
 
 from typing import Any
 
-from jaxtl import data
 from jaxtl.audit.findings import PROBLEMS, Audit, Finding
-from jaxtl.errors import UserError
-from jaxtl.report.page import image_uri, render
+from jaxtl.experiment.thumbnails import thumbnail
+from jaxtl.report.page import render
 
 # Images of a problem that the page shows; the table has all.
 _SHOWN = 60
-# The longer side of a picture.
-_SIDE = 160
 
 
 def audit_page(audit: Audit) -> str:
@@ -42,22 +39,14 @@ def _card(audit: Audit, finding: Finding) -> dict[str, Any]:
     names = audit.audited.images.names
     other = {}
     if finding.other >= 0:
-        other = {"other": names[finding.other], "other_picture": _picture(audit, finding.other)}
+        other = {"other": names[finding.other], "other_picture": thumbnail(audit.audited.images, finding.other)}
     return {
         "name": names[finding.index],
         "side": str(audit.audited.sides[finding.index]),
         "label": audit.audited.labels[finding.index],
         "detail": finding.detail,
         "suggestion": finding.suggestion,
-        "picture": "" if finding.problem == "unreadable" else _picture(audit, finding.index),
+        "picture": "" if finding.problem == "unreadable" else thumbnail(audit.audited.images, finding.index),
         "other": "",
         **other,
     }
-
-
-def _picture(audit: Audit, index: int) -> str:
-    images = audit.audited.images
-    try:
-        return image_uri(data.decode(images.read(index), images.where(index), min_side=_SIDE), side=_SIDE, quality=70)
-    except UserError:
-        return ""

@@ -20,6 +20,7 @@ from jaxtl.errors import UserError
 from jaxtl.evaluate.cross_validation import TestFold, summarise
 from jaxtl.evaluate.fold_probes import probe_folds
 from jaxtl.evaluate.predictions import as_arrays, read_predictions
+from jaxtl.experiment import fold_page
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.broken_images import all_named
 from jaxtl.experiment.build import build
@@ -27,6 +28,7 @@ from jaxtl.experiment.model import weights_location
 from jaxtl.experiment.probing import group_outputs, probe_splits
 from jaxtl.experiment.run import train_run
 from jaxtl.experiment.splits import open_splits, usable
+from jaxtl.parallel import processes
 
 NAME = "crossval.json"
 _FOLDER = re.compile(r"(?:repeat\d+_)?fold\d+of(?P<of>\d+)")
@@ -58,15 +60,17 @@ class Plan:
       pool: the split that is cut, "train" or "all".
       folds: of all repeats.
       splits: of each of them.
+      images: all that are cut.
     """
 
     pool: str
     folds: Sequence[Fold]
     splits: Sequence[data.Splits]
+    images: data.Dataset
 
 
 def cross_validate(config: ConfigDict, workdir: Path, cut: Cut, *, probe: bool = False) -> dict[str, Any]:
-    """Trains and tests once for each fold, and writes crossval.json and predictions.npz.
+    """Trains and tests once for each fold, and writes crossval.json, crossval.html and predictions.npz.
 
     Args:
       config: of the runs; its train split names the pool, and its test split must be open.
@@ -91,6 +95,7 @@ def cross_validate(config: ConfigDict, workdir: Path, cut: Cut, *, probe: bool =
     files.write_json(workdir / "config.json", config_lib.to_dict(config))
     tested, more = _probe(config, plan) if probe else _train(config, workdir, plan)
     classes = plan.splits[0].train.classes
+    sigmoid = not probe and config.train.loss == "binary"
     results = {
         "model": config.model.name,
         "weights": weights_location(config),
@@ -99,11 +104,13 @@ def cross_validate(config: ConfigDict, workdir: Path, cut: Cut, *, probe: bool =
         "folds": cut.folds,
         "repeats": cut.repeats,
         "trained": "linear probes of frozen features" if probe else "runs",
-        **summarise(tested, classes, sigmoid=not probe and config.train.loss == "binary"),
+        **summarise(tested, classes, sigmoid=sigmoid),
         **more,
     }
     files.write_arrays(workdir / "predictions.npz", {"classes": np.asarray(classes), **_out_of_fold(tested)})
     files.write_json(workdir / NAME, results)
+    if processes.is_main():
+        files.write_whole(workdir / fold_page.NAME, fold_page.fold_page(results, tested, plan.images, sigmoid=sigmoid))
     return results
 
 
@@ -150,7 +157,7 @@ def _plan(config: ConfigDict, cut: Cut) -> Plan:
         raise UserError(f"{source.uri} has several labels an image: cross-validation measures one class an image.")
     assign_folds(whole, cut.folds)
     splits = [open_splits(fold_config(config, pool, fold), source) for fold in cut.all]
-    return Plan(pool, cut.all, splits)
+    return Plan(pool, cut.all, splits, whole)
 
 
 def _train(config: ConfigDict, workdir: Path, plan: Plan) -> tuple[list[TestFold], dict[str, Any]]:

@@ -212,14 +212,12 @@ def _read_features(
     def batches(start_step: int) -> Iterator[Batch]:
         return features.train_batches(
             stored,
-            splits.train.labels,
+            splits.train,
             views=views,
             batch_size=config.train.batch_size,
             seed=config.train.seed,
             start_step=start_step,
             shard=options.shard(),
-            sampling=splits.train.sampling,
-            weights=splits.train.weights,
         )
 
     def evaluation_batches(dataset: data.Dataset) -> Iterator[Batch]:

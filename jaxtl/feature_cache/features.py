@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxtl.data.dataset import batch_labels, batch_mask
+from jaxtl.data.dataset import Dataset, batch_labels, batch_mask
 from jaxtl.data.loader import Batch
 from jaxtl.data.rows import rows_in_order, train_rows
 from jaxtl.finetune.param_groups import FROZEN, Table
@@ -106,37 +106,39 @@ def compute(
 
 def train_batches(
     features: FeatureRows,
-    labels: np.ndarray,
+    dataset: Dataset,
     *,
     views: int,
     batch_size: int,
     seed: int,
     start_step: int = 0,
     shard: tuple[int, int] = (0, 1),
-    sampling: str = "",
-    weights: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Yields batches of features without end, of the same examples as the batches of images would be.
 
     Args:
       features: row v * n + i is view v of example i.
-      labels: int32 [n], or of several labels uint8 [n, C].
+      dataset: the n examples, for their labels, sampling and weights.
       views: V; epoch e shows view e mod V.
       batch_size: rows of the global batch.
       seed: of the order.
       start_step: number of batches to leave out at the beginning.
       shard: (this host, number of hosts).
-      sampling: that of the data set.
-      weights: of its examples, float32 [n]; None for all alike.
 
     Yields:
       {"image": the features [B, ...], "label": int32 [B] or float32 [B, C], "mask": float32 [B]}.
     """
-    count = len(labels)
-    plans = train_rows(labels, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard, sampling=sampling)
+    count, labels = len(dataset), dataset.labels
+    plans = train_rows(
+        labels, batch_size=batch_size, seed=seed, start_step=start_step, shard=shard, sampling=dataset.sampling
+    )
     for rows in plans:
         picked = features[(rows.epoch % views) * count + rows.index]
-        yield {"image": picked, "label": batch_labels(labels, rows.index), "mask": batch_mask(rows.index, weights)}
+        yield {
+            "image": picked,
+            "label": batch_labels(labels, rows.index),
+            "mask": batch_mask(rows.index, dataset.weights),
+        }
 
 
 def eval_batches(

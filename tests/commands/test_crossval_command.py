@@ -36,6 +36,9 @@ def test_probes_of_all_folds(crossval, tmp_path):
     assert low <= results["metrics"]["accuracy"]["mean"] <= high
     assert results["metrics"]["accuracy"]["mean"] > 0.8
     assert {name: of["count"] for name, of in results["per_class"].items()} == {"blue": 20, "green": 20, "red": 20}
+    assert str(tmp_path / "cv" / "crossval.html") in out
+    page = (tmp_path / "cv" / "crossval.html").read_text()
+    assert f"Accuracy {100 * results['metrics']['accuracy']['mean']:.1f} %" in page
     classes, kept = read_predictions(tmp_path / "cv" / "predictions.npz")
     assert classes == ("blue", "green", "red")
     for repeat in (1, 2):

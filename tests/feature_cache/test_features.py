@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtl.data import Dataset
 from jaxtl.feature_cache import features
 
 TABLE = (("embed", "embed"), ("block0", "block0"), ("block1", "block1"), ("head", "head"))
@@ -49,9 +50,14 @@ def test_features_are_written_in_order_without_the_padding():
     assert (row, written) == (7, {4: [10.0, 20.0], 6: [30.0]})
 
 
+def examples(weights=None):
+    """Three examples of three classes, without images."""
+    return Dataset(("a", "b", "c"), np.int32([0, 1, 2]), ("0", "1", "2"), lambda i: b"", weights=weights)
+
+
 def test_an_epoch_shows_the_view_of_its_number():
     stored = np.arange(6.0)[:, None]  # Two views of three examples.
-    batches = features.train_batches(stored, np.int32([0, 1, 2]), views=2, batch_size=3, seed=0)
+    batches = features.train_batches(stored, examples(), views=2, batch_size=3, seed=0)
     for epoch, batch in enumerate(itertools.islice(batches, 4)):
         assert batch["image"][:, 0].tolist() == (3 * (epoch % 2) + batch["label"]).tolist()
         assert sorted(batch["label"]) == [0, 1, 2]
@@ -59,7 +65,7 @@ def test_an_epoch_shows_the_view_of_its_number():
 
 def test_weights_go_with_their_features():
     stored, weights = np.arange(6.0)[:, None], np.float32([0.5, 1, 1.5])
-    batches = features.train_batches(stored, np.int32([0, 1, 2]), views=2, batch_size=3, seed=0, weights=weights)
+    batches = features.train_batches(stored, examples(weights), views=2, batch_size=3, seed=0)
     for batch in itertools.islice(batches, 3):
         assert batch["mask"].tolist() == weights[batch["label"]].tolist()
 
