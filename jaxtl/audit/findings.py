@@ -173,13 +173,15 @@ def to_csv(findings: Sequence[Finding], audited: Audited, before: Sequence[Mappi
     table.writeheader()
     for change in before:
         table.writerow({**change, "problem": "corrected"})
+    # Rows name the label of the source, by which the table is known to be of it, whatever it was corrected to.
+    of_source = {change["image"]: change["label"] for change in before}
     for finding in findings:
         i = finding.index
         table.writerow(
             {
                 "image": audited.images.names[i],
                 "split": audited.sides[i],
-                "label": audited.labels[i],
+                "label": of_source.get(audited.images.names[i], audited.labels[i]),
                 "problem": finding.problem,
                 "detail": finding.detail,
                 "suggestion": finding.suggestion,

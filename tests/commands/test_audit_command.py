@@ -94,6 +94,25 @@ def test_what_is_planted_is_found_and_goes_away(jaxtl, config_file, spoilt, tmp_
     assert table_of(tmp_path / "third") == again
 
 
+def test_the_table_of_a_second_audit_goes_back_into_the_same_source(jaxtl, config_file, spoilt, tmp_path):
+    source = f"folder:{spoilt}"
+    assert audit(jaxtl, config_file, source)[0] == 0
+    # Large, and of another class now: it is found again, under the label that it was given.
+    table = fill_in(tmp_path / "audit", {"train/blue/large.png": "red", "train/red/bad.png": "exclude"})
+    given = (f"--config.data.relabel={table}", f"--config.data.exclude={table}")
+    assert audit(jaxtl, config_file, source, *given, workdir="second")[0] == 0
+    rows = [row for row in table_of(tmp_path / "second") if row["image"] == "train/blue/large.png"]
+    assert [(row["problem"], row["label"], row["action"]) for row in rows][:2] == [
+        ("corrected", "blue", "red"),
+        ("conflicting labels", "blue", ""),
+    ]
+    second = fill_in(tmp_path / "second", {"train/blue/large.png": "green", "train/red/bad.png": "exclude"})
+    given = (f"--config.data.relabel={second}", f"--config.data.exclude={second}")
+    status, out, err = audit(jaxtl, config_file, source, *given, workdir="third")
+    assert (status, err) == (0, "")
+    assert "train/blue/large.png blue -> green" in out
+
+
 def test_a_run_says_what_was_put_right_and_keeps_it(train, spoilt, tmp_path):
     (tmp_path / "mine.csv").write_text("image,action\ntrain/red/bad.png,exclude\ntrain/green/other.bmp,blue\n")
     keys = [f"--config.data.{key}={tmp_path / 'mine.csv'}" for key in ("exclude", "relabel")]
