@@ -165,7 +165,8 @@ def test_a_recipe_takes_two_images_of_two_classes(request, four, name, variant):
     assert experiment.config.optimizer.warmup_steps < min(s.stop - s.start for s in experiment.plan.stages)
     said = "\n".join((*experiment.splits.notes, *experiment.plan.notes))
     assert "no test split: too few images (2 ants, 2 bees)" in said
-    assert "2 images choose the best checkpoint" in said  # A run so short does not go by the last one.
+    few = "2 images choose the best checkpoint"  # Of runs so short but two, which fix the number of their steps.
+    assert few in said or "train.monitor is 'last': 2 images tell by chance" in said
 
 
 @pytest.mark.slow

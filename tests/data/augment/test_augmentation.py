@@ -64,8 +64,8 @@ def test_what_is_drawn_is_not_plain_and_changes_views(name):
 
 def test_images_are_decoded_large_enough_for_what_is_enlarged():
     pixels = Pixels(100, 114, (0.0,), (1.0,), "bilinear")
-    assert Augmentation().min_side(pixels) == math.ceil(100 / math.sqrt(0.25)) == 200
-    assert Augmentation(zoom=0.5).min_side(pixels) == 531
+    assert Augmentation(scale=(0.08, 1.0)).min_side(pixels) == math.ceil(100 / math.sqrt(0.08)) == 354
+    assert Augmentation(scale=(0.08, 1.0), zoom=0.5).min_side(pixels) == 531
     assert Augmentation(crop="none", zoom=0.5).min_side(pixels) == 228
 
 
