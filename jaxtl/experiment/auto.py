@@ -99,7 +99,7 @@ def _epochs(config: ConfigDict, facts: Facts) -> tuple[float, str]:
     elif config.finetune.unfreeze == "head":
         least, seen, most = 5, 6_000, 100
     else:
-        least, seen, most = 4, 3_000, 50
+        least, seen, most = 6, 6_000, 100
     epochs = min(max(least, round(seen / images)), most)
     if not facts.images:
         return float(epochs), "the number of images is not known here"

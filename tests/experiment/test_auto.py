@@ -45,10 +45,10 @@ def test_the_rate(facts, keys, rate):
 @pytest.mark.parametrize(
     ("images", "pretrained", "unfreeze", "epochs"),
     [
-        (720, True, "all", 4),
-        (300, True, "all", 10),
-        (10, True, "all", 50),
-        (10**6, True, "all", 4),
+        (720, True, "all", 8),
+        (300, True, "all", 20),
+        (10, True, "all", 100),
+        (10**6, True, "all", 6),
         (720, True, "head", 8),
         (10**6, False, "all", 30),
         (1000, False, "all", 30),
@@ -116,7 +116,7 @@ STAGES = ({"steps": 16, "unfreeze": "head"}, {"steps": 64, "unfreeze": "all"})
 @pytest.mark.parametrize(
     ("images", "keys", "warmup"),
     [
-        (640, {}, 12),  # 5 epochs of 20 steps.
+        (640, {}, 22),  # 9 epochs of 20 steps.
         (640, {"train__steps": 33}, 4),
         (10**6, {}, 500),
         (7, {"train__steps": 5}, 0),
