@@ -5,15 +5,19 @@ import functools
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxtl.commands import flags
 from jaxtl.deploy.calibrated_head import fold_into_head
-from jaxtl.deploy.export import formats
+from jaxtl.deploy.export import Format, formats
+from jaxtl.deploy.hub import check_repository, push_folder
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import build_run
 from jaxtl.experiment.calibrating import calibration_to_export
 from jaxtl.experiment.model import attempt
+from jaxtl.experiment.reporting import export_card
+from jaxtl.report.model_card import Exported
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,21 +36,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a file, .safetensors or .pth by the format (added where the name has no ending), or a new folder",
     )
+    parser.add_argument(
+        "--push",
+        default="",
+        metavar="ORG/NAME",
+        help="also put the folder on the Hugging Face hub, as a new repository, with the token in $HF_TOKEN",
+    )
+    parser.add_argument("--public", action="store_true", help="let everybody see that repository (default: private)")
     parser.add_argument("--calibrated", action="store_true", help="fold the calibration into the last dense layer")
 
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
     flags.refuse_overrides(overrides, "export")
-    run(arguments.workdir, arguments.output, arguments.format, calibrated=arguments.calibrated)
+    chosen = {name: getattr(arguments, name) for name in ("calibrated", "push", "public")}
+    run(arguments.workdir, arguments.output, arguments.format, **chosen)
 
 
-def run(workdir: Path | str, output: Path | str, format: str = "jaxtl", *, calibrated: bool = False) -> None:
+def run(
+    workdir: Path | str,
+    output: Path | str,
+    format: str = "jaxtl",
+    *,
+    calibrated: bool = False,
+    push: str = "",
+    public: bool = False,
+) -> None:
     """Writes parameters, statistics, pixel facts and class names; --config.model.weights=PATH opens them again.
 
     Raises:
-      UserError: there is no run or no best checkpoint, the output is there already or cannot be written, or the
-        format has no such model.
+      UserError: there is no run or no best checkpoint, the output is there already or cannot be written, the
+        format has no such model, or the hub takes no such repository.
     """
     workdir, output = Path(workdir), Path(output)
     chosen = formats()[format]
@@ -63,13 +83,17 @@ def run(workdir: Path | str, output: Path | str, format: str = "jaxtl", *, calib
         problems.append(UserError(f"--output={output} must end in {chosen.suffix}."))
     if not chosen.suffix and output.exists():
         problems.append(UserError(f"--output={output} is there already: --format={format} writes a new folder."))
+    problems += _pushing_problems(chosen, push, public)
     if facts is None or problems:
         raise UserError.join(problems)
     model, variables, step = build_run(workdir)
     scaling, said = calibration_to_export(workdir, classes=len(model.classes), step=step, folded=calibrated)
     variables = variables if scaling is None else fold_into_head(variables, model.module, scaling)
+    exported = Exported(chosen.library, push or output.name, pushed=bool(push), calibrated=scaling is not None)
     save = functools.partial(
-        chosen.save,
+        _save_with_card,
+        save=chosen.save,
+        card=functools.partial(export_card, workdir, exported) if chosen.library else None,
         variables=variables,
         model=model.name,
         pixels=model.pixels,
@@ -82,6 +106,31 @@ def run(workdir: Path | str, output: Path | str, format: str = "jaxtl", *, calib
     print(f"{output}: {model.name} with {len(model.classes)} classes, step {step}{form}, {size:,} bytes")
     if note:
         print(note)
+    if push:
+        print(f"{push_folder(output, push, public=public)}: {'public' if public else 'private'}")
+
+
+def _pushing_problems(chosen: Format, push: str, public: bool) -> list[UserError]:
+    """Returns why nothing can be put on the hub."""
+    if public and not push:
+        return [UserError("--public says who may see a repository of the hub: give it with --push=ORG/NAME.")]
+    if push and not chosen.library:
+        able = " or ".join(f"--format={each.name}" for each in formats().values() if each.library)
+        return [UserError(f"--push puts a folder on the hub that others open there: give {able} with it.")]
+    problems: list[UserError] = []
+    if push:
+        attempt(lambda: check_repository(push), problems)
+    return problems
+
+
+def _save_with_card(
+    path: Path, *, save: Callable[..., str | None], card: Callable[[str | None], str] | None, **model: Any
+) -> str | None:
+    """Saves a model, and the card that says of the run what the format has no place for."""
+    note = save(path, **model)
+    if card is not None:
+        (path / "README.md").write_text(card(note), encoding="utf-8", errors="backslashreplace")
+    return note
 
 
 def _write_whole(save: Callable[..., str | None], output: Path) -> tuple[int, str | None]:

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path, PurePath
@@ -44,6 +45,7 @@ def _environment() -> "Environment":
         "number": number,
         "md": escape_markdown,
         "public": public_location,
+        "shell": shlex.quote,
     }
     environment.filters.update(filters)
     return environment

@@ -1,12 +1,21 @@
+import contextlib
+import io
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from huggingface_hub import ModelCard
 from PIL import Image
+from real_packages import timm
 from safetensors.numpy import load_file
+from stand_in_hub import TOKEN, serving
 
 from jaxtl import pretrained
 from jaxtl.checkpoints.manager import read_best
@@ -23,7 +32,9 @@ def test_transformers_classifies_as_predict_does(jaxtl, run, tmp_path):
     status, out, err = jaxtl("export", f"--workdir={run}", "--format=hf", f"--output={tmp_path / 'hf'}")
     assert (status, err) == (0, "")
     assert "3 classes" in out
+    assert "crops one pixel further to the left or the top than jaxtl where a side" in out
     assert sorted(path.name for path in (tmp_path / "hf").iterdir()) == [
+        "README.md",
         "config.json",
         "model.safetensors",
         "preprocessor_config.json",
@@ -42,6 +53,100 @@ def test_transformers_classifies_as_predict_does(jaxtl, run, tmp_path):
     for line, row in zip(map(json.loads, out.splitlines()), probabilities, strict=True):
         assert line["class"] == theirs.config.id2label[int(row.argmax())]
         assert line["probability"] == pytest.approx(float(row.max()), abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["hf", "timm"])
+def test_the_card_classifies_a_photograph_as_predict_does(jaxtl, run, tmp_path, monkeypatch, form):
+    if form == "timm":
+        timm()
+    jaxtl("export", f"--workdir={run}", f"--format={form}", f"--output={tmp_path / 'my model'}")
+    card = ModelCard.load(tmp_path / "my model" / "README.md")
+    assert card.data.library_name == {"hf": "transformers", "timm": "timm"}[form]
+    assert str(tmp_path) not in card.content
+    noise = np.random.default_rng(0).integers(0, 255, (20, 27, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "photo.jpg")
+    _, out, _ = jaxtl("predict", f"--workdir={run}", tmp_path / "photo.jpg")
+    expected = json.loads(out)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", card.content, re.DOTALL):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code, names)
+        if "pixel_values" in names:
+            # 7 pixels over the crop: the processor is the one that is a pixel further to the left.
+            with torch.no_grad():
+                names["probabilities"] = names["model"](pixel_values=names["pixel_values"]).logits[0].softmax(0)
+        else:
+            assert printed.getvalue().startswith(expected["class"])
+    assert float(names["probabilities"].max()) == pytest.approx(expected["probability"], abs=1e-4)
+
+
+OPEN = """
+import sys
+sys.path.insert(0, "tests")
+from real_packages import timm
+model = timm().create_model(sys.argv[1], pretrained=True)
+print(model.num_classes, model.pretrained_cfg["label_names"])
+"""
+
+
+@pytest.mark.slow
+def test_a_run_is_pushed_and_opened_from_the_hub_by_timm_and_here(run, tmp_path):
+    def python(*arguments):
+        settings = hub.settings(tmp_path / "cache", TOKEN)
+        found = subprocess.run(
+            [sys.executable, *arguments],
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+        assert "Traceback" not in found.stderr, found.stderr
+        return found
+
+    with serving() as hub:
+        flags = (f"--workdir={run}", "--format=timm", f"--output={tmp_path / 'timm'}", "--push=org/flowers")
+        found = python("-m", "jaxtl.main", "export", *flags)
+        assert found.returncode == 0, found.stderr
+        assert found.stdout.splitlines()[-1] == f"{hub.address}/org/flowers: private"
+        card = hub.repositories["org/flowers"]["README.md"].decode()
+        assert 'create_model("hf-hub:org/flowers", pretrained=True)' in card
+        assert python("-c", OPEN, "hf-hub:org/flowers").stdout == "3 ['blue', 'green', 'red']\n"
+        given = ("--config.model.weights=hf:org/flowers", "--config.model.name=auto")
+        found = python("-m", "jaxtl.main", "describe", *given, "--config.data.source=folder:nowhere")
+        assert "3, blue ... red" in found.stdout
+        # Of a repository that is there already nothing is computed, and nothing is written.
+        flags = (f"--workdir={run}", "--format=hf", f"--output={tmp_path / 'hf'}", "--push=org/flowers")
+        found = python("-m", "jaxtl.main", "export", *flags)
+        assert (found.returncode, found.stdout) == (1, "")
+        assert len(found.stderr.splitlines()) == 1
+        assert "the hub has a repository org/flowers already" in found.stderr
+        assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--format=hf", "--public"],
+            "--public says who may see a repository of the hub: give it with --push",
+        ),
+        (
+            ["--push=org/name"],
+            "--push puts a folder on the hub that others open there: give --format=hf or",
+        ),
+        (["--format=hf", "--push=name"], "'name' is no name of a repository: give ORG/NAME"),
+    ],
+)
+def test_what_cannot_be_pushed_is_told_before_anything_is_written(jaxtl, run, tmp_path, flags, message):
+    status, out, err = jaxtl("export", f"--workdir={run}", f"--output={tmp_path / 'out'}", *flags)
+    assert (status, out) == (1, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.glob("out*"))
 
 
 @pytest.mark.parametrize("form", ["hf", "timm"])

@@ -17,6 +17,7 @@ class Format:
       text: what it is, in a few words.
       save: (path, variables, model=name, pixels=, classes=, epsilon=, calibration=), as `hf.save_huggingface` takes
         them; returns what its user must know besides, or None.
+      library: the program that opens it, as the hub names it, where a model card lies in its folder; else "".
       suffix: that the name of its file must have; "" where it is a new folder.
       lay_out: (leaves, model=name, pixels=, epsilon=) -> what it would write, or a UserError that says why the program
         has no such model; None where it holds any.
@@ -25,6 +26,7 @@ class Format:
     name: str
     text: str
     save: Callable[..., str | None]
+    library: str = ""
     suffix: str = ""
     lay_out: Callable[..., Any] | None = None
 

@@ -29,7 +29,7 @@ def save_huggingface(
     classes: Sequence[str] | None = None,
     epsilon: float | None = None,
     calibration: Mapping[str, Any] | None = None,
-) -> None:
+) -> str:
     """Writes a folder that transformers' AutoModelForImageClassification.from_pretrained opens.
 
     Args:
@@ -41,6 +41,9 @@ def save_huggingface(
       epsilon: of its normalisations, if the name does not say.
       calibration: what config.json says of its calibration, as plain values.
 
+    Returns:
+      which photographs transformers' own processor crops otherwise than jaxtl does.
+
     Raises:
       UserError: transformers has no such model.
     """
@@ -48,6 +51,7 @@ def save_huggingface(
     config |= _labels(classes) if classes else {}
     config |= {} if calibration is None else {"calibration": dict(calibration)}
     write_folder(Path(path), arrays, {"config.json": config, "preprocessor_config.json": _preprocessor(pixels)})
+    return _crop_note(pixels)
 
 
 def lay_out_huggingface(
@@ -81,6 +85,21 @@ def _labels(classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _crop_note(pixels: Pixels) -> str:
+    """Says where the crop of transformers' processors, none of which rounds, lies beside that of evaluation.
+
+    With a margin of 2k + 1 pixels the centre lies between two. Torchvision, timm and jaxtl round k + 1/2 to the even
+    one of its neighbours, and transformers takes k: another pixel where k is odd.
+    """
+    where = f"where a side of the resized photograph is 3, 7, 11, ... pixels over {pixels.size}, as one in four is"
+    if (pixels.resize - pixels.size) % 4 == 3:
+        where = f"of any photograph, since its shorter side is {pixels.resize - pixels.size} pixels over {pixels.size}"
+    return (
+        f"transformers' processor crops one pixel further to the left or the top than jaxtl {where}; all others get "
+        'the same pixels with backend="pil" (its torchvision backend resizes a little otherwise)'
+    )
+
+
 def _preprocessor(pixels: Pixels) -> dict[str, Any]:
     # Of transformers' processors, this one resizes the shorter side and crops the centre, whatever the model.
     return {
@@ -99,4 +118,6 @@ def _preprocessor(pixels: Pixels) -> dict[str, Any]:
     }
 
 
-FORMAT = Format("hf", "a folder for transformers", save_huggingface, lay_out=lay_out_huggingface)
+FORMAT = Format(
+    "hf", "a folder for transformers", save_huggingface, library="transformers", lay_out=lay_out_huggingface
+)

@@ -1,5 +1,6 @@
 """timm: a folder in timm's names, as timm would have saved it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def lay_out_timm(
         count: int = module.num_classes
         facts = {
             "input_size": [image_channels(module, leaves), pixels.size, pixels.size],
-            "crop_pct": pixels.size / pixels.resize,
+            "crop_pct": crop_share(pixels),
             "interpolation": pixels.interpolation,
             "mean": list(pixels.mean),
             "std": list(pixels.std),
@@ -78,6 +79,13 @@ def lay_out_timm(
         config = {"architecture": architecture, "num_classes": count, "model_args": arguments, "pretrained_cfg": facts}
         return arrays, config
     raise UserError(f"timm has no model that computes what {model!r} does.")
+
+
+def crop_share(pixels: Pixels) -> float:
+    """Returns the share from which timm, which divides by it and rounds down, gets the shorter side before the crop."""
+    share = pixels.size / pixels.resize
+    # 384 / (384 / 450) is 449.99999999999994.
+    return share if math.floor(pixels.size / share) == pixels.resize else math.nextafter(share, 0)
 
 
 def _made_by(family: Family, module: GroupedModel) -> tuple[str, dict[str, Any]] | None:
@@ -90,4 +98,4 @@ def _made_by(family: Family, module: GroupedModel) -> tuple[str, dict[str, Any]]
     return None
 
 
-FORMAT = Format("timm", "a folder in timm's names", save_timm, lay_out=lay_out_timm)
+FORMAT = Format("timm", "a folder in timm's names", save_timm, library="timm", lay_out=lay_out_timm)

@@ -92,6 +92,10 @@ def write_folder(folder: Path, arrays: Mapping[str, np.ndarray], files: Mapping[
     """Writes a new folder of arrays, for PyTorch, and JSON files by name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        try:
+            (folder / name).write_text(text, encoding="utf-8")
+        except UnicodeEncodeError:  # A class from a folder whose name is no UTF-8.
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     # transformers refuses a file that does not say that it is for PyTorch.
     write_safetensors(folder / "model.safetensors", arrays, {"format": "pt"})
