@@ -27,6 +27,8 @@ def test_transformers_classifies_as_predict_does(jaxtl, run, tmp_path):
         "config.json",
         "model.safetensors",
         "preprocessor_config.json",
+        "provenance.json",
+        "verification.npz",
     ]
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf")
     theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "hf").eval()
@@ -71,7 +73,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_is_left(jaxtl, run, tmp
     status, _, err = jaxtl("export", f"--workdir={run}", "--format=hf", f"--output={tmp_path / 'mine'}")
     assert status == 1
     assert "is there already" in err
-    status, _, err = jaxtl("export", f"--workdir={run}", "--format=onnx", "--output=x")
+    status, _, err = jaxtl("export", f"--workdir={run}", "--format=word", "--output=x")
     assert status == 2
     (tmp_path / "file").touch()
     status, _, err = jaxtl("export", f"--workdir={run}", "--format=timm", f"--output={tmp_path / 'file' / 'x'}")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxtl.deploy.export import Format
+from jaxtl.deploy.export.provenance import Provenance
 from jaxtl.deploy.export.torch_names import (
     evaluated_leaves,
     families_of,
@@ -15,6 +16,7 @@ from jaxtl.deploy.export.torch_names import (
     module_of,
     write_folder,
 )
+from jaxtl.deploy.export.weights import reopened, weights_alone
 from jaxtl.errors import UserError
 from jaxtl.models.base import Family, GroupedModel, image_channels
 from jaxtl.models.builders import find_builder
@@ -30,6 +32,7 @@ def save_timm(
     classes: Sequence[str] | None = None,
     epsilon: float | None = None,
     calibration: Mapping[str, Any] | None = None,
+    provenance: Provenance | None = None,
 ) -> None:
     """Writes a folder with model.safetensors in timm's names, and the config.json of timm's hub repositories.
 
@@ -41,7 +44,7 @@ def save_timm(
     arrays, config = lay_out("timm", variables, model=model, pixels=pixels, epsilon=epsilon)
     config |= {"label_names": list(classes)} if classes else {}
     config |= {} if calibration is None else {"calibration": dict(calibration)}
-    write_folder(Path(path), arrays, {"config.json": config})
+    write_folder(Path(path), arrays, {"config.json": config}, provenance)
 
 
 def lay_out_timm(
@@ -90,4 +93,4 @@ def _made_by(family: Family, module: GroupedModel) -> tuple[str, dict[str, Any]]
     return None
 
 
-FORMAT = Format("timm", "a folder in timm's names", save_timm, lay_out=lay_out_timm)
+FORMAT = Format("timm", "a folder in timm's names", weights_alone(save_timm), lay_out=lay_out_timm, run=reopened)
