@@ -18,8 +18,8 @@ from jaxtl.errors import UserError
 from jaxtl.preprocessing import Pixels
 
 # Of float16: a logit has 11 bits then, and so has everything before it. Trained networks stay within a tenth of it.
-_TOLERANCES = {"float32": TOLERANCE, "float16": 2e-2}
-_INPUT, _OUTPUT = "image", "logits"
+TOLERANCES = {"float32": TOLERANCE, "float16": 2e-2}
+INPUT, OUTPUT = "image", "logits"
 _PREFIX = "jaxtl."
 
 
@@ -37,8 +37,8 @@ def save_onnx(path: Path, program: Program, request: Request) -> str:
     """
     import onnx
 
-    graph = make_graph(program, request, names=(_INPUT, _OUTPUT))
-    tolerance = _TOLERANCES[request.dtype]
+    graph = make_graph(program, request, names=(INPUT, OUTPUT))
+    tolerance = TOLERANCES[request.dtype]
     provenance = request.provenance.noting(
         opset=graph.opset_import[0].version, dtype=request.dtype, with_pixels=request.with_pixels
     )
@@ -73,14 +73,14 @@ def save_onnx(path: Path, program: Program, request: Request) -> str:
 def _input_words(program: Program, request: Request) -> str:
     height, width, channels = program.shape
     kind = "uint8, normalised within" if request.with_pixels else "float32, normalised as jaxtl.pixels says"
-    return f"{_INPUT} [B, {height}, {width}, {channels}], {kind}; resized and cropped before, as jaxtl.pixels says"
+    return f"{INPUT} [B, {height}, {width}, {channels}], {kind}; resized and cropped before, as jaxtl.pixels says"
 
 
 def trtexec_line(path: Path, program: Program, request: Request) -> str:
     """Returns the command that makes a TensorRT engine of the file, and what of that nobody has verified."""
     sides = "x".join(map(str, program.shape))
     shapes = " ".join(
-        f"--{bound}Shapes={_INPUT}:{batch}x{sides}" for bound, batch in (("min", 1), ("opt", 8), ("max", 32))
+        f"--{bound}Shapes={INPUT}:{batch}x{sides}" for bound, batch in (("min", 1), ("opt", 8), ("max", 32))
     )
     half = " --fp16" if request.dtype == "float16" else ""
     return (

@@ -27,13 +27,14 @@ NEEDS = f"pip install 'jaxtl[onnx]' && pip install --no-deps {JAX2ONNX}"
 _IN_FLOAT32 = ("ReduceMean", "ReduceSum", "ReduceSumSquare", "Pow", "Softmax", "Exp", "Erf", "LayerNormalization")
 
 
-def make_graph(program: Program, request: Request, *, names: tuple[str, str]) -> Any:
+def make_graph(program: Program, request: Request, *, names: tuple[str, str], half: bool | None = None) -> Any:
     """Returns an ONNX ModelProto with a symbolic batch size.
 
     Args:
       program: to convert.
       request: its dtype, and whether pixels are normalised within.
       names: of the input and the output.
+      half: whether it is made float16; None for what the request says.
 
     Raises:
       UserError: jax2onnx is missing, or knows no such operation.
@@ -60,7 +61,8 @@ def make_graph(program: Program, request: Request, *, names: tuple[str, str]) ->
         raise UserError(_unsupported(error, logits, images, program.module)) from error
     # The shapes that it notes are those of another order of axes here and there; ONNX finds them by itself.
     del graph.graph.value_info[:]
-    return _to_float16(graph) if request.dtype == "float16" else graph
+    half = request.dtype == "float16" if half is None else half
+    return _to_float16(graph) if half else graph
 
 
 def packages(*, converter: bool = False) -> None:
