@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import jaxprs_in_params
 
 from jaxtl.deploy.export.program import Program, Request
 from jaxtl.errors import UserError
@@ -57,8 +56,8 @@ def make_graph(program: Program, request: Request, *, names: tuple[str, str], ha
                 input_names=names[:1],
                 output_names=names[1:],
             )
-    except NotImplementedError as error:
-        raise UserError(_unsupported(error, logits, images, program.module)) from error
+    except Exception as error:  # Each of its plugins has errors of its own.
+        raise UserError(_unsupported(error, program.module)) from error
     # The shapes that it notes are those of another order of axes here and there; ONNX finds them by itself.
     del graph.graph.value_info[:]
     half = request.dtype == "float16" if half is None else half
@@ -86,34 +85,29 @@ def _quiet() -> Iterator[None]:
 
 def _to_float16(graph: Any) -> Any:
     from onnxruntime.transformers import float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     blocked = [*float16.DEFAULT_OP_BLOCK_LIST, *_IN_FLOAT32]
-    return float16.convert_float_to_float16(graph, keep_io_types=True, op_block_list=blocked)
+    model = OnnxModel(float16.convert_float_to_float16(graph, keep_io_types=True, op_block_list=blocked))
+    model.topological_sort()  # The casts of what it takes come last otherwise.
+    return model.model
 
 
-def _unsupported(error: Exception, function: Any, images: Any, module: GroupedModel) -> str:
-    """Says which operation has no counterpart, and in which group and layer it lies."""
-    found = re.search(r"primitive\s+['\"`]?([\w.\-]+)", str(error))
-    name = found[1] if found else ""
-    shape = jax.ShapeDtypeStruct((2, *images.shape[1:]), images.dtype)
-    place = _place_of(name, jax.make_jaxpr(lambda images: function(images))(shape).jaxpr) if name else ""
-    where = f" in {place}" if place else ""
-    group = group_of(place, module)
-    where += f" (group {group})" if group else ""
-    return (
-        f"ONNX has no {name or 'operation'}{where}: jax2onnx says {str(error).splitlines()[0]!r}. Nothing was written."
-    )
-
-
-def _place_of(name: str, jaxpr: Any) -> str:
-    """Returns the layer of the first operation of that name, such as "layer1.0/conv1"; "" where there is none."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == name:
-            return layer_of(str(equation.source_info.name_stack))
-        for inner in jaxprs_in_params(equation.params):
-            if place := _place_of(name, inner):
-                return place
-    return ""
+def _unsupported(error: Exception, module: GroupedModel) -> str:
+    """Says which operation has no counterpart, and in which layer and group it lies."""
+    equation, trace = None, error.__traceback__
+    while trace is not None:
+        # The innermost one that was being converted.
+        at = trace.tb_frame.f_locals.get("eqn")
+        equation = at if hasattr(at, "primitive") and hasattr(at, "source_info") else equation
+        trace = trace.tb_next
+    said = next(iter(str(error).splitlines()), type(error).__name__)
+    if equation is None:
+        return f"jax2onnx cannot convert the model: {said}. Nothing was written."
+    layer = layer_of(str(equation.source_info.name_stack))
+    group = group_of(layer, module)
+    where = (f" in {layer}" if layer else "") + (f" (group {group})" if group else "")
+    return f"ONNX has no {equation.primitive.name}{where}, as jax2onnx has it: {said}. Nothing was written."
 
 
 def layer_of(stack: str) -> str:
