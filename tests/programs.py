@@ -50,7 +50,7 @@ class Odd(GroupedModel):
 
     def run_group(self, x, name, train):
         if name == "stem":
-            return nn.Conv(4, (3, 3), name="stem")(x)
+            return nn.Conv(4, (3, 3), use_bias=False, name="stem")(x)
         return Body(name="body")(x) if name == "body" else classify(x.mean((1, 2)), self.num_classes, train=train)
 
 
