@@ -1,9 +1,10 @@
-"""The real torchvision and timm, which the parity tests compare with, from a folder beside the tests' environment.
+"""Real packages, for the tests alone, from a folder beside their environment: torchvision and timm, and jax2onnx.
 
 `.ci/real_packages` fills that folder. Where it is missing, tests that need it are skipped, but for CI, where they fail.
 """
 
 import importlib
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -24,6 +25,18 @@ def torchvision() -> ModuleType:
 def timm() -> ModuleType:
     """Gives timm."""
     return _find("timm")
+
+
+def jax2onnx() -> ModuleType:
+    """Gives jax2onnx, from the tests' environment if it is there: with its dependencies it would not fit in."""
+    if importlib.util.find_spec("jax2onnx") is None:
+        folder = FOLDER / "converters"  # Apart, since transformers imports every torchvision that it finds.
+        if not folder.is_dir():
+            if os.environ.get("JAXTL_REAL_PACKAGES_REQUIRED"):
+                pytest.fail(f"no {folder}")
+            pytest.skip(f"no {folder}; .ci/real_packages installs it")
+        sys.path.append(str(folder))
+    return importlib.import_module("jax2onnx")
 
 
 def _find(name: str) -> ModuleType:

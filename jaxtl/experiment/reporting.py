@@ -25,7 +25,7 @@ from jaxtl.parallel import processes
 from jaxtl.report.facts import Classified, Facts, Neighbour, classified, no_picture
 from jaxtl.report.gallery import worst_mistakes
 from jaxtl.report.learning_curves import Marks, learning_curves, parse_metrics
-from jaxtl.report.model_card import Exported, model_card
+from jaxtl.report.model_card import model_card
 from jaxtl.report.run_page import markdown, run_page
 
 # Pictures are shown small; JPEGs are decoded at about this size, not at their own.
@@ -79,17 +79,6 @@ def write_report(
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
             part.replace(folder / name)
     return folder / "index.html"
-
-
-def export_card(workdir: Path, exported: Exported, note: str | None = None) -> str:
-    """Returns the model card that lies in a folder beside an export of a run, without opening its images.
-
-    Args:
-      workdir: of the run.
-      exported: the export.
-      note: what its format says of itself.
-    """
-    return model_card(read_facts(workdir, {}), replace(exported, notes=[note] if note else []))
 
 
 def report_at_end(workdir: Path, splits: Mapping[str, data.Dataset | None]) -> None:

@@ -9,16 +9,20 @@ import sys
 
 import numpy as np
 import pytest
+import real_packages
 import torch
 import transformers
 from huggingface_hub import ModelCard
 from PIL import Image
-from real_packages import timm
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from stand_in_hub import TOKEN, serving
 
 from jaxtl import pretrained
 from jaxtl.checkpoints.manager import read_best
+from jaxtl.data import eval_view
+from jaxtl.deploy.export.bundle_reader import Bundle
+from jaxtl.preprocessing import Pixels
 
 
 @pytest.fixture
@@ -38,6 +42,8 @@ def test_transformers_classifies_as_predict_does(jaxtl, run, tmp_path):
         "config.json",
         "model.safetensors",
         "preprocessor_config.json",
+        "provenance.json",
+        "verification.npz",
     ]
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf")
     theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "hf").eval()
@@ -60,7 +66,7 @@ def test_transformers_classifies_as_predict_does(jaxtl, run, tmp_path):
 @pytest.mark.parametrize("form", ["hf", "timm"])
 def test_the_card_classifies_a_photograph_as_predict_does(jaxtl, run, tmp_path, monkeypatch, form):
     if form == "timm":
-        timm()
+        real_packages.timm()
     jaxtl("export", f"--workdir={run}", f"--format={form}", f"--output={tmp_path / 'my model'}")
     card = ModelCard.load(tmp_path / "my model" / "README.md")
     assert card.data.library_name == {"hf": "transformers", "timm": "timm"}[form]
@@ -176,7 +182,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_is_left(jaxtl, run, tmp
     status, _, err = jaxtl("export", f"--workdir={run}", "--format=hf", f"--output={tmp_path / 'mine'}")
     assert status == 1
     assert "is there already" in err
-    status, _, err = jaxtl("export", f"--workdir={run}", "--format=onnx", "--output=x")
+    status, _, err = jaxtl("export", f"--workdir={run}", "--format=word", "--output=x")
     assert status == 2
     (tmp_path / "file").touch()
     status, _, err = jaxtl("export", f"--workdir={run}", "--format=timm", f"--output={tmp_path / 'file' / 'x'}")
@@ -200,3 +206,115 @@ def test_a_name_without_an_ending_gets_that_of_the_format(jaxtl, run, tmp_path):
     assert (status, err) == (0, "")
     assert out.startswith(f"{tmp_path / 'mine'}.safetensors: ")
     assert (tmp_path / "mine.safetensors").exists()
+
+
+def test_an_export_is_verified_where_its_run_is_not(jaxtl, run, tmp_path):
+    jaxtl("export", f"--workdir={run}", f"--output={tmp_path / 'mine'}")
+    shutil.rmtree(run)
+    status, out, err = jaxtl("export", f"--verify={tmp_path / 'mine.safetensors'}")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("run       run, step 12, of jaxtl ")
+    assert lines[2].startswith(
+        "verified  jaxtl, which opened it again: on 4 images the largest difference of logits is "
+    )
+    assert str(tmp_path) not in (tmp_path / "mine.safetensors").read_bytes().decode(errors="replace")
+
+
+def test_weights_that_were_changed_since_do_not_verify(jaxtl, run, tmp_path):
+    file = tmp_path / "mine.safetensors"
+    jaxtl("export", f"--workdir={run}", f"--output={file}")
+    with safe_open(file, "numpy") as opened:
+        arrays, metadata = {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()  # noqa: SIM118
+    arrays["params/head/kernel"] = arrays["params/head/kernel"] * 1.01
+    save_file(arrays, file, metadata)
+    status, out, err = jaxtl("export", f"--verify={file}")
+    assert (status, err) == (1, "")
+    assert "differs   jaxtl, which opened it again: on 4 images" in out
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("form", "program"),
+    [
+        ("hf", "transformers 5"),
+        ("timm", "jaxtl, which opened it again"),
+        ("torchvision", "jaxtl, which opened it again"),
+    ],
+)
+def test_formats_for_pytorch_are_verified_too(jaxtl, train, tmp_path, form, program):
+    train("--config.model.name=resnet18", "--config.model.image_size=32", "--config.train.steps=1")
+    status, _, err = jaxtl(
+        "export", f"--workdir={tmp_path / 'run'}", f"--format={form}", f"--output={tmp_path / 'mine'}"
+    )
+    assert (status, err) == (0, "")
+    there = tmp_path / ("mine.pth" if form == "torchvision" else "mine")
+    status, out, err = jaxtl("export", f"--verify={there}")
+    assert (status, err) == (0, "")
+    assert f"verified  {program}" in out
+    if form == "torchvision":
+        assert (tmp_path / "mine.pth.provenance.json").exists()
+        assert (tmp_path / "mine.pth.verification.npz").exists()
+    else:
+        with safe_open(there / "model.safetensors", "numpy") as opened:
+            assert json.loads(opened.metadata()["provenance"])["run"] == "run"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_and_bundle_of_a_calibrated_run_predict_as_predict_does(jaxtl, run, pictures, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    pytest.importorskip("flatbuffers")
+    real_packages.jax2onnx()
+    photo = next((pictures / "test" / "red").iterdir())
+    _, out, err = jaxtl("predict", f"--workdir={run}", "--calibrated", photo)
+    expected = json.loads(out)
+    status, out, err = jaxtl(
+        *("export", f"--workdir={run}", "--format=onnx", f"--output={tmp_path / 'a'}", "--with-pixels", "--calibrated")
+    )
+    assert status == 0, err
+    assert "step 12, calibrated" in out
+    assert "images of val and 4 drawn ones: on " in out
+    view = eval_view(Image.open(photo), Pixels.from_json(json.loads((run / "model.json").read_text())["pixels"]))
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    logits = session.run(None, {"image": view[None]})[0][0].astype(np.float64)
+    assert np.exp(logits - logits.max()).max() / np.exp(logits - logits.max()).sum() == pytest.approx(
+        expected["probability"], abs=1e-5
+    )
+    status, out, err = jaxtl(
+        "export", f"--workdir={run}", "--format=bundle", f"--output={tmp_path / 'b.zip'}", "--calibrated"
+    )
+    assert status == 0, err
+    bundle = Bundle(tmp_path / "b.zip")
+    found = bundle.probabilities(bundle.logits(view[None]), calibrated=True)[0]
+    assert found.max() == pytest.approx(expected["probability"], abs=1e-5)
+    for name in ("a.onnx", "b.zip"):
+        status, out, _ = jaxtl("export", f"--verify={tmp_path / name}")
+        assert (status, "calibrated" in out) == (0, True)
+        assert str(tmp_path) not in (tmp_path / name).read_bytes().decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "give --workdir and --output, or --verify=FILE"),
+        (("--workdir=run",), "give --output, or --verify=FILE"),
+        (("--verify=gone.onnx",), "there is no gone.onnx: give a file or a folder that export wrote"),
+        (("--verify=x.word",), "x.word ends in none of .safetensors, "),
+        (("--verify=empty",), "there is no empty/provenance.json: jaxtl writes one with every export"),
+        (("--verify=x.word", "--output=y"), "--verify takes an export alone"),
+        (("--verify=bad.safetensors",), "bad.safetensors cannot be read"),
+        (("--workdir=gone", "--output=x", "--format=bundle"), "give the --workdir of a run that has trained"),
+        (("--workdir=gone", "--output=x.pth", "--format=jaxtl"), "--output=x.pth must end in .safetensors"),
+    ],
+)
+def test_bad_flags_get_a_line(jaxtl, tmp_path, flags, message):
+    (tmp_path / "x.word").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.safetensors").write_bytes(b"none")
+    status, out, err = jaxtl("export", *flags)
+    assert (status, out) == (1, "")
+    assert message in err
+    assert "Traceback" not in err

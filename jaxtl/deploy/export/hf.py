@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.deploy.export import Format
+from jaxtl.deploy.export import Format, Runner
+from jaxtl.deploy.export.provenance import Provenance
 from jaxtl.deploy.export.torch_names import (
     evaluated_leaves,
     families_of,
@@ -15,6 +16,7 @@ from jaxtl.deploy.export.torch_names import (
     module_of,
     write_folder,
 )
+from jaxtl.deploy.export.weights import reopened, weights_alone, with_pixels
 from jaxtl.errors import UserError
 from jaxtl.models.base import image_channels
 from jaxtl.preprocessing import INTERPOLATIONS, Pixels
@@ -29,6 +31,7 @@ def save_huggingface(
     classes: Sequence[str] | None = None,
     epsilon: float | None = None,
     calibration: Mapping[str, Any] | None = None,
+    provenance: Provenance | None = None,
 ) -> str:
     """Writes a folder that transformers' AutoModelForImageClassification.from_pretrained opens.
 
@@ -40,6 +43,7 @@ def save_huggingface(
       classes: its class names.
       epsilon: of its normalisations, if the name does not say.
       calibration: what config.json says of its calibration, as plain values.
+      provenance: where it comes from, for the metadata of the weights.
 
     Returns:
       which photographs transformers' own processor crops otherwise than jaxtl does.
@@ -50,7 +54,8 @@ def save_huggingface(
     arrays, config = lay_out("hf", variables, model=model, pixels=pixels, epsilon=epsilon)
     config |= _labels(classes) if classes else {}
     config |= {} if calibration is None else {"calibration": dict(calibration)}
-    write_folder(Path(path), arrays, {"config.json": config, "preprocessor_config.json": _preprocessor(pixels)})
+    written = {"config.json": config, "preprocessor_config.json": _preprocessor(pixels)}
+    write_folder(Path(path), arrays, written, provenance)
     return _crop_note(pixels)
 
 
@@ -118,6 +123,29 @@ def _preprocessor(pixels: Pixels) -> dict[str, Any]:
     }
 
 
+def _run(path: Path) -> Runner:
+    """Opens an export in transformers, or where PyTorch is not installed, in jaxtl."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return reopened(path)
+    import transformers
+
+    module = transformers.AutoModelForImageClassification.from_pretrained(path).eval()
+
+    def logits(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            found: np.ndarray = module(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).logits.numpy()
+            return found
+
+    return Runner(f"transformers {transformers.__version__} on PyTorch {torch.__version__}", with_pixels(logits, path))
+
+
 FORMAT = Format(
-    "hf", "a folder for transformers", save_huggingface, library="transformers", lay_out=lay_out_huggingface
+    "hf",
+    "a folder for transformers",
+    weights_alone(save_huggingface),
+    library="transformers",
+    run=_run,
+    lay_out=lay_out_huggingface,
 )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxtl.deploy.export import Format
+from jaxtl.deploy.export.provenance import Provenance
 from jaxtl.deploy.export.torch_names import (
     evaluated_leaves,
     families_of,
@@ -16,6 +17,7 @@ from jaxtl.deploy.export.torch_names import (
     module_of,
     write_folder,
 )
+from jaxtl.deploy.export.weights import reopened, weights_alone
 from jaxtl.errors import UserError
 from jaxtl.models.base import Family, GroupedModel, image_channels
 from jaxtl.models.builders import find_builder
@@ -31,6 +33,7 @@ def save_timm(
     classes: Sequence[str] | None = None,
     epsilon: float | None = None,
     calibration: Mapping[str, Any] | None = None,
+    provenance: Provenance | None = None,
 ) -> None:
     """Writes a folder with model.safetensors in timm's names, and the config.json of timm's hub repositories.
 
@@ -42,7 +45,7 @@ def save_timm(
     arrays, config = lay_out("timm", variables, model=model, pixels=pixels, epsilon=epsilon)
     config |= {"label_names": list(classes)} if classes else {}
     config |= {} if calibration is None else {"calibration": dict(calibration)}
-    write_folder(Path(path), arrays, {"config.json": config})
+    write_folder(Path(path), arrays, {"config.json": config}, provenance)
 
 
 def lay_out_timm(
@@ -98,4 +101,6 @@ def _made_by(family: Family, module: GroupedModel) -> tuple[str, dict[str, Any]]
     return None
 
 
-FORMAT = Format("timm", "a folder in timm's names", save_timm, library="timm", lay_out=lay_out_timm)
+FORMAT = Format(
+    "timm", "a folder in timm's names", weights_alone(save_timm), library="timm", lay_out=lay_out_timm, run=reopened
+)

@@ -24,8 +24,8 @@ def test_differences_are_shares_of_the_largest_logit_but_at_least_of_one():
     small = compare(np.array([[0.0, 0.001]]), np.array([[0.001, 0.0]]))
     assert (small.scale, small.moved, small.passes) == (1.0, 1, False)
     assert str(small) == (
-        "on 1 images the largest difference of logits is 0.001, 0.001 of the largest (0.0001 is allowed); 1 get another "
-        "class"
+        "on 1 images the largest difference of logits is 0.001, 0.001 of the largest (0.0001 is allowed); "
+        "1 get another class"
     )
 
 
