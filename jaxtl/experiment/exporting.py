@@ -29,6 +29,8 @@ from jaxtl.report.page import public_location
 
 # Images of val that an export is compared on before it is kept.
 _IMAGES = 16
+# Images of train that scales of activations are found with, and of val that accuracy is measured on.
+_CALIBRATION, _MEASURED = 100, 1000
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def export_run(workdir: Path, output: Path, options: Options) -> list[str]:
     origin = replace(provenance_of(workdir, model, step), format=chosen.name, calibrated=scaling is not None)
     views, words = _views(workdir, program) if chosen.compares else (draw_views(1), "")
     request = Request(origin, views, words, options.dtype, options.with_pixels)
+    request = replace(request, **_samples(workdir, program)) if chosen.measures else request
     place, folded = options.push or output.name, scaling is not None
     exported = Exported(chosen.library, place, pushed=bool(options.push), calibrated=folded)
 
@@ -189,22 +192,52 @@ def _views(workdir: Path, program: Program) -> tuple[np.ndarray, str]:
     size, _, channels = program.shape
     drawn = draw_views(size, channels)
     try:
-        config = files.run_config(workdir)
-        source = data.open_source(config.data.source, data_dir=config.data.data_dir)
-        val = open_splits(config, source, by_class=not files.began_earlier(workdir)).val
+        splits = _open(workdir)
     except UserError:
         return drawn, f"{len(drawn)} drawn images, since the run's own are not here"
     if channels != 3:
         return drawn, f"{len(drawn)} drawn images of {channels} channels"
-    views = []
-    for index in np.unique(np.linspace(0, len(val) - 1, _IMAGES).round().astype(int)):
+    views, _ = _read(splits.val, program, _IMAGES)
+    if not len(views):
+        return drawn, f"{len(drawn)} drawn images, since none of val can be read"
+    return np.concatenate([views, drawn]), f"{len(views)} images of val and {len(drawn)} drawn ones"
+
+
+def _samples(workdir: Path, program: Program) -> dict[str, Any]:
+    """Returns "train" and "val" of a `Request`, as far as the images of the run are here."""
+    if program.shape[-1] != 3:
+        return {}
+    try:
+        splits = _open(workdir)
+    except UserError:
+        return {}
+    train, _ = _read(splits.train, program, _CALIBRATION)
+    val, indices = _read(splits.val, program, _MEASURED)
+    # A set without names of its own has those of the weights.
+    known = len(splits.val.classes) == len(program.classes)
+    return {
+        "train": train if len(train) else None,
+        "val": (val, splits.val.labels[indices]) if len(val) and known else None,
+    }
+
+
+def _open(workdir: Path) -> Any:
+    config = files.run_config(workdir)
+    source = data.open_source(config.data.source, data_dir=config.data.data_dir)
+    return open_splits(config, source, by_class=not files.began_earlier(workdir))
+
+
+def _read(split: data.Dataset, program: Program, count: int) -> tuple[np.ndarray, list[int]]:
+    """Returns up to `count` images from all over a split as views, and which they are; broken ones are left out."""
+    views, indices = [], []
+    for index in map(int, np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int))):
         try:
-            views.append(data.eval_view(data.decode(val.read(int(index)), val.where(int(index))), program.pixels))
+            view = data.eval_view(data.decode(split.read(index), split.where(index)), program.pixels)
         except (ImageError, OSError):  # What is left out of training, or gone since, is no reason to write nothing.
             continue
-    if not views:
-        return drawn, f"{len(drawn)} drawn images, since none of val can be read"
-    return np.stack([*views, *drawn]), f"{len(views)} images of val and {len(drawn)} drawn ones"
+        views.append(view)
+        indices.append(index)
+    return np.stack(views) if views else np.zeros((0, *program.shape), np.uint8), indices
 
 
 def _write_whole(save: Callable[[Path], str | None], output: Path) -> tuple[int, str | None]:

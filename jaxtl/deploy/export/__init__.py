@@ -44,6 +44,7 @@ class Format:
       takes_pixels: whether pixels may be normalised within.
       archive: the ending by which a folder becomes one file, such as ".zip"; "" where none does.
       compares: whether `save` runs what it wrote on `request.views`.
+      measures: whether it takes images of train, and images of val with their labels, in the request.
       require: raises a UserError where a package that it takes is not installed.
     """
 
@@ -59,6 +60,7 @@ class Format:
     takes_pixels: bool = False
     archive: str = ""
     compares: bool = False
+    measures: bool = False
     require: Callable[[], object] | None = None
 
 

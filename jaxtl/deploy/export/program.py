@@ -107,8 +107,10 @@ class Request:
       provenance: where it comes from.
       views: the images to verify it on, uint8 [N, S, S, C].
       origin: what they are, in words.
-      dtype: what it computes in: "float32" or "float16".
+      dtype: what it computes in: one of the format's `dtypes`.
       with_pixels: whether it takes uint8 and normalises them itself.
+      train: images to find scales with, of train, as views; None where they are not here.
+      val: images to measure on, views with their labels, int [N], or 0 and 1 [N, K]; None likewise.
     """
 
     provenance: Provenance
@@ -116,6 +118,8 @@ class Request:
     origin: str = "drawn images"
     dtype: str = "float32"
     with_pixels: bool = False
+    train: np.ndarray | None = field(default=None, repr=False)
+    val: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
 
 
 def normalized(views: np.ndarray, pixels: Pixels) -> np.ndarray:
