@@ -1,6 +1,6 @@
-"""Real packages, for the tests alone, from a folder beside their environment: torchvision and timm, and jax2onnx.
+"""Real packages, for the tests alone, from folders beside their environment: torchvision, timm, jax2onnx and LiteRT.
 
-`.ci/real_packages` fills that folder. Where it is missing, tests that need it are skipped, but for CI, where they fail.
+`.ci/real_packages` fills those folders. Where one is missing, tests that need it are skipped, but for CI, where they fail.
 """
 
 import importlib
@@ -62,3 +62,13 @@ def _find(name: str) -> ModuleType:
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _kept.append(library)
     return importlib.import_module(name)
+
+
+def litert() -> dict[str, str]:
+    """Gives the environment of a process that finds LiteRT's converter, interpreter and quantizer."""
+    folder = FOLDER / "litert"
+    if not (folder / "litert_converter").is_dir():
+        if os.environ.get("JAXTL_REAL_PACKAGES_REQUIRED"):
+            pytest.fail(f"no litert_converter in {folder}")
+        pytest.skip(f"no litert_converter in {folder}; .ci/real_packages installs it")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(folder)])}

@@ -272,7 +272,11 @@ def test_native_files_come_back_bit_for_bit(tmp_path):
 def test_each_file_of_the_folder_is_a_format():
     assert {name: each.suffix for name, each in formats().items()} == {
         "jaxtl": ".safetensors",
+        "onnx": ".onnx",
+        "tflite": ".tflite",
         "torchvision": ".pth",
+        "bundle": "",
         "hf": "",
+        "openvino": "",
         "timm": "",
     }
