@@ -26,11 +26,14 @@ def verify(path: Path) -> tuple[Notes, str, Comparison]:
         raise UserError(f"no program that runs --format={chosen.name} is known here.")
     runner = chosen.run(path)
     reference = notes.reference
-    return (
-        notes,
-        runner.program,
-        compare(runner.logits(reference.views), reference.logits, tolerance=reference.tolerance),
-    )
+    try:
+        found = runner.logits(reference.views)
+    except UserError:
+        raise
+    except Exception as error:  # Each program has errors of its own, and the file may hold anything.
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{runner.program} cannot run {path} on the images that it carries: {said}") from error
+    return notes, runner.program, compare(found, reference.logits, tolerance=reference.tolerance)
 
 
 def format_of(path: Path) -> Format:
