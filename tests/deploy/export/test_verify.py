@@ -46,7 +46,7 @@ def test_what_carries_something_else_is_refused(tmp_path, resnet, spoil):
     write_notes(tmp_path / "mine", Notes(request(resnet, format=name).provenance, resnet.reference()))
     if spoil == "json":
         (tmp_path / "mine" / "provenance.json").write_text("{")
-    said = {"json": "not as export writes it", "format": "does not know", "weights": "weights|safetensors|config"}
+    said = {"json": "not as export writes it", "format": "does not know", "weights": "belong to no model family"}
     with pytest.raises(UserError, match=said[spoil]):
         verify(tmp_path / "mine")
 
@@ -57,8 +57,8 @@ def test_images_that_it_cannot_run_on_are_an_error_of_one_line(tmp_path, resnet)
 
     save_bundle(tmp_path / "mine", resnet, request(resnet, format="bundle"))
     write_reference(tmp_path / "mine" / "verification.npz", Reference(draw_views(16), np.zeros((4, 5), np.float32)))
-    with pytest.raises(UserError, match=r"^jax .* cannot run .*mine on the images that it carries: "):
+    with pytest.raises(UserError, match="mine cannot be run on the images that it carries: "):
         verify(tmp_path / "mine")
     (tmp_path / "mine" / "program.jax").write_bytes(b"no program")
-    with pytest.raises(UserError, match="cannot run"):
+    with pytest.raises(UserError, match="cannot be run"):
         verify(tmp_path / "mine")
