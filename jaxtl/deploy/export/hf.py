@@ -131,6 +131,7 @@ def _run(path: Path) -> Runner:
         return reopened(path)
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     module = transformers.AutoModelForImageClassification.from_pretrained(path).eval()
 
     def logits(images: np.ndarray) -> np.ndarray:

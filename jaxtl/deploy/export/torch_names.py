@@ -43,7 +43,9 @@ def lay_out(
         made: tuple[Any, ...] = made_for(formats()[form])
         return made
     except UserError as error:
-        able = ", ".join(name for name, other in formats().items() if name != form and takes(other))
+        # Of the formats that hold weights; programs hold any model.
+        weights = {name: other for name, other in formats().items() if name != form and not other.compares}
+        able = ", ".join(name for name, other in weights.items() if takes(other))
         raise UserError(f"{error} It can be exported to {able}.") from None
 
 

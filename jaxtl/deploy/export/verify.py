@@ -24,13 +24,16 @@ def verify(path: Path) -> tuple[Notes, str, Comparison]:
     notes = (chosen.notes or read_notes)(path)
     if chosen.run is None:
         raise UserError(f"no program that runs --format={chosen.name} is known here.")
-    runner = chosen.run(path)
     reference = notes.reference
-    return (
-        notes,
-        runner.program,
-        compare(runner.logits(reference.views), reference.logits, tolerance=reference.tolerance),
-    )
+    try:
+        runner = chosen.run(path)
+        found = runner.logits(reference.views)
+    except UserError:
+        raise
+    except Exception as error:  # Each program has errors of its own, and the file may hold anything.
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{path} cannot be run on the images that it carries: {said}") from error
+    return notes, runner.program, compare(found, reference.logits, tolerance=reference.tolerance)
 
 
 def format_of(path: Path) -> Format:
