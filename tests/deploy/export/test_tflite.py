@@ -116,7 +116,7 @@ def test_fewer_bits_are_smaller_and_as_right_as_they_say(tmp_path):
     sizes = {dtype: row[0] for dtype, row in rows.items()}
     assert sizes["float16"] < 0.55 * sizes["float32"]
     assert max(sizes["int8_dynamic"], sizes["int8_static"]) < 0.35 * sizes["float32"]
-    bounds = {"float32": 1e-5, "float16": 2e-3, "int8_dynamic": 0.1, "int8_static": 0.2}
+    bounds = {"float32": 1e-5, "float16": 2e-3, "int8_dynamic": 0.1, "int8_static": 0.3}
     assert {dtype: row[1] for dtype, row in rows.items() if not row[1] < bounds[dtype]} == {}
     for dtype, (size, _, words) in rows.items():
         assert words[0].startswith("LiteRT 2.3.0, float32, drawn images: on 8 images the largest difference of logits")
