@@ -296,6 +296,52 @@ def test_onnx_and_bundle_of_a_calibrated_run_predict_as_predict_does(jaxtl, run,
         assert str(tmp_path) not in (tmp_path / name).read_bytes().decode(errors="replace")
 
 
+@pytest.mark.slow
+def test_litert_is_measured_on_val_and_verified_where_the_run_is_not(plain, pictures, tmp_path):
+    run = shutil.copytree(plain / "run", tmp_path / "run")
+    environment = real_packages.litert()
+
+    def export(*flags):
+        return subprocess.run(
+            [sys.executable, "-m", "jaxtl.main", "export", *flags],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    found = export("--workdir=run", "--format=tflite", "--dtype=int8_static", "--with-pixels", "--output=mine")
+    assert (found.returncode, found.stderr) == (0, "")
+    lines = found.stdout.splitlines()
+    assert lines[0].startswith("mine.tflite: vit_petals:depth=2")
+    table = {line.split()[0]: line.split() for line in lines if line.endswith("%")}
+    assert list(table) == ["float32", "int8_static"]
+    assert "takes image [1, 16, 16, 3], uint8, normalised within; gives logits [1, 3], float32" in lines
+    accuracy = json.loads((run / "results.json").read_text())["val"]["accuracy"]
+    assert float(table["float32"][-2]) == pytest.approx(100 * accuracy, abs=0.06)
+    shutil.rmtree(run)
+    found = export("--verify=mine.tflite")
+    assert (found.returncode, "verified  LiteRT 2.3.0: on 4 images" in found.stdout) == (0, True), found
+    # Where its images are gone, scales of activations cannot be found, and accuracy cannot be measured.
+    run = shutil.copytree(plain / "run", tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["source"] = "folder:gone"
+    (run / "config.json").write_text(json.dumps(config))
+    found = export("--workdir=run", "--format=tflite", "--dtype=int8_static", "--output=other")
+    assert (found.returncode, len(found.stderr.splitlines())) == (1, 1)
+    assert "int8_static finds the scales of activations with images of train" in found.stderr
+    found = export("--workdir=run", "--format=tflite", "--dtype=int8_dynamic", "--output=other")
+    assert found.returncode == 0
+    assert "note: what int8_dynamic costs in accuracy is not measured" in found.stdout
+    assert sorted(path.name for path in tmp_path.glob("other*")) == [
+        "other.tflite",
+        "other.tflite.provenance.json",
+        "other.tflite.verification.npz",
+    ]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -307,6 +353,7 @@ def test_onnx_and_bundle_of_a_calibrated_run_predict_as_predict_does(jaxtl, run,
         (("--verify=x.word", "--output=y"), "--verify takes an export alone"),
         (("--verify=bad.safetensors",), "bad.safetensors cannot be read"),
         (("--workdir=gone", "--output=x", "--format=bundle"), "give the --workdir of a run that has trained"),
+        (("--workdir=gone", "--output=x", "--dtype=int8_static"), "but --format=jaxtl is written in float32"),
         (("--workdir=gone", "--output=x.pth", "--format=jaxtl"), "--output=x.pth must end in .safetensors"),
     ],
 )
