@@ -53,8 +53,8 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
     """Runs the command from its flags; returns 1 where an export computes otherwise than JAX."""
     flags.refuse_overrides(overrides, "export")
     if arguments.verify is not None:
-        if arguments.workdir or arguments.output:
-            raise UserError("--verify takes an export alone: give no --workdir and no --output.")
+        if arguments.workdir or arguments.output or arguments.push:
+            raise UserError("--verify takes an export alone: give no --workdir, no --output and no --push.")
         return run_verify(arguments.verify)
     missing = [f"--{name}" for name in ("workdir", "output") if getattr(arguments, name) is None]
     if missing:
@@ -84,5 +84,5 @@ def run_verify(path: Path) -> int:
     """Prints where an export comes from, and how near its logits are to those of JAX; returns 1 if they are not."""
     notes, program, comparison = verify(path)
     print("\n".join(notes.provenance.lines()))
-    print(f"{'verified' if comparison.passes else 'differs'}  {program}: {comparison}")
+    print(f"{'verified' if comparison.passes else 'differs':<10}{program}: {comparison}")
     return int(not comparison.passes)
