@@ -81,5 +81,5 @@ def run_verify(path: Path) -> int:
     """Prints where an export comes from, and how near its logits are to those of JAX; returns 1 if they are not."""
     notes, program, comparison = verify(path)
     print("\n".join(notes.provenance.lines()))
-    print(f"{'verified' if comparison.passes else 'differs'}  {program}: {comparison}")
+    print(f"{'verified' if comparison.passes else 'differs':<10}{program}: {comparison}")
     return int(not comparison.passes)
