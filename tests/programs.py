@@ -36,7 +36,7 @@ def request(program, **more):
 
 
 class Odd(GroupedModel):
-    """A network with an operation that hardly any other program knows."""
+    """A network with an operation that no other program knows: a call of Python."""
 
     num_classes: int = 5
     image_size: int = 8
@@ -57,7 +57,8 @@ class Odd(GroupedModel):
 class Body(nn.Module):
     @nn.compact
     def __call__(self, x):
-        return jax.lax.bessel_i1e(nn.Dense(4, use_bias=False, name="fc")(x))
+        x = nn.Dense(4, use_bias=False, name="fc")(x)
+        return jax.pure_callback(np.tanh, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
 
 
 def odd():

@@ -246,6 +246,7 @@ def _write_whole(save: Callable[[Path], str | None], output: Path) -> tuple[int,
     beside: list[Path] = []
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        _discard(part)  # What a process that was killed has left.
         try:
             said = save(part)
             # What a file has beside it goes first: what is there under its own name is whole.
@@ -253,15 +254,19 @@ def _write_whole(save: Callable[[Path], str | None], output: Path) -> tuple[int,
                 beside.append(file.replace(output.with_name(output.name + file.name.removeprefix(part.name))))
             part.replace(output)
         finally:
-            for file in (part, *_beside(part)):
-                if file.is_dir():
-                    shutil.rmtree(file)
-                else:
-                    file.unlink(missing_ok=True)
+            _discard(part)
     except OSError as error:
         raise UserError(f"--output={output} cannot be written: {error.strerror}.") from error
     written = [file for file in output.rglob("*") if file.is_file()] if output.is_dir() else [output, *beside]
     return sum(file.stat().st_size for file in written), said
+
+
+def _discard(part: Path) -> None:
+    for file in (part, *_beside(part)):
+        if file.is_dir():
+            shutil.rmtree(file)
+        else:
+            file.unlink(missing_ok=True)
 
 
 def _beside(part: Path) -> list[Path]:

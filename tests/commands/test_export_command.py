@@ -365,3 +365,15 @@ def test_bad_flags_get_a_line(jaxtl, tmp_path, flags, message):
     assert (status, out) == (1, "")
     assert message in err
     assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_mean_of_weights_is_exported_like_any_run(jaxtl, train, tmp_path):
+    train("--config.train.keep_latest=3")
+    status, _, err = jaxtl("average", tmp_path / "run", "--by=checkpoints", f"--workdir={tmp_path / 'mean'}")
+    assert (status, err) == (0, "")
+    status, _, err = jaxtl("export", f"--workdir={tmp_path / 'mean'}", f"--output={tmp_path / 'mine'}")
+    assert (status, err) == (0, "")
+    status, out, err = jaxtl("export", f"--verify={tmp_path / 'mine.safetensors'}")
+    assert (status, err) == (0, "")
+    assert "begun from average by checkpoints of run, licence not known" in out

@@ -11,14 +11,14 @@ import numpy as np
 from jaxtl.deploy.export import Format, Runner
 from jaxtl.deploy.export.notes import Notes, read_notes, write_notes
 from jaxtl.deploy.export.onnx import INPUT, OUTPUT, TOLERANCES
-from jaxtl.deploy.export.onnx_graph import make_graph, packages
+from jaxtl.deploy.export.onnx_graph import JAX2ONNX, make_graph, packages
 from jaxtl.deploy.export.program import Program, Request, normalized
 from jaxtl.deploy.export.verification import require_same
 from jaxtl.deploy.export.weights import pixels_of
 from jaxtl.errors import UserError
 from jaxtl.preprocessing import Pixels
 
-NEEDS = "pip install 'jaxtl[openvino]'"
+NEEDS = f"pip install 'jaxtl[openvino]' && pip install --no-deps {JAX2ONNX}"
 
 
 def save_openvino(path: Path, program: Program, request: Request) -> str:
