@@ -1,6 +1,7 @@
 """Real packages, for the tests alone, from folders beside their environment: torchvision, timm, jax2onnx and LiteRT.
 
-`.ci/real_packages` fills those folders. Where one is missing, tests that need it are skipped, but for CI, where they fail.
+`.ci/real_packages` fills those folders. Where one is missing, tests that need it are skipped, but for CI, where they
+fail.
 """
 
 import importlib
