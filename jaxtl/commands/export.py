@@ -1,103 +1,88 @@
-"""The export command: the best checkpoint of a run, for jaxtl or for PyTorch users, as files that need no run."""
+"""The export command: the best checkpoint of a run as files that need no run, and their verification anywhere."""
 
 import argparse
-import functools
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from jaxtl.commands import flags
-from jaxtl.deploy.calibrated_head import fold_into_head
 from jaxtl.deploy.export import formats
+from jaxtl.deploy.export.verify import verify
 from jaxtl.errors import UserError
-from jaxtl.experiment import workdir as files
-from jaxtl.experiment.build import build_run
-from jaxtl.experiment.calibrating import calibration_to_export
-from jaxtl.experiment.model import attempt
+from jaxtl.experiment.exporting import Options, export_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
-    flags.add_workdir(parser, "the run whose best checkpoint is written")
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="the run whose best checkpoint is written")
     parser.add_argument(
         "--format",
         default="jaxtl",
         choices=tuple(formats()),
         help="; ".join(f"{each.name}: {each.text}" for each in formats().values()) + " (default: %(default)s)",
     )
+    endings = ", ".join(each.suffix for each in formats().values() if each.suffix)
     parser.add_argument(
         "--output",
-        required=True,
         type=Path,
         metavar="PATH",
-        help="a file, .safetensors or .pth by the format (added where the name has no ending), or a new folder",
+        help=f"a file, {endings} by the format (added where the name has no ending), or a new folder",
     )
     parser.add_argument("--calibrated", action="store_true", help="fold the calibration into the last dense layer")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=tuple(dict.fromkeys(dtype for each in formats().values() for dtype in each.dtypes)),
+        help="what it computes in (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--with-pixels", action="store_true", help="take uint8, and normalise within (resize and crop stay outside)"
+    )
+    parser.add_argument(
+        "--push",
+        default="",
+        metavar="ORG/NAME",
+        help="also put the folder on the Hugging Face hub, as a new repository, with the token in $HF_TOKEN",
+    )
+    parser.add_argument("--public", action="store_true", help="let everybody see that repository (default: private)")
+    parser.add_argument(
+        "--verify", type=Path, metavar="FILE_OR_DIR", help="compare an export with JAX, by the logits that it carries"
+    )
 
 
-def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
-    """Runs the command from its flags."""
+def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
+    """Runs the command from its flags; returns 1 where an export computes otherwise than JAX."""
     flags.refuse_overrides(overrides, "export")
-    run(arguments.workdir, arguments.output, arguments.format, calibrated=arguments.calibrated)
+    if arguments.verify is not None:
+        if arguments.workdir or arguments.output or arguments.push:
+            raise UserError("--verify takes an export alone: give no --workdir, no --output and no --push.")
+        return run_verify(arguments.verify)
+    missing = [f"--{name}" for name in ("workdir", "output") if getattr(arguments, name) is None]
+    if missing:
+        raise UserError(f"give {' and '.join(missing)}, or --verify=FILE for an export that is there.")
+    chosen = {name: getattr(arguments, name) for name in ("calibrated", "dtype", "with_pixels", "push", "public")}
+    run(arguments.workdir, arguments.output, arguments.format, **chosen)
+    return 0
 
 
-def run(workdir: Path | str, output: Path | str, format: str = "jaxtl", *, calibrated: bool = False) -> None:
-    """Writes parameters, statistics, pixel facts and class names; --config.model.weights=PATH opens them again.
-
-    Raises:
-      UserError: there is no run or no best checkpoint, the output is there already or cannot be written, or the
-        format has no such model.
-    """
-    workdir, output = Path(workdir), Path(output)
-    chosen = formats()[format]
-    if not output.suffix:
-        output = output.with_name(output.name + chosen.suffix) if output.name else output
-    problems: list[UserError] = []
-    files.refuse_ensemble(
-        workdir,
-        f"is several networks, of which --format={format} holds one: copy the folder, which needs no run, or export "
-        "one of its runs, or the mean that average makes of them",
-    )
-    facts = attempt(lambda: files.read_json(workdir / "model.json"), problems)
-    if chosen.suffix and output.suffix != chosen.suffix:
-        problems.append(UserError(f"--output={output} must end in {chosen.suffix}."))
-    if not chosen.suffix and output.exists():
-        problems.append(UserError(f"--output={output} is there already: --format={format} writes a new folder."))
-    if facts is None or problems:
-        raise UserError.join(problems)
-    model, variables, step = build_run(workdir)
-    scaling, said = calibration_to_export(workdir, classes=len(model.classes), step=step, folded=calibrated)
-    variables = variables if scaling is None else fold_into_head(variables, model.module, scaling)
-    save = functools.partial(
-        chosen.save,
-        variables=variables,
-        model=model.name,
-        pixels=model.pixels,
-        classes=model.classes,
-        epsilon=model.epsilon,
-        calibration=said,
-    )
-    size, note = _write_whole(save, output)
-    form = "" if scaling is None else ", calibrated"
-    print(f"{output}: {model.name} with {len(model.classes)} classes, step {step}{form}, {size:,} bytes")
-    if note:
-        print(note)
+def run(
+    workdir: Path | str,
+    output: Path | str,
+    format: str = "jaxtl",
+    *,
+    calibrated: bool = False,
+    dtype: str = "float32",
+    with_pixels: bool = False,
+    push: str = "",
+    public: bool = False,
+) -> None:
+    """Writes an export, and prints what it is; the arguments and errors are those of `exporting.export_run`."""
+    options = Options(format, calibrated, dtype, with_pixels, push, public)
+    print("\n".join(export_run(Path(workdir), Path(output), options)))
 
 
-def _write_whole(save: Callable[..., str | None], output: Path) -> tuple[int, str | None]:
-    """Writes beside the output and moves it there when it is complete; returns its bytes, and what `save` says."""
-    part = output.with_name(output.name + ".part")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            said = save(part)
-            part.replace(output)
-        finally:
-            if part.is_dir():
-                shutil.rmtree(part)
-            else:
-                part.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"--output={output} cannot be written: {error.strerror}.") from error
-    written = output.iterdir() if output.is_dir() else [output]
-    return sum(file.stat().st_size for file in written), said
+def run_verify(path: Path) -> int:
+    """Prints where an export comes from, and how near its logits are to those of JAX; returns 1 if they are not."""
+    notes, program, comparison = verify(path)
+    print("\n".join(notes.provenance.lines()))
+    print(f"{'verified' if comparison.passes else 'differs':<10}{program}: {comparison}")
+    return int(not comparison.passes)

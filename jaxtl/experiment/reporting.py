@@ -25,7 +25,8 @@ from jaxtl.parallel import processes
 from jaxtl.report.facts import Classified, Facts, Neighbour, classified, no_picture
 from jaxtl.report.gallery import worst_mistakes
 from jaxtl.report.learning_curves import Marks, learning_curves, parse_metrics
-from jaxtl.report.run_page import markdown, model_card, run_page
+from jaxtl.report.model_card import model_card
+from jaxtl.report.run_page import markdown, run_page
 
 # Pictures are shown small; JPEGs are decoded at about this size, not at their own.
 _MIN_SIDE = 160

@@ -14,6 +14,7 @@ from jaxtl.models.layers.batchnorm import norm_fields
 from jaxtl.models.layers.conv_norm import ConvNorm, max_pool_3x3, rows
 from jaxtl.models.layers.dense_grid import DenseGrid
 from jaxtl.models.layers.pooling import average_to_grid, max_pool_2x2
+from jaxtl.models.layers.windows import max_over_windows
 from jaxtl.preprocessing import HALF, PixelDefaults
 
 # Channels of the first branch, of the two convolutions of the second and third, and of the one after the pooling.
@@ -46,7 +47,7 @@ class Inception(nn.Module):
             side = (size, size)
             return ConvNorm(features, side, 1, (size // 2, size // 2), self.norm, self.dtype, name=name)(y, train)
 
-        largest = nn.max_pool(x, window_shape=(3, 3), strides=(1, 1), padding=((1, 1), (1, 1)))
+        largest = max_over_windows(x, (3, 3), (1, 1), ((1, 1), (1, 1)))
         branches = [
             conv(x, one, 1, "branch1"),
             conv(conv(x, three_in, 1, "branch2_0"), three, 3, "branch2_1"),

@@ -39,9 +39,9 @@ def pool(x: jax.Array, how: str = "") -> jax.Array:
         row by row [B, h w D]; "" is "avg".
     """
     if how == "flatten":
-        return x.reshape(len(x), -1)
+        return x.reshape(x.shape[0], -1)
     places = tuple(range(1, x.ndim - 1))
-    rows = x.reshape(len(x), -1, x.shape[-1])
+    rows = x.reshape(x.shape[0], -1, x.shape[-1])
     found = [max_over_places(rows) if part == "max" else x.mean(axis=places) for part in (how or "avg").split("+")]
     return found[0] if len(found) == 1 else jnp.concatenate(found, axis=-1)
 

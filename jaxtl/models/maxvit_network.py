@@ -18,6 +18,7 @@ from jaxtl.models.layers.layernorm import LayerNorm
 from jaxtl.models.layers.squeeze_excite import SqueezeExcite
 from jaxtl.models.layers.transformer_block import DropPath, Mlp
 from jaxtl.models.layers.window_attention import Sides, WindowAttention, join_windows, split_windows
+from jaxtl.models.layers.windows import mean_over_windows
 from jaxtl.models.resize import resize_offsets
 
 # Of the LayerNorms; the epsilon of the model is that of its BatchNorms.
@@ -56,7 +57,7 @@ class Convolution(nn.Module):
             return x
         width = x.shape[-1]
         side, pad = (3, 1) if self.torchvision else (2, 0)
-        x = nn.avg_pool(x, window_shape=(side, side), strides=(2, 2), padding=((pad, pad), (pad, pad)))
+        x = mean_over_windows(x, (side, side), (2, 2), ((pad, pad), (pad, pad)))
         if self.torchvision or width != self.width:
             x = conv(self.width, 1, dtype=self.dtype, name="shortcut")(x)
         return x

@@ -36,6 +36,7 @@ def save_native(
     classes: Sequence[str] | None = None,
     epsilon: float | None = None,
     calibration: Mapping[str, Any] | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Writes variables as safetensors in native names; `open_weights` reads them back bit for bit.
 
@@ -47,12 +48,13 @@ def save_native(
       classes: its class names.
       epsilon: of its normalisations, if it is not the family's own.
       calibration: what is to be said of its calibration, as plain values.
+      notes: more texts for the file's metadata, by name.
     """
     leaves = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(variables).items()}
     num_classes = count_classes(model, leaves)
     facts = native_facts(model, num_classes=num_classes, epsilon=epsilon, pixels=pixels, classes=classes)
     facts |= {} if calibration is None else {"calibration": calibration}
-    write_safetensors(Path(path), leaves, {"jaxtl": json.dumps(facts)})
+    write_safetensors(Path(path), leaves, {"jaxtl": json.dumps(facts), **(notes or {})})
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

@@ -3,10 +3,12 @@
 import base64
 import io
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 from PIL import Image
@@ -44,6 +46,7 @@ def _environment() -> "Environment":
         "number": number,
         "md": escape_markdown,
         "public": public_location,
+        "shell": shlex.quote,
     }
     environment.filters.update(filters)
     return environment
@@ -91,9 +94,15 @@ def public_location(location: str) -> str:
 
     >>> public_location("hf:org/name"), public_location("/home/me/a.safetensors"), public_location("folder:/data/pets")
     ('hf:org/name', 'a.safetensors', 'folder:pets')
+    >>> public_location("https://me:secret@there.org/a.npz?signature=12")
+    'https://there.org/a.npz'
     """
     kind, colon, place = location.rpartition(":")
-    if kind.split(":")[0] in ("hf", "http", "https", "gs", "tfds"):
+    if location.startswith(("http:", "https:")):
+        # What a name, a password or a signature in it opens is for nobody else.
+        parts = urlsplit(location)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    if kind.split(":")[0] in ("hf", "gs", "tfds"):
         return location
     return f"{kind}{colon}{PurePath(place).name or place}"
 

@@ -112,7 +112,7 @@ def run_page(facts: Facts, charts: Mapping[str, Sequence[Markup]]) -> str:
       facts: of the run.
       charts: further ones by the section that they stand in: "learning", "curves", "map".
     """
-    values = {**_summary(facts), **_details(facts, charts)}
+    values = {**summary(facts), **_details(facts, charts)}
     sections = [(name, title) for name, title in _SECTIONS if name == "repeat" or values.get(_SHOWN_BY.get(name, name))]
     return render("run.html", {**values, "sections": sections})
 
@@ -121,18 +121,11 @@ def markdown(facts: Facts) -> str:
     """Returns the summary in Markdown, for a pull request."""
     confusion = facts.metrics.get("confusion_matrix")
     pairs = confused_pairs(np.asarray(confusion), limit=5) if confusion else []
-    values = {**_summary(facts), "pairs": [(pair, _named(pair, facts)) for pair in pairs]}
+    values = {**summary(facts), "pairs": [(pair, _named(pair, facts)) for pair in pairs]}
     return render("report.md", values)
 
 
-def model_card(facts: Facts) -> str:
-    """Returns a model card as the Hugging Face hub reads it: facts for its index, then words."""
-    values = _summary(facts)
-    kind = values["source"].partition(":")[2].rpartition("/")[2] or "images"
-    return render("model_card.md", {**values, "license": facts.weights.get("license", ""), "dataset_type": kind})
-
-
-def _summary(facts: Facts) -> dict[str, Any]:
+def summary(facts: Facts) -> dict[str, Any]:
     """Returns what the summary of a page, a report and a model card say alike."""
     return {
         "facts": facts,

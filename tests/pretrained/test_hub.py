@@ -1,14 +1,12 @@
 """A repository of the hub opens from the command line, from a stand-in of the hub on loopback, and then without it."""
 
 import hashlib
-import http.server
-import json
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
+from stand_in_hub import COMMIT, serving
 
 from jaxtl.deploy.export.hf import save_huggingface
 from jaxtl.models import build
@@ -16,55 +14,15 @@ from jaxtl.preprocessing import Pixels
 from jaxtl.pretrained.load import initialise
 
 NAME = "vit_s16:image_size=32,patch=8,width=32,depth=2,heads=4,epsilon=1e-12"
-COMMIT = "ab" * 20
 CARD = b"---\nlicense: apache-2.0\n---\n# Flowers"
 
 
 @pytest.fixture
-def hub(tmp_path):
-    """Answers as the hub does for the one repository org/flowers; yields (address, files, log)."""
-    files, log = {"README.md": CARD}, []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            log.append(self.path)
-            if self.path.startswith("/api/models/org/flowers/tree"):
-                tree = [{"type": "file", "path": name, "size": len(files[name]), "oid": "0" * 40} for name in files]
-                return self.answer(json.dumps(tree).encode(), {"Content-Type": "application/json"})
-            if self.path.startswith("/api/models/org/flowers"):
-                siblings = [{"rfilename": name} for name in files]
-                facts = {
-                    "id": "org/flowers",
-                    "sha": COMMIT,
-                    "siblings": siblings,
-                    "cardData": {"license": "apache-2.0"},
-                }
-                return self.answer(json.dumps(facts).encode(), {"Content-Type": "application/json"})
-            name = self.path.removeprefix(f"/org/flowers/resolve/{COMMIT}/")
-            if name not in files:
-                return self.send_error(404)
-            digest = hashlib.sha256(files[name]).hexdigest()
-            return self.answer(files[name], {"X-Repo-Commit": COMMIT, "ETag": f'"{digest}"'})
-
-        do_HEAD = do_GET
-
-        def answer(self, content, headers):
-            self.send_response(200)
-            for name, value in {**headers, "Content-Length": str(len(content))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content)
-
-        def log_message(self, *arguments):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}", files, log
-        running.shutdown()
-        thread.join()
+def hub():
+    with serving() as found:
+        found.repositories["org/flowers"] = {"README.md": CARD}
+        found.facts["org/flowers"] = {"cardData": {"license": "apache-2.0"}}
+        yield found
 
 
 def _describe(location, address, cache):
@@ -86,13 +44,13 @@ def _describe(location, address, cache):
 def test_a_repository_opens_once_over_the_network_and_then_from_the_cache(hub, tmp_path):
     import jax
 
-    address, files, log = hub
+    files, log = hub.repositories["org/flowers"], hub.log
     pixels = Pixels(32, 40, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), "bicubic")
     variables = initialise(build(NAME, num_classes=3, image_size=32), jax.random.key(0), 32)
     save_huggingface(tmp_path / "made", variables, model=NAME, pixels=pixels, classes=("a", "b", "c"))
     files.update({path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()})
 
-    first = _describe("hf:org/flowers", address, tmp_path / "cache")
+    first = _describe("hf:org/flowers", hub.address, tmp_path / "cache")
     assert (first.returncode, "Traceback" in first.stderr) == (0, False), first.stderr
     digest = hashlib.sha256(files["model.safetensors"]).hexdigest()
     revision = f"hf:org/flowers @ {COMMIT[:12]}"
@@ -104,5 +62,5 @@ def test_a_repository_opens_once_over_the_network_and_then_from_the_cache(hub, t
     assert (second.returncode, second.stdout) == (0, first.stdout), second.stderr
     assert len(log) == asked
 
-    missing = _describe("hf:org/flowers/other.safetensors", address, tmp_path / "cache")
+    missing = _describe("hf:org/flowers/other.safetensors", hub.address, tmp_path / "cache")
     assert "hf:org/flowers has no file 'other.safetensors'" in missing.stderr

@@ -7,7 +7,8 @@ import yaml
 
 from jaxtl.evaluate.predictions import Predictions
 from jaxtl.report.facts import Facts, classified
-from jaxtl.report.run_page import markdown, model_card, run_page
+from jaxtl.report.model_card import model_card
+from jaxtl.report.run_page import markdown, run_page
 
 
 class Parser(html.parser.HTMLParser):

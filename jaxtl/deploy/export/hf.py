@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.deploy.export import Format
+from jaxtl.deploy.export import Format, Runner
+from jaxtl.deploy.export.provenance import Provenance
 from jaxtl.deploy.export.torch_names import (
     evaluated_leaves,
     families_of,
@@ -15,6 +16,7 @@ from jaxtl.deploy.export.torch_names import (
     module_of,
     write_folder,
 )
+from jaxtl.deploy.export.weights import reopened, weights_alone, with_pixels
 from jaxtl.errors import UserError
 from jaxtl.models.base import image_channels
 from jaxtl.preprocessing import INTERPOLATIONS, Pixels
@@ -29,7 +31,8 @@ def save_huggingface(
     classes: Sequence[str] | None = None,
     epsilon: float | None = None,
     calibration: Mapping[str, Any] | None = None,
-) -> None:
+    provenance: Provenance | None = None,
+) -> str:
     """Writes a folder that transformers' AutoModelForImageClassification.from_pretrained opens.
 
     Args:
@@ -40,6 +43,10 @@ def save_huggingface(
       classes: its class names.
       epsilon: of its normalisations, if the name does not say.
       calibration: what config.json says of its calibration, as plain values.
+      provenance: where it comes from, for the metadata of the weights.
+
+    Returns:
+      which photographs transformers' own processor crops otherwise than jaxtl does.
 
     Raises:
       UserError: transformers has no such model.
@@ -47,7 +54,9 @@ def save_huggingface(
     arrays, config = lay_out("hf", variables, model=model, pixels=pixels, epsilon=epsilon)
     config |= _labels(classes) if classes else {}
     config |= {} if calibration is None else {"calibration": dict(calibration)}
-    write_folder(Path(path), arrays, {"config.json": config, "preprocessor_config.json": _preprocessor(pixels)})
+    written = {"config.json": config, "preprocessor_config.json": _preprocessor(pixels)}
+    write_folder(Path(path), arrays, written, provenance)
+    return _crop_note(pixels)
 
 
 def lay_out_huggingface(
@@ -81,6 +90,21 @@ def _labels(classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _crop_note(pixels: Pixels) -> str:
+    """Says where the crop of transformers' processors, none of which rounds, lies beside that of evaluation.
+
+    With a margin of 2k + 1 pixels the centre lies between two. Torchvision, timm and jaxtl round k + 1/2 to the even
+    one of its neighbours, and transformers takes k: another pixel where k is odd.
+    """
+    where = f"where a side of the resized photograph is 3, 7, 11, ... pixels over {pixels.size}, as one in four is"
+    if (pixels.resize - pixels.size) % 4 == 3:
+        where = f"of any photograph, since its shorter side is {pixels.resize - pixels.size} pixels over {pixels.size}"
+    return (
+        f"transformers' processor crops one pixel further to the left or the top than jaxtl {where}; all others get "
+        'the same pixels with backend="pil" (its torchvision backend resizes a little otherwise)'
+    )
+
+
 def _preprocessor(pixels: Pixels) -> dict[str, Any]:
     # Of transformers' processors, this one resizes the shorter side and crops the centre, whatever the model.
     return {
@@ -99,4 +123,30 @@ def _preprocessor(pixels: Pixels) -> dict[str, Any]:
     }
 
 
-FORMAT = Format("hf", "a folder for transformers", save_huggingface, lay_out=lay_out_huggingface)
+def _run(path: Path) -> Runner:
+    """Opens an export in transformers, or where PyTorch is not installed, in jaxtl."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return reopened(path)
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    module = transformers.AutoModelForImageClassification.from_pretrained(path).eval()
+
+    def logits(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            found: np.ndarray = module(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).logits.numpy()
+            return found
+
+    return Runner(f"transformers {transformers.__version__} on PyTorch {torch.__version__}", with_pixels(logits, path))
+
+
+FORMAT = Format(
+    "hf",
+    "a folder for transformers",
+    weights_alone(save_huggingface),
+    library="transformers",
+    run=_run,
+    lay_out=lay_out_huggingface,
+)

@@ -1,5 +1,6 @@
 """timm: a folder in timm's names, as timm would have saved it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxtl.deploy.export import Format
+from jaxtl.deploy.export.provenance import Provenance
 from jaxtl.deploy.export.torch_names import (
     evaluated_leaves,
     families_of,
@@ -15,6 +17,7 @@ from jaxtl.deploy.export.torch_names import (
     module_of,
     write_folder,
 )
+from jaxtl.deploy.export.weights import reopened, weights_alone
 from jaxtl.errors import UserError
 from jaxtl.models.base import Family, GroupedModel, image_channels
 from jaxtl.models.builders import find_builder
@@ -30,6 +33,7 @@ def save_timm(
     classes: Sequence[str] | None = None,
     epsilon: float | None = None,
     calibration: Mapping[str, Any] | None = None,
+    provenance: Provenance | None = None,
 ) -> None:
     """Writes a folder with model.safetensors in timm's names, and the config.json of timm's hub repositories.
 
@@ -41,7 +45,7 @@ def save_timm(
     arrays, config = lay_out("timm", variables, model=model, pixels=pixels, epsilon=epsilon)
     config |= {"label_names": list(classes)} if classes else {}
     config |= {} if calibration is None else {"calibration": dict(calibration)}
-    write_folder(Path(path), arrays, {"config.json": config})
+    write_folder(Path(path), arrays, {"config.json": config}, provenance)
 
 
 def lay_out_timm(
@@ -69,7 +73,7 @@ def lay_out_timm(
         count: int = module.num_classes
         facts = {
             "input_size": [image_channels(module, leaves), pixels.size, pixels.size],
-            "crop_pct": pixels.size / pixels.resize,
+            "crop_pct": crop_share(pixels),
             "interpolation": pixels.interpolation,
             "mean": list(pixels.mean),
             "std": list(pixels.std),
@@ -78,6 +82,13 @@ def lay_out_timm(
         config = {"architecture": architecture, "num_classes": count, "model_args": arguments, "pretrained_cfg": facts}
         return arrays, config
     raise UserError(f"timm has no model that computes what {model!r} does.")
+
+
+def crop_share(pixels: Pixels) -> float:
+    """Returns the share from which timm, which divides by it and rounds down, gets the shorter side before the crop."""
+    share = pixels.size / pixels.resize
+    # 384 / (384 / 450) is 449.99999999999994.
+    return share if math.floor(pixels.size / share) == pixels.resize else math.nextafter(share, 0)
 
 
 def _made_by(family: Family, module: GroupedModel) -> tuple[str, dict[str, Any]] | None:
@@ -90,4 +101,6 @@ def _made_by(family: Family, module: GroupedModel) -> tuple[str, dict[str, Any]]
     return None
 
 
-FORMAT = Format("timm", "a folder in timm's names", save_timm, lay_out=lay_out_timm)
+FORMAT = Format(
+    "timm", "a folder in timm's names", weights_alone(save_timm), library="timm", lay_out=lay_out_timm, run=reopened
+)

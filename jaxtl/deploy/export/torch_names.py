@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxtl.deploy.export import Format, formats
+from jaxtl.deploy.export.provenance import Provenance
 from jaxtl.errors import UserError
 from jaxtl.models import build, count_classes, families
 from jaxtl.models.base import AUXILIARY, Family, GroupedModel
@@ -42,7 +43,9 @@ def lay_out(
         made: tuple[Any, ...] = made_for(formats()[form])
         return made
     except UserError as error:
-        able = ", ".join(name for name, other in formats().items() if name != form and takes(other))
+        # Of the formats that hold weights; programs hold any model.
+        weights = {name: other for name, other in formats().items() if name != form and not other.compares}
+        able = ", ".join(name for name, other in weights.items() if takes(other))
         raise UserError(f"{error} It can be exported to {able}.") from None
 
 
@@ -88,10 +91,20 @@ def in_first_complete(leaves: Mapping[str, np.ndarray], key_mappings: Sequence[K
     raise UserError("; ".join(problems) + ".")
 
 
-def write_folder(folder: Path, arrays: Mapping[str, np.ndarray], files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes a new folder of arrays, for PyTorch, and JSON files by name."""
+def write_folder(
+    folder: Path,
+    arrays: Mapping[str, np.ndarray],
+    files: Mapping[str, Mapping[str, Any]],
+    provenance: Provenance | None = None,
+) -> None:
+    """Writes a new folder of arrays, for PyTorch, with their provenance, and JSON files by name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        try:
+            (folder / name).write_text(text, encoding="utf-8")
+        except UnicodeEncodeError:  # A class from a folder whose name is no UTF-8.
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     # transformers refuses a file that does not say that it is for PyTorch.
-    write_safetensors(folder / "model.safetensors", arrays, {"format": "pt"})
+    origin = {} if provenance is None else {"provenance": provenance.to_text()}
+    write_safetensors(folder / "model.safetensors", arrays, {"format": "pt", **origin})

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from jaxtl.deploy.export import Format
+from jaxtl.deploy.export.provenance import Provenance
 from jaxtl.deploy.export.torch_names import evaluated_leaves, families_of, in_first_complete, lay_out, module_of
+from jaxtl.deploy.export.weights import reopened, weights_alone
 from jaxtl.errors import UserError
 from jaxtl.models.base import image_channels
 from jaxtl.models.builders import find_builder
@@ -23,6 +25,7 @@ def save_torchvision(
     classes: Sequence[str] | None = None,
     epsilon: float | None = None,
     calibration: Mapping[str, Any] | None = None,
+    provenance: Provenance | None = None,
 ) -> str:
     """Writes a state dict that `load_state_dict` of torchvision's network takes as it is.
 
@@ -35,7 +38,7 @@ def save_torchvision(
     Raises:
       UserError: torchvision has no such network, or PyTorch is not installed.
     """
-    del classes, calibration
+    del classes, calibration, provenance
     arrays, call = lay_out("torchvision", variables, model=model, pixels=pixels, epsilon=epsilon)
     _write(Path(path), arrays)
     facts = ", ".join(f"{key} {value}" for key, value in pixels.to_json().items())
@@ -82,5 +85,10 @@ def _write(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 FORMAT = Format(
-    "torchvision", "a .pth file in torchvision's names", save_torchvision, suffix=".pth", lay_out=lay_out_torchvision
+    "torchvision",
+    "a .pth file in torchvision's names",
+    weights_alone(save_torchvision),
+    suffix=".pth",
+    lay_out=lay_out_torchvision,
+    run=reopened,
 )

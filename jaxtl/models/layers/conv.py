@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from jaxtl.models.layers.depthwise import convolve_channels, pads_of
 from jaxtl.models.layers.kernel_gradient import convolve_patches
+from jaxtl.models.layers.windows import max_over_windows
 from jaxtl.models.layers.winograd import convolve_tiles
 from jaxtl.parallel.backend import backend
 
@@ -112,7 +112,7 @@ _kept_in_order.defvjp(lambda kernel: (kernel, None), _in_order)
 def max_pool(x: jax.Array, padding: Padding, train: bool) -> jax.Array:
     """Takes the maximum of [B, H, W, C] over windows of 3 x 3 at stride 2; `train` if it will be differentiated."""
     if not train or backend() not in ("cpu", "gpu"):
-        return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding)
+        return max_over_windows(x, (3, 3), (2, 2), padding)
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], (3, 3), (2, 2), padding)
     # Its gradient takes a CPU ten times as long as what follows, and a GPU scatters it.

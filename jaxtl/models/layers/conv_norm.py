@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxtl.models.layers.batchnorm import BatchNorm
 from jaxtl.models.layers.conv import convolve, max_pool
+from jaxtl.models.layers.windows import mean_over_windows
 
 
 class ConvNorm(nn.Module):
@@ -53,9 +54,7 @@ def max_pool_3x3(x: jax.Array, train: bool, *, ceil: bool = False) -> jax.Array:
 
 def mean_pool_3x3(x: jax.Array, *, counts_padding: bool) -> jax.Array:
     """Averages windows of 3 x 3 at stride 1; at the edge over 9 with `counts_padding`, else over what is there."""
-    return nn.avg_pool(
-        x, window_shape=(3, 3), strides=(1, 1), padding=((1, 1), (1, 1)), count_include_pad=counts_padding
-    )
+    return mean_over_windows(x, (3, 3), (1, 1), ((1, 1), (1, 1)), counts_padding=counts_padding)
 
 
 def rows(sources: Sequence[str], targets: Sequence[str]) -> tuple[tuple[str, str, str], ...]:

@@ -35,7 +35,7 @@ class DenseGrid(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         if x.shape[1:3] == (self.side, self.side):
-            y = x.reshape(len(x), -1) @ kernel.reshape(-1, self.features) + bias[None]
+            y = x.reshape(x.shape[0], -1) @ kernel.reshape(-1, self.features) + bias[None]
             return y if self.average_first else y[:, None, None]
         y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return y + bias[None, None, None]

@@ -71,7 +71,8 @@ def average_to_grid(x: jax.Array, side: int) -> jax.Array:
     if x.shape[1:3] == (side, side):
         return x
     rows, columns = (jnp.asarray(_windows(length, side), x.dtype) for length in x.shape[1:3])
-    return jnp.einsum("ih,bhwc,jw->bijc", rows, x, columns)
+    # One after the other: the order of three would be asked of sizes, and a batch of any size has none.
+    return jnp.einsum("jw,biwc->bijc", columns, jnp.einsum("ih,bhwc->biwc", rows, x))
 
 
 def _windows(length: int, side: int) -> np.ndarray:

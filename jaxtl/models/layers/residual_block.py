@@ -11,6 +11,7 @@ from jaxtl.models.base import GroupedModel, Groups, classify
 from jaxtl.models.layers.batchnorm import BatchNorm
 from jaxtl.models.layers.conv import convolve, max_pool
 from jaxtl.models.layers.squeeze_excite import SqueezeExcite, divisible
+from jaxtl.models.layers.windows import mean_over_windows
 
 
 def conv(
@@ -80,7 +81,7 @@ class Block(nn.Module):
             if stride > 1:
                 pad = [(0, -side % stride) for side in x.shape[1:3]]
                 window = (stride, stride)
-                x = nn.avg_pool(x, window_shape=window, strides=window, padding=pad, count_include_pad=False)
+                x = mean_over_windows(x, window, window, pad, counts_padding=False)
             stride = 1
         x = self.conv(width, 1, stride, name="downsample_conv")(x)
         return self.norm(name="downsample_bn")(x, use_running_average=not train)

@@ -7,9 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtl.parallel.backend import backend
+
 
 def relu6(x: jax.Array) -> jax.Array:
     """Cuts off below 0 and above 6; at either the gradient is 0, as in PyTorch."""
+    if backend() == "none":  # jax2onnx knows no clamp of a batch of any size.
+        return jnp.minimum(jnp.maximum(x, 0), jnp.full((), 6, x.dtype))
     # That of jnp.clip shares it between what is equal there, which takes a CPU as long as the layer's normalisation.
     return jax.lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype))
 

@@ -1,6 +1,9 @@
 """What is written for PyTorch users opens there to the same logits, and here to the same bits."""
 
+import dataclasses
 import json
+import math
+import re
 
 import jax
 import numpy as np
@@ -12,12 +15,15 @@ from PIL import Image
 from real_packages import timm
 
 from jaxtl import models, pretrained
+from jaxtl.data.decode import eval_view, size_with_shorter
 from jaxtl.deploy.export import formats
 from jaxtl.deploy.export.hf import save_huggingface
-from jaxtl.deploy.export.timm import save_timm
+from jaxtl.deploy.export.timm import crop_share, save_timm
 from jaxtl.errors import UserError
-from jaxtl.preprocessing import Pixels
+from jaxtl.preprocessing import IMAGENET, Pixels
 from jaxtl.pretrained.load import abstract_variables
+from jaxtl.report.facts import Facts
+from jaxtl.report.model_card import Exported, model_card
 from jaxtl.trees import flatten, nest
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -86,6 +92,81 @@ def test_transformers_prepares_images_as_the_pixel_facts_say(tmp_path):
     theirs = processor(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
     ours = np.asarray(image.resize((62, 40), Image.Resampling.BICUBIC).crop((15, 4, 47, 36)))
     same((ours / 255 - np.array(PIXELS.mean)) / np.array(PIXELS.std), theirs)
+
+
+@pytest.mark.parametrize(("size", "resize"), [(32, 40), (224, 256), (48, 55), (33, 64)])
+def test_transformers_crops_as_the_note_says_and_the_card_as_here(size, resize, tmp_path):
+    pixels = Pixels(size, resize, IMAGENET[0], IMAGENET[1], "bicubic")
+    name = f"vit_s16:{SMALL}"
+    _, variables = _random_model(name)
+    note = save_huggingface(tmp_path, variables, model=name, pixels=dataclasses.replace(PIXELS, size=32, resize=40))
+    assert "3, 7, 11, ... pixels over 32, as one in four is" in note
+    facts = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    facts |= {"size": {"shortest_edge": resize}, "crop_size": {"height": size, "width": size}}
+    facts |= {"image_mean": IMAGENET[0], "image_std": IMAGENET[1]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(facts))
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    code = _blocks(
+        model_card(Facts("a", "a", "stopped", model={"pixels": pixels.to_json()}), Exported("transformers", "a"))
+    )[1]
+    generator = np.random.default_rng(size)
+    found = set()
+    for width, height in generator.integers(20, 400, (24, 2)):
+        image = Image.fromarray(generator.integers(0, 255, (height, width, 3), dtype=np.uint8))
+        ours = (eval_view(image, pixels) / 255 - pixels.mean) / pixels.std
+        theirs = processor(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+        margins = [side - size for side in size_with_shorter(image.size, resize)]
+        moved = any(margin % 4 == 3 for margin in margins)
+        assert np.allclose(theirs, ours, atol=1e-5) != moved
+        found.add(moved)
+        names = {"image": image, "Image": Image, "torch": torch}
+        exec(code, names)
+        np.testing.assert_allclose(names["pixel_values"][0].permute(1, 2, 0), ours, atol=1e-5)
+    # With a margin of 7 on the shorter side none is the same; with 31 neither.
+    assert found == ({True} if (resize - size) % 4 == 3 else {True, False})
+
+
+def test_a_margin_that_moves_every_crop_is_told(tmp_path):
+    name = f"vit_s16:{SMALL}"
+    note = save_huggingface(tmp_path, _random_model(name)[1], model=name, pixels=dataclasses.replace(PIXELS, resize=35))
+    assert "than jaxtl of any photograph, since its shorter side is 3 pixels over 32; all others" in note
+
+
+def _blocks(card):
+    """Gives the code of a card for Python."""
+    return re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+
+
+@pytest.mark.parametrize("size", [8, 224, 384])
+def test_timm_resizes_to_the_shorter_side_of_the_pixel_facts(size):
+    for resize in range(size, 2 * size):
+        pixels = dataclasses.replace(PIXELS, size=size, resize=resize)
+        share = crop_share(pixels)
+        assert math.floor(size / share) == resize
+        assert share == pytest.approx(size / resize, rel=1e-12)
+
+
+@slow
+@pytest.mark.parametrize("resize", [40, 43, 50])
+def test_timm_prepares_images_of_any_size_as_evaluation_does(resize, tmp_path):
+    pixels = dataclasses.replace(PIXELS, resize=resize)
+    name = f"vit_s16:{TIMM_SIZES}"
+    save_timm(tmp_path, _random_model(name)[1], model=name, pixels=pixels, classes=CLASSES)
+    model = timm().create_model(f"local-dir:{tmp_path}", pretrained=True)
+    prepare = timm().data.create_transform(**timm().data.resolve_model_data_config(model), is_training=False)
+    generator = np.random.default_rng(resize)
+    for width, height in generator.integers(20, 400, (24, 2)):
+        image = Image.fromarray(generator.integers(0, 255, (height, width, 3), dtype=np.uint8))
+        ours = (eval_view(image, pixels) / 255 - pixels.mean) / pixels.std
+        np.testing.assert_allclose(prepare(image).permute(1, 2, 0), ours, atol=1e-5)
+
+
+@pytest.mark.parametrize("odd", ["a/b", 'the "best"', "雏菊", "\udcff", "yes: no"])
+def test_odd_class_names_come_back(odd, tmp_path):
+    name, classes = f"vit_s16:{TIMM_SIZES}", (*CLASSES[:4], odd)
+    for save in (save_huggingface, save_timm):
+        save(tmp_path / save.__name__, _random_model(name)[1], model=name, pixels=PIXELS, classes=classes)
+        assert pretrained.open_weights(str(tmp_path / save.__name__)).classes == classes
 
 
 TIMM_SIZES = "image_size=32,width=192,heads=3,depth=2,patch=8"
@@ -189,9 +270,13 @@ def test_native_files_come_back_bit_for_bit(tmp_path):
 
 
 def test_each_file_of_the_folder_is_a_format():
-    assert {name: each.suffix for name, each in formats().items()} == {
+    assert {
         "jaxtl": ".safetensors",
+        "onnx": ".onnx",
+        "tflite": ".tflite",
         "torchvision": ".pth",
+        "bundle": "",
         "hf": "",
+        "openvino": "",
         "timm": "",
-    }
+    }.items() <= {name: each.suffix for name, each in formats().items()}.items()
