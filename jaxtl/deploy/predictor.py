@@ -136,10 +136,11 @@ class Predictor:
     def warm_up(self) -> None:
         """Compiles the programs of all batch sizes, so that no image has to wait for one."""
         for size in self.programs.sizes:
-            self.logits_of_views(np.stack([self._blank] * size))
+            self.logits_of_views(np.stack([self.blank] * size))
 
     @cached_property
-    def _blank(self) -> np.ndarray:
+    def blank(self) -> np.ndarray:
+        """The view of an image without anything on it, to try the programs by."""
         from PIL import Image
 
         return self.view(Image.new("RGB", (64, 64)))
