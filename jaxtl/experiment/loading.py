@@ -1,5 +1,6 @@
 """Opens what predicts: the best checkpoint of a run, an ensemble, an export, or pretrained weights."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -72,10 +73,15 @@ def load_predictor(
 def keep_compiled() -> None:
     """Keeps what takes long to compile for later processes, where JAX has been told of no place for it.
 
-    The place is $JAX_COMPILATION_CACHE_DIR, else ~/.cache/jaxtl/compiled.
+    The place is $JAX_COMPILATION_CACHE_DIR, else ~/.cache/jaxtl/compiled, if that can be written to.
     """
-    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/jaxtl/compiled"))
+    if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        return
+    folder = os.path.expanduser("~/.cache/jaxtl/compiled")
+    with contextlib.suppress(OSError):
+        os.makedirs(folder, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def _of_run(workdir: Path, decisions: Decisions, batch_size: int) -> Predictor:
