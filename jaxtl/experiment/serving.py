@@ -1,6 +1,7 @@
 """Serves what a location predicts: checked before anything is compiled, with the extra that it needs."""
 
 import importlib.util
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def serve_location(
     except BaseException:
         listening.close()
         raise
+    # Each text of its own would be kept for ever, and who sends broken files chooses it.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     host, port = listening.getsockname()[:2]
     print(f"{predictor.name}: {len(predictor.classes)} classes; compiles for batches of up to {batch_size}", flush=True)
     service = Service(predictor, limits, urls=place.urls, private_urls=place.private_urls)

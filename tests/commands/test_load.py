@@ -75,6 +75,19 @@ def test_calibrated_from_the_run_and_from_an_export(run, photo, tmp_path, jaxtl_
         assert found["probability"] == pytest.approx(expected["probability"], abs=1e-5)
 
 
+@pytest.mark.slow
+def test_an_export_of_yes_and_no_gives_sigmoids_as_its_run_does(trained, photo, tmp_path, jaxtl_command):
+    run = trained("binary", "--config.train.loss=binary", "--config.train.steps=4") / "run"
+    expected = jaxtl.load(run)(photo)
+    assert sum(each["probability"] for each in expected["top5"]) != pytest.approx(1, abs=1e-3)
+    jaxtl_command("export", f"--workdir={run}", f"--output={tmp_path / 'a.safetensors'}")
+    found = jaxtl.load(tmp_path / "a.safetensors")(photo)
+    assert found["class"] == expected["class"]
+    assert [each["probability"] for each in found["top5"]] == pytest.approx(
+        [each["probability"] for each in expected["top5"]], abs=1e-5
+    )
+
+
 def test_features_are_what_the_head_sees(run, photo):
     predictor = jaxtl.load(run)
     _, variables = manager.read_best(run)

@@ -92,7 +92,8 @@ def test_one_line_for_each_thing_that_is_missing(jaxtl, run, tmp_path, monkeypat
             ((f"--workdir={run}", "--operating_points"), "there is no"),
             ((f"--workdir={run}", "--config.train.epochs=2"), "takes no --config.train.epochs"),
         ]:
-            status, out, err = jaxtl("serve", "--port=0", *flags)
+            port = () if any(flag.startswith("--port") for flag in flags) else ("--port=0",)
+            status, out, err = jaxtl("serve", *port, *flags)
             assert (status, out) == (1, ""), flags
             assert message in err, err
             assert err.count("\n") == 1, err
