@@ -28,15 +28,18 @@ class Reader:
         self._predictor, self._limits, self._private = predictor, limits, private_urls
         self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="jaxtl-fetch")
 
-    async def read(self, given: bytes | str) -> np.ndarray | str:
+    async def fetch(self, given: bytes | str) -> bytes | str:
+        """Returns the bytes of an image that is given, or lies at an address; or why there are none."""
+        if isinstance(given, bytes):
+            return given
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._fetchers, self._fetch, given)
+        except UserError as error:
+            return str(error)
+
+    async def view(self, encoded: bytes) -> np.ndarray | str:
         """Returns the view of an image, or why there is none."""
-        loop = asyncio.get_running_loop()
-        if isinstance(given, str):
-            try:
-                given = await loop.run_in_executor(self._fetchers, self._fetch, given)
-            except UserError as error:
-                return str(error)
-        return await loop.run_in_executor(self._predictor.readers, self._view, given)
+        return await asyncio.get_running_loop().run_in_executor(self._predictor.readers, self._view, encoded)
 
     def close(self) -> None:
         """Ends the threads that fetch."""

@@ -32,8 +32,13 @@ class Server(uvicorn.Server):
         Args:
           listening: the socket, which is closed in the end.
           ready: is called once, when requests are answered.
+
+        Raises:
+          Exception: the programs cannot be compiled or computed.
         """
         asyncio.run(self._run_on(listening, ready))
+        if self._service.problem is not None:
+            raise self._service.problem
 
     def stop(self) -> None:
         """Takes no more connections, and ends when those that are there are answered; from any thread."""
@@ -53,6 +58,8 @@ class Server(uvicorn.Server):
 
     async def _tell(self, ready: Callable[[], None]) -> None:
         while not (self.started and self._service.ready):
+            if self._service.problem is not None:
+                return self.stop()
             await asyncio.sleep(0.05)
         ready()
 

@@ -81,6 +81,12 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(client):
     assert found["error"].startswith("the file cannot be decoded")
 
 
+def test_a_text_that_has_no_encoding_comes_back_as_it_was(client):
+    image, url = base64.b64encode(png("red")).decode(), "http://127.0.0.1/\ud800"
+    status, found = client.post(*as_json(images=[image], urls=[url]))
+    assert (status, found["predictions"][1]["file"]) == (200, url)
+
+
 def as_json(**values):
     return json.dumps(values).encode(), "application/json"
 
@@ -101,6 +107,7 @@ def as_json(**values):
         (400, "top must be a whole number above 0", *as_json(images=["aaaa"], top=0)),
         (400, "top must be a whole number above 0", *as_json(images=["aaaa"], top=True)),
         (400, "top must be a whole number above 0", *as_json(images=["aaaa"], top=[1])),
+        (422, "cannot be fetched", *as_json(urls=["http://127.0.0.1/\ud800"])),
         (413, "there are 4 images, more than the 3", *as_json(images=["aaaa"] * 4)),
         (413, "Too many files", *multipart([("a", "a", b"x")] * 4)),
         (400, "the field 'other' is no file", *multipart([("other", None, b"x")])),
@@ -283,6 +290,19 @@ def test_who_would_wait_too_long_is_told_to_come_again():
             "too many images are waiting: come again"
         }
         assert client.get("/ready")[0] == 200
+
+
+def test_where_nothing_can_be_computed_it_ends_and_says_why():
+    def combine(found):
+        raise RuntimeError("no memory is left")
+
+    pytest.importorskip("starlette")
+    from jaxtl.deploy.serve.app import Service
+    from jaxtl.deploy.serve.server import Server
+
+    service = Service(dataclasses.replace(make_predictor(), combine=combine), LIMITS)
+    with pytest.raises(RuntimeError, match="no memory is left"):
+        Server(service).run_on(open_socket("127.0.0.1", 0))
 
 
 def test_no_request_waits_for_ever():
