@@ -17,6 +17,7 @@ COMMANDS = {
     "ensemble": "put the predictions of runs together, by vote, weights, logits or stacking; or those of many views",
     "average": "average the weights of runs of one network, as soups, WiSE-FT or checkpoints, into a run",
     "predict": "classify image files with a run",
+    "serve": "answer requests to classify images over HTTP, with a page to try it",
     "report": "write the page of a run: metrics, curves, confusion, mistakes, and what it was made with",
     "operating_points": "choose thresholds for a wanted precision, recall, accuracy or coverage, or for costs",
     "explain": "show which pixels the predictions of a run rest on: maps over image files, as PNG and a page",

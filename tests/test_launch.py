@@ -1,5 +1,6 @@
 """The launch scripts, with stand-ins for python and for the programs of clusters, which do as they are told."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,8 @@ import pytest
 import yaml
 from scripts import LAUNCH, container_of, finish, start
 
-from jaxtl import config
+from jaxtl import command_line, config
+from jaxtl.commands import serve
 
 
 @pytest.fixture
@@ -210,6 +212,20 @@ def test_a_connection_lost_to_a_tpu_that_is_still_there_is_told(programs):
 
 def test_a_spot_tpu_without_a_disk_that_stays_is_refused(programs):
     assert tpu(programs, [], SPOT=1)[::2] == (2, [])
+
+
+def test_the_image_that_serves_runs_as_no_root_and_by_flags_that_there_are():
+    lines = (LAUNCH / "serve.Dockerfile").read_text().splitlines()
+    (entry,) = (json.loads(line.removeprefix("ENTRYPOINT ")) for line in lines if line.startswith("ENTRYPOINT "))
+    assert entry[:2] == ["jaxtl", "serve"]
+    parser = command_line.Parser()
+    serve.add_arguments(parser)
+    arguments = parser.parse_args(entry[2:])
+    assert (arguments.host, f"EXPOSE {arguments.port}" in lines) == ("0.0.0.0", True)
+    (user,) = (line.split()[1] for line in lines if line.startswith("USER "))
+    assert int(user) > 0
+    copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
+    assert [name for name in copied if not (LAUNCH.parent / name).exists()] == []
 
 
 def test_shellcheck_finds_nothing():

@@ -22,22 +22,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
-    run(flags.load_config(arguments, overrides), leaves=arguments.leaves, cost=arguments.compile)
+    print(run(flags.load_config(arguments, overrides), leaves=arguments.leaves, cost=arguments.compile))
 
 
-def run(config: ConfigDict, *, leaves: bool = False, cost: bool = False) -> None:
-    """Prints the load report, the groups with shapes, counts, what trains and its rate, and the step's cost."""
+def run(config: ConfigDict, *, leaves: bool = False, cost: bool = False) -> str:
+    """Returns the load report, the groups with shapes, counts, what trains and its rate, and the step's cost."""
     experiment = build(config, abstract=True)
     plan = experiment.plan
-    if experiment.load_report is not None:
-        print(experiment.load_report.table())
-    print("\n".join([f"{len(experiment.model.classes)} classes, from {experiment.origin}", *plan.notes]))
+    lines = [] if experiment.load_report is None else [experiment.load_report.table()]
+    lines += [f"{len(experiment.model.classes)} classes, from {experiment.origin}", *plan.notes]
     # The rates shown are the highest, so the length of an epoch does not matter.
-    print(group_table(plan, experiment.config.optimizer.learning_rate, leaves=leaves))
+    lines += [group_table(plan, experiment.config.optimizer.learning_rate, leaves=leaves)]
     for number, stage in enumerate(plan.stages, start=1):
         if len(plan.stages) > 1:
             spec = config.finetune.stages[number - 1]
             length = f"{spec['steps']} steps" if "steps" in spec else f"{spec['epochs']:g} epochs"
-            print(f"stage {number}: {length}, {plan.count(stage.since):,} parameters train, rates x {stage.rate:g}")
+            lines.append(
+                f"stage {number}: {length}, {plan.count(stage.since):,} parameters train, rates x {stage.rate:g}"
+            )
         if cost:
-            print(steps.stage_cost(experiment, stage))
+            lines.append(steps.stage_cost(experiment, stage))
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The predict command: one JSON line for each image, from the best checkpoint of a run, or an ensemble."""
+"""The predict command: one JSON line for each image, from the predictor that `jaxtl.load` gives."""
 
 import argparse
 import json
@@ -8,11 +8,9 @@ from pathlib import Path
 
 from jaxtl.commands import flags
 from jaxtl.data.formats import describe_others
-from jaxtl.deploy.fetch import is_address
-from jaxtl.deploy.predictor import Place, find_images, predict
+from jaxtl.deploy.images import find_images, to_place
 from jaxtl.errors import UserError
-from jaxtl.experiment.classifier import open_classifier
-from jaxtl.experiment.judging import make_judge
+from jaxtl.experiment.loading import Decisions, load_predictor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--operating_points", action="store_true", help="decide as operating_points.json says, by calibrated ones"
     )
     parser.add_argument(
-        "files", nargs="+", type=_place, metavar="FILE_OR_DIR", help="images, folders of images, or addresses of images"
+        "files",
+        nargs="+",
+        type=to_place,
+        metavar="FILE_OR_DIR",
+        help="images, folders of images, or addresses of images",
     )
-
-
-def _place(text: str) -> Place:
-    return text if is_address(text) else Path(text)
 
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
@@ -59,34 +57,18 @@ def run(
     reject_below: float | None = None,
     operating_points: bool = False,
 ) -> int:
-    """Prints a line for each image, as `judging.make_judge` has it; returns 1 if one could not be read, else 0."""
-    workdir = Path(workdir)
-    classifier = open_classifier(workdir)
-    judge = make_judge(
-        workdir,
-        classifier.classes,
-        classifier.step,
-        calibrated=calibrated,
-        reject_below=reject_below,
-        operating_points=operating_points,
-    )
-    found = find_images([_place(str(path)) for path in paths])
+    """Prints a line for each image, as the predictor has it; returns 1 if one could not be read, else 0."""
+    decisions = Decisions(calibrated, reject_below, operating_points)
+    predictor = load_predictor(Path(workdir), decisions, batch_size=batch_size)
+    found = find_images([to_place(str(path)) for path in paths])
     others = ""
     if found.others:
         kinds = describe_others([str(path) for path in found.others])
         others = f"not taken, since no images: {kinds}"
     if not found.images:
         raise UserError(f"there is no image file in {', '.join(map(str, paths))}." + f"\n{others}" * bool(others))
-    batch_size = min(batch_size, len(found.images))
-
     failed = False
-    for line in predict(
-        found.images,
-        logits=classifier.logits,
-        judge=judge,
-        view=classifier.view,
-        batch_size=batch_size,
-    ):
+    for line in predictor.lines(found.images):
         failed |= "error" in line
         print(json.dumps(line, ensure_ascii=False), flush=True)
     if others:

@@ -53,11 +53,27 @@ def decode(encoded: Encoded, name: str = "image", *, min_side: int = 0) -> Image
     if isinstance(encoded, np.ndarray):
         return _from_array(encoded, name)
 
-    def upright_rgb(image: Image.Image) -> Image.Image:
+    def drafted(image: Image.Image) -> Image.Image:
         _draft(image, min_side)
         return _to_rgb(_upright(image))
 
-    return _read(encoded, name, upright_rgb)
+    return _read(encoded, name, drafted)
+
+
+def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
+    """Makes a picture of Pillow, perhaps not loaded yet, what `decode` makes of its file: upright RGB.
+
+    Raises:
+      ImageError: it cannot be loaded, or has pixels without a fixed range.
+    """
+    try:
+        return _to_rgb(_upright(image))
+    except ImageError as error:
+        raise ImageError(f"{name} {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ImageError(f"{name} cannot be decoded: {error}") from error
 
 
 def size(encoded: Encoded, name: str = "image", *, min_side: int = 0) -> tuple[int, int]:

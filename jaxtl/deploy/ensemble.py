@@ -87,19 +87,19 @@ class Ensemble:
         """What makes of an image what `logits_of_views` takes."""
         return PackedView(tuple(dict.fromkeys(network.pixels for network in self.networks)), self.views)
 
+    def apply(self, variables: Sequence[Any], packed: jax.Array) -> jax.Array:
+        """Returns the logits of all models and views [M, B, V, C] of packed views, by the variables of each model."""
+        images, found = self.view.unpack(packed), []
+        for network, own in zip(self.networks, variables, strict=True):
+            prepared = normalize(images[network.pixels], network.pixels)
+            logits = jnp.asarray(network.module.apply(own, prepared, train=False), jnp.float32)
+            order = np.array([network.classes.index(name) for name in self.classes])
+            found.append(logits[:, order].reshape(len(packed), self.views.count, -1))
+        return jnp.stack(found)
+
     @cached_property
     def _apply(self) -> Any:
-        @jax.jit
-        def apply(variables: Sequence[Any], packed: jax.Array) -> jax.Array:
-            images, found = self.view.unpack(packed), []
-            for network, own in zip(self.networks, variables, strict=True):
-                prepared = normalize(images[network.pixels], network.pixels)
-                logits = jnp.asarray(network.module.apply(own, prepared, train=False), jnp.float32)
-                order = np.array([network.classes.index(name) for name in self.classes])
-                found.append(logits[:, order].reshape(len(packed), self.views.count, -1))
-            return jnp.stack(found)
-
-        variables = [jax.device_put(network.variables) for network in self.networks]
+        apply, variables = jax.jit(self.apply), [jax.device_put(network.variables) for network in self.networks]
         return lambda packed: apply(variables, packed)
 
     def logits_of_views(self, packed: np.ndarray) -> np.ndarray:

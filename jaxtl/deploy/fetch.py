@@ -1,5 +1,8 @@
 """Fetches one image from an address: in bounded time, and no more than an image is large."""
 
+import http.client
+import ipaddress
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -17,7 +20,9 @@ def is_address(text: str) -> bool:
     return "://" in text
 
 
-def fetch(address: str, *, patience: float = 10.0, seconds: float = 60.0, limit: int = 64 << 20) -> bytes:
+def fetch(
+    address: str, *, patience: float = 10.0, seconds: float = 60.0, limit: int = 64 << 20, public_only: bool = False
+) -> bytes:
     """Returns what lies at an address; redirections are followed.
 
     Args:
@@ -25,6 +30,8 @@ def fetch(address: str, *, patience: float = 10.0, seconds: float = 60.0, limit:
       patience: seconds to wait for a connection, or for the next bytes.
       seconds: in which it must be here.
       limit: the most bytes that are taken.
+      public_only: whether hosts of this machine and of private networks are refused, wherever a redirection leads;
+        proxies are then not used.
 
     Raises:
       UserError: it is another kind of address, nobody answers there, or it takes too long or too many bytes.
@@ -35,7 +42,7 @@ def fetch(address: str, *, patience: float = 10.0, seconds: float = 60.0, limit:
     content = bytearray()
     try:
         request = urllib.request.Request(address, headers={"User-Agent": f"jaxtl/{__version__}"})
-        with _opener().open(request, timeout=patience) as response:
+        with _opener(public_only).open(request, timeout=patience) as response:
             # read1 gives what has come; read would wait for a whole chunk, however slowly it comes.
             while chunk := response.read1(_CHUNK):
                 content += chunk
@@ -67,5 +74,57 @@ class _WebOnly(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def is_public(text: str) -> bool:
+    """Tells whether an IP address is one of the public internet, or stands for such a one.
+
+    >>> [is_public(text) for text in ("8.8.8.8", "10.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1")]
+    [True, False, False, False, False]
+    """
+    ip = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        within = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if ip in _NAT64:
+            within = ipaddress.IPv4Address(ip.packed[-4:])
+        if within is not None:
+            return is_public(str(within))
+    return ip.is_global and not ip.is_multicast
+
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def _connect_to_public(place: tuple[str, int], timeout: Any = None, source_address: Any = None) -> socket.socket:
+    """Connects to a host by the number that was seen to be public: its name may mean another a moment later."""
+    found = [entry[4][0] for entry in socket.getaddrinfo(*place, type=socket.SOCK_STREAM)]
+    if not all(is_public(str(number)) for number in found):
+        raise UserError(f"{place[0]} is this machine, or one of a private network, from which nothing is fetched")
+    return socket.create_connection((str(found[0]), place[1]), timeout, source_address)
+
+
+class _PublicConnection(http.client.HTTPConnection):
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self._create_connection = _connect_to_public
+
+
+class _PublicSecureConnection(http.client.HTTPSConnection):
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self._create_connection = _connect_to_public
+
+
+class _PublicHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: Any) -> Any:
+        return self.do_open(_PublicConnection, req)
+
+
+class _PublicSecureHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req: Any) -> Any:
+        return self.do_open(_PublicSecureConnection, req)
+
+
+def _opener(public_only: bool) -> urllib.request.OpenerDirector:
+    if public_only:
+        no_proxy = urllib.request.ProxyHandler({})
+        return urllib.request.build_opener(_WebOnly, no_proxy, _PublicHandler, _PublicSecureHandler)
     return urllib.request.build_opener(_WebOnly)

@@ -24,6 +24,8 @@ class Judge:
       reject_below: the least probability of a class; images whose likeliest has less are of none.
       rule: the rule of operating_points.json, chosen with the same scaling; None for the likeliest class. It
         decides by logits rounded to float16, as those were that it was chosen by.
+      folded: whether the weights have the calibration in them, so that the logits are calibrated already.
+      top: how many of the likeliest classes are given.
     """
 
     classes: Sequence[str]
@@ -31,6 +33,8 @@ class Judge:
     scaling: Scaling | None = None
     reject_below: float | None = None
     rule: Mapping[str, Any] | None = None
+    folded: bool = False
+    top: int = 5
 
     def __call__(self, logits: np.ndarray) -> dict[str, Any]:
         """Returns what is said of an image with logits [C], ready for JSON.
@@ -40,9 +44,9 @@ class Judge:
         (None, 0.731059, 'its probability is below 0.9')
 
         Returns:
-          {"class", "probability", "top5": [{"class", "probability"}, ...]}. "class" is None where the image is of no
-          class; "probability" is that of the class, or else of the likeliest, and "rejected" says why. "calibrated" and
-          "operating_point" are there where they apply, and what else the rule says.
+          {"class", "probability", "top5": [{"class", "probability"}, ...]}, or "top3" for a top of 3. "class" is None
+          where the image is of no class; "probability" is that of the class, or else of the likeliest, and "rejected"
+          says why. "calibrated" and "operating_point" are there where they apply, and what else the rule says.
         """
         probabilities, order = self._probabilities(logits)
         if self.rule is None:
@@ -56,8 +60,10 @@ class Judge:
         return {
             "class": None if decided is None else self.classes[decided],
             "probability": round(float(probabilities[shown]), 6),
-            "top5": [{"class": self.classes[i], "probability": round(float(probabilities[i]), 6)} for i in order[:5]],
-            **({} if self.scaling is None else {"calibrated": True}),
+            f"top{self.top}": [
+                {"class": self.classes[i], "probability": round(float(probabilities[i]), 6)} for i in order[: self.top]
+            ],
+            **({} if self.scaling is None and not self.folded else {"calibrated": True}),
             **more,
         }
 
@@ -100,10 +106,12 @@ class LabelJudge:
     Attributes:
       classes: the names of the C labels.
       thresholds: the least probability of each label [C].
+      top: how many of the likeliest labels are given.
     """
 
     classes: Sequence[str]
     thresholds: Sequence[float]
+    top: int = 5
 
     def __call__(self, logits: np.ndarray) -> dict[str, Any]:
         """Returns what is said of an image with logits [C], ready for JSON.
@@ -119,12 +127,12 @@ class LabelJudge:
         order = np.argsort(-np.asarray(logits), kind="stable").tolist()
         return {
             "labels": [self.classes[i] for i in order if probabilities[i] >= self.thresholds[i]],
-            "top5": [
+            f"top{self.top}": [
                 {
                     "class": self.classes[i],
                     "probability": round(float(probabilities[i]), 6),
                     "threshold": round(float(self.thresholds[i]), 6),
                 }
-                for i in order[:5]
+                for i in order[: self.top]
             ],
         }

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from jaxtl.errors import Stopped
+from jaxtl.evaluate.details import MAX_CONFUSION_CLASSES as MAX_CONFUSION_CLASSES
 from jaxtl.parallel.fetch import one_behind
 
 T = TypeVar("T")
@@ -18,9 +19,6 @@ Loss = Callable[[jax.Array, jax.Array], jax.Array]
 Prepare = Callable[[Batch], Batch]
 Accumulators = dict[str, jax.Array]
 Rows = dict[str, jax.Array]
-
-# A confusion matrix grows with the square of the classes: 2,048 classes are 16 MiB a batch.
-MAX_CONFUSION_CLASSES = 2048
 
 
 def eval_step(

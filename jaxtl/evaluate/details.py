@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.evaluate.accumulate import MAX_CONFUSION_CLASSES
 from jaxtl.evaluate.bootstrap import Judged, bootstrap_intervals
 from jaxtl.evaluate.calibration import adaptive_calibration_error, brier_score, expected_calibration_error
+
+# A confusion matrix grows with the square of the classes: 2,048 classes are 16 MiB a batch.
+MAX_CONFUSION_CLASSES = 2048
 
 # Of these numbers of highest classes, those that say anything are given.
 _TOP = (1, 2, 3, 5, 10)

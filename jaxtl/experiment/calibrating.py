@@ -12,6 +12,8 @@ from jaxtl.evaluate.scaling import Quality, Scaling, fit, fit_temperature, quali
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.measuring import Measured
+from jaxtl.experiment.run_files import has_several as has_several
+from jaxtl.experiment.run_files import is_sigmoid as is_sigmoid
 
 NAME = "calibration.json"
 # On which split it is fitted: no image of it trained the model.
@@ -201,12 +203,6 @@ def refuse_several(workdir: Path, what: str) -> None:
         )
 
 
-def has_several(workdir: Path) -> bool:
-    """Tells whether a run has several labels an image, or none."""
-    path = workdir / "model.json"
-    return path.exists() and bool(files.read_json(path).get("several_labels", False))
-
-
 def val_of(path: Path, splits: Mapping[str, Predictions]) -> Predictions:
     """Returns the predictions on val, by which everything is chosen.
 
@@ -220,11 +216,6 @@ def val_of(path: Path, splits: Mapping[str, Predictions]) -> Predictions:
             "the --workdir of a run that has trained."
         )
     return splits[_SPLIT]
-
-
-def is_sigmoid(workdir: Path) -> bool:
-    """Tells whether the classes of a run have a probability of their own each."""
-    return bool(files.run_config(workdir).train.loss == "binary") or has_several(workdir)
 
 
 def check_fits(calibration: Calibration, workdir: Path, *, classes: int, step: int) -> Calibration:
@@ -258,13 +249,23 @@ def calibration_to_export(
     Raises:
       UserError: it is asked for, and there is none, or one that does not fit; or calibration.json cannot be read.
     """
+    reading = _reading_of_logits(workdir)
     if folded:
         calibration = check_fits(find_calibration(workdir), workdir, classes=classes, step=step)
-        return calibration.scaling, {**calibration.to_json(), "folded_into_weights": True}
+        return calibration.scaling, {**calibration.to_json(), **reading, "folded_into_weights": True}
     there = read_calibration(workdir)
     if there is None or there.step != step:
-        return None, None
-    return None, {**there.to_json(), "folded_into_weights": False}
+        return None, reading or None
+    return None, {**there.to_json(), **reading, "folded_into_weights": False}
+
+
+def _reading_of_logits(workdir: Path) -> dict[str, Any]:
+    """Returns what a file must say for its logits to be read as the run reads them; {} where a softmax does."""
+    if not has_several(workdir):
+        return {"sigmoid": True} if is_sigmoid(workdir) else {}
+    results = workdir / "results.json"
+    thresholds = files.read_json(results).get("thresholds") if results.exists() else None
+    return {"sigmoid": True, "several_labels": True, "thresholds": dict(thresholds or {})}
 
 
 def _why_none(workdir: Path) -> str:

@@ -18,9 +18,9 @@ from jaxtl.evaluate.combining import WAYS, Combination, fit
 from jaxtl.experiment import options
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.calibrating import recalibrate
-from jaxtl.experiment.classifier import ENSEMBLE_STEP
 from jaxtl.experiment.ensemble_files import read_networks, write_ensemble
 from jaxtl.experiment.ensemble_table import compare_candidates, make_candidates
+from jaxtl.experiment.loading import ENSEMBLE_STEP
 from jaxtl.experiment.measuring import measure_logits, write_predictions
 from jaxtl.experiment.members import Member, check_classes, check_output, read_members
 from jaxtl.experiment.records import environment_record

@@ -18,7 +18,7 @@ from jaxtl import data
 from jaxtl.data import decode, eval_view
 from jaxtl.data.formats import describe_others
 from jaxtl.data.normalize import normalize
-from jaxtl.deploy.predictor import Place, find_images, read_view
+from jaxtl.deploy.images import Place, find_images, read_view
 from jaxtl.errors import UserError, writing
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import build_run

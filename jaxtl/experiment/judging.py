@@ -6,10 +6,7 @@ from jaxtl.deploy.judge import Judge, LabelJudge
 from jaxtl.errors import UserError
 from jaxtl.evaluate.rejection import SCORES
 from jaxtl.evaluate.scaling import Scaling
-from jaxtl.experiment import workdir as files
-from jaxtl.experiment.calibrating import Calibration, check_fits, find_calibration, has_several, is_sigmoid
-from jaxtl.experiment.operating import NAME
-from jaxtl.experiment.thresholds import DEFAULT, read_thresholds
+from jaxtl.experiment import run_files as files
 
 
 def make_judge(
@@ -36,7 +33,10 @@ def make_judge(
     Raises:
       UserError: what is asked for is not there, or of another model, or cannot be asked for together.
     """
-    if has_several(workdir):
+    # What is imported here takes the half of a second, which those who want none of it need not wait for.
+    if files.has_several(workdir):
+        from jaxtl.experiment.thresholds import DEFAULT, read_thresholds
+
         if calibrated or operating_points or reject_below is not None:
             raise UserError(
                 f"the images of {workdir} have several labels, each with a threshold of its own: do without "
@@ -44,7 +44,7 @@ def make_judge(
             )
         thresholds = read_thresholds(workdir)
         return LabelJudge(classes, [thresholds.get(name, DEFAULT) for name in classes])
-    sigmoid = is_sigmoid(workdir)
+    sigmoid = files.is_sigmoid(workdir)
     if reject_below is not None and not 0 <= reject_below <= 1:
         raise UserError(f"--reject_below is {reject_below:g}, but it must be a probability, from 0 to 1.")
     if operating_points:
@@ -53,11 +53,16 @@ def make_judge(
         return _at_operating_points(workdir, classes, step, sigmoid)
     scaling: Scaling | None = None
     if calibrated:
+        from jaxtl.experiment.calibrating import check_fits, find_calibration
+
         scaling = check_fits(find_calibration(workdir), workdir, classes=len(classes), step=step).scaling
     return Judge(classes, sigmoid, scaling, reject_below)
 
 
 def _at_operating_points(workdir: Path, classes: tuple[str, ...], step: int, sigmoid: bool) -> Judge:
+    from jaxtl.experiment.calibrating import Calibration, check_fits
+    from jaxtl.experiment.operating import NAME
+
     path = workdir / NAME
     again = "choose them with the operating_points command"
     if not path.exists():

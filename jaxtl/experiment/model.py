@@ -1,7 +1,6 @@
 """From a config to its model: weights opened, name resolved, module built, variables filled."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,54 +9,16 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxtl import data, models, preprocessing, pretrained
-from jaxtl.data.normalize import normalize
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
-from jaxtl.models.base import GroupedModel
+from jaxtl.experiment.loaded_model import Model as Model
+from jaxtl.experiment.loaded_model import load_model as load_model
 from jaxtl.models.head import asked_fields
-from jaxtl.preprocessing import Pixels
 
 T = TypeVar("T")
-Batch = Mapping[str, jax.Array]
 
 # What an untrained model sees: there is no fact to keep, so pixels are brought to [-1, 1].
 _HALF = (0.5, 0.5, 0.5)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model with what must stay with it.
-
-    Attributes:
-      name: as `models.build` takes it.
-      module: the Linen module, built for the classes and the image size.
-      classes: the class names, in the order of the logits.
-      pixels: how its images must be prepared.
-      epsilon: of its normalisations.
-      several_labels: whether an image may have several of the classes, or none.
-    """
-
-    name: str
-    module: GroupedModel
-    classes: tuple[str, ...]
-    pixels: Pixels
-    epsilon: float | None
-    several_labels: bool = False
-
-    def facts(self) -> dict[str, Any]:
-        """Returns what model.json holds."""
-        several = {"several_labels": True} if self.several_labels else {}
-        return several | pretrained.native_facts(
-            self.name,
-            num_classes=len(self.classes),
-            epsilon=self.epsilon,
-            pixels=self.pixels,
-            classes=self.classes,
-        )
-
-    def normalize(self, batch: Batch) -> Batch:
-        """Returns a batch whose images, uint8 [B, S, S, C], are made what the module takes."""
-        return {**batch, "image": normalize(batch["image"], self.pixels)}
 
 
 def open_both(config: ConfigDict) -> tuple[pretrained.Weights | None, data.Source]:
@@ -151,21 +112,6 @@ def _with_head(config: ConfigDict, name: str, num_classes: int) -> str:
     if not config.model.single_logit and num_classes not in (0, 2):
         fields["single_logit"] = False  # Weights for two classes start a model for more.
     return models.with_fields(name, **fields)
-
-
-def load_model(facts: Mapping[str, Any], *, dtype: Any = jnp.float32) -> Model:
-    """Builds the model that a run's model.json describes."""
-    pixels = Pixels.from_json(facts["pixels"])
-    classes = tuple(facts["classes"])
-    module = models.build(
-        facts["model"],
-        num_classes=len(classes),
-        image_size=pixels.size,
-        options=models.ModelOptions(dtype=dtype),
-        epsilon=facts["epsilon"],
-    )
-    several = bool(facts.get("several_labels", False))
-    return Model(facts["model"], module, classes, pixels, facts["epsilon"], several)
 
 
 def make_variables(

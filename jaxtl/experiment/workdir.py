@@ -4,7 +4,6 @@ import contextlib
 import copy
 import json
 import socket
-import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,16 +15,18 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxtl import config as config_lib
-from jaxtl.checkpoints.folders import steps_in
 from jaxtl.errors import UserError, writing
 from jaxtl.experiment import lock
+from jaxtl.experiment.run_files import ENSEMBLE as ENSEMBLE
+from jaxtl.experiment.run_files import has_checkpoints as has_checkpoints
+from jaxtl.experiment.run_files import is_ensemble as is_ensemble
+from jaxtl.experiment.run_files import note_unfinished as note_unfinished
+from jaxtl.experiment.run_files import read_json as read_json
+from jaxtl.experiment.run_files import refuse_ensemble as refuse_ensemble
 from jaxtl.parallel import processes
 
 FITTED = "fitted"
 """The key of inputs.json for what was cut to the size of the data, and for the values of a preset."""
-
-ENSEMBLE = "ensemble.json"
-"""The file that an ensemble has, and nothing else."""
 
 # Keys that may change between two starts of one run: they change nothing that is trained but its rounding,
 # and model.attention the masks of dropout.
@@ -277,35 +278,9 @@ def began_fitted(workdir: Path) -> dict[str, Any] | None:
     return values
 
 
-def is_ensemble(workdir: Path) -> bool:
-    """Tells whether a workdir is that of an ensemble, which has members instead of checkpoints."""
-    return (workdir / ENSEMBLE).exists()
-
-
-def refuse_ensemble(workdir: Path, why: str) -> None:
-    """Raises a UserError if the workdir is that of an ensemble; `why` goes on after "an ensemble"."""
-    if is_ensemble(workdir):
-        raise UserError(f"{workdir} is an ensemble, and an ensemble {why}.")
-
-
 def run_config(workdir: Path) -> ConfigDict:
     """Returns the config that a run was started with."""
     return config_lib.from_dict(read_json(workdir / "config.json"))
-
-
-def has_checkpoints(workdir: Path) -> bool:
-    """Tells whether a run has saved a step there."""
-    return bool(steps_in(workdir / "checkpoints"))
-
-
-def note_unfinished(workdir: Path, taken: str) -> None:
-    """Says on stderr that a run has no results yet, and what is taken of it, such as "step 8"."""
-    if not (workdir / "results.json").exists() and processes.is_main():
-        print(
-            f"note: the run in {workdir} is not finished (it has no results.json); its best checkpoint so far is "
-            f"taken, {taken}",
-            file=sys.stderr,
-        )
 
 
 def _refuse(workdir: Path, what: str, changed: list[str], advice: str = "") -> None:
@@ -319,20 +294,6 @@ def _refuse(workdir: Path, what: str, changed: list[str], advice: str = "") -> N
         else:
             advice = advice or "Give another --workdir, or what the run was started with to go on with it."
         raise UserError(f"--workdir={workdir} holds a run {what}:\n  {shown}\n{advice}")
-
-
-def read_json(path: Path) -> Any:
-    """Reads one of the files of a run.
-
-    Raises:
-      UserError: it is not there, or no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no {path}: give the --workdir of a run that has trained.") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
+from itertools import takewhile
 from typing import Any, cast
 
 import flax.linen as nn
@@ -31,8 +32,13 @@ def families() -> tuple[Family, ...]:
 
 @cache
 def _families(folders: tuple[str, ...]) -> tuple[Family, ...]:
-    found = (importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(folders))
+    found = (importlib.import_module(f"{__name__}.{name}") for name in _files(folders))
     return tuple(cast(Family, module) for module in found if hasattr(module, "MODEL"))
+
+
+@cache
+def _files(folders: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(info.name for info in pkgutil.iter_modules(folders))
 
 
 def names() -> tuple[str, ...]:
@@ -182,13 +188,20 @@ def find_family(name: str) -> Family:
       UserError: no family has that variant.
     """
     base = name.partition(":")[0]
-    for family in families():
-        if base in family.VARIANTS:
-            return family
+    # The file whose name is the most alike first: to import all of them takes a tenth of a second.
+    for file in sorted(_files(tuple(__path__)), key=lambda file: -_in_common(file, base)):
+        module = importlib.import_module(f"{__name__}.{file}")
+        if base in getattr(module, "VARIANTS", ()) and hasattr(module, "MODEL"):
+            return cast(Family, module)
     near = nearest(base, names())
     if near:
         raise UserError(f"unknown model {base!r}; did you mean {near!r}? There are {len(names()) - 1} others.")
     raise UserError(f"unknown model {base!r}. The models are {', '.join(names())}.")
+
+
+def _in_common(one: str, other: str) -> int:
+    """Gives the number of letters with which both begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def fields_of(name: str) -> dict[str, Any]:

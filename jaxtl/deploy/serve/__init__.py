@@ -1,0 +1,1 @@
+"""Predictions over HTTP: requests are read within limits, images are computed in batches of many requests."""
