@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl import data
+from jaxtl.compress.quantization import pack
 from jaxtl.data.loader import EvalView
 from jaxtl.data.normalize import normalize
 from jaxtl.experiment import workdir as files
@@ -47,6 +48,8 @@ def open_classifier(workdir: Path) -> Classifier:
         ensemble = read_ensemble(workdir)
         return Classifier(ensemble.classes, ENSEMBLE_STEP, ensemble.view, ensemble)
     model, variables, step = build_run(workdir)
+    if form := model.module.quantized:  # The devices hold few bits, and each call makes numbers of them.
+        variables = pack(variables, form, model.module.precise_kernels())
 
     @jax.jit
     def logits(images: jax.Array) -> jax.Array:
