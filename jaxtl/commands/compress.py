@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtl.commands import flags
+from jaxtl.compress.pruning import SCOPES
 from jaxtl.experiment.compress_run import compress_run
 from jaxtl.experiment.compressing import RECIPES, Recipe
 
@@ -16,15 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     said = "; ".join(f"{name}: {text}" for name, text in RECIPES.items())
     parser.add_argument("--recipe", choices=tuple(RECIPES), required=True, help=said)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder for the new run")
-    number = {"type": float, "metavar": "X"}
-    parser.add_argument("--sparsity", default=0.5, help="of prune: the share of weights that is zero (0.5)", **number)
+    for flag, default, text in (
+        ("--sparsity", 0.5, "of prune: the share of weights that is zero (0.5)"),
+        ("--ramp", 0.0, "of prune: the share of the steps in which the zeros grow (0: all before the first)"),
+        ("--flops", 0.3, "of structure: the share of FLOPs that goes (0.3)"),
+        ("--epochs", None, "of fine-tuning (prune and 2:4: 2, structure: 4, others: 0, which rounds alone)"),
+    ):
+        parser.add_argument(flag, type=float, default=default, metavar="X", help=text)
     parser.add_argument(
-        "--ramp", default=0.0, help="of prune: the share of steps in which they grow (0: none)", **number
-    )
-    parser.add_argument("--scope", choices=("global", "group"), default="global", help="of prune: what has that share")
-    parser.add_argument("--flops", default=0.3, help="of structure: the share of FLOPs that goes (0.3)", **number)
-    parser.add_argument(
-        "--epochs", help="of fine-tuning (prune and 2:4: 2; structure: 4; others: 0, which rounds alone)", **number
+        "--scope", choices=SCOPES, default="global", help="of prune: what has that share, all kernels or each group"
     )
     parser.epilog = "--config.KEY=VALUE replaces values of the run's config for the fine-tuning"
 

@@ -82,7 +82,7 @@ def magnitude_masks(
     by_group: dict[str, list[str]] = {}
     for path in leaves:
         by_group.setdefault((groups or {}).get(path, ""), []).append(path)
-    masks = {}
+    masks: dict[str, jax.Array] = {}
     for paths in by_group.values():
         sizes = jnp.concatenate([jnp.abs(leaves[path]).reshape(-1) for path in paths])
         count = jnp.round(sparsity * sizes.size).astype(jnp.int32)
@@ -134,7 +134,7 @@ def prune_updates(optimizer: optax.GradientTransformation, pruning: Pruning) -> 
         assert params is not None
         updates, state = inner(updates, state, params, **extra)
         moves, leaves = flatten(updates), flatten(params)
-        held = {path: jnp.where(leaves[path] == 0, 0, moves[path]) for path in pruning.paths}
+        held: Leaves = {path: jnp.where(leaves[path] == 0, 0, moves[path]) for path in pruning.paths}
         if pruning.end:
             held = _grown(held, leaves, pruning, extra["step"] + 1)
         return nest({**moves, **held}), state
@@ -152,7 +152,8 @@ def _grown(held: Leaves, leaves: Leaves, pruning: Pruning, step: jax.Array) -> L
         masks = pruning.masks({path: leaves[path] + move for path, move in moves.items()}, sparsity)
         return {path: jnp.where(masks[path], move, -leaves[path]) for path, move in moves.items()}
 
-    return jax.lax.cond(due, grow, lambda moves: moves, dict(held))
+    found: Leaves = jax.lax.cond(due, grow, lambda moves: dict(moves), dict(held))
+    return found
 
 
 def with_zeros(average: Leaves, params: Params, paths: Sequence[str]) -> dict[str, jax.Array]:

@@ -98,7 +98,7 @@ def pack(variables: Mapping[str, Params], form: str, kept: Collection[str]) -> d
 
     In it lie, for each kernel, "values" and "scale"; those of 4 bits two to a byte, uint8, of neighbouring units.
     """
-    leaves, packed = flatten(variables), {}
+    leaves, packed = flatten(variables), dict[str, Any]()
     for path, leaf in list(leaves.items()):
         bits = bits_of(path, form, kept)
         if not bits or jnp.ndim(leaf) < 2:

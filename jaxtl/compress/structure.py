@@ -29,7 +29,7 @@ class Cut:
     size: int = 1
     times: int = 1
 
-    def places(self, units: Sequence[int], count: int) -> np.ndarray:
+    def places(self, units: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
         """Gives the places along the axis of some of `count` units, in the order of the axis."""
         grid = np.arange(self.times * count * self.size).reshape(self.times, count, self.size)
         return grid[:, np.asarray(units, int)].reshape(-1)

@@ -142,8 +142,14 @@ def make_beginning(config: ConfigDict, member: Member, recipe: Recipe, folder: P
     else:
         variables = {**variables, **_measure_ranges(member, config)}
     path = folder / BEGINNING
-    facts = {"pixels": model.pixels, "classes": model.classes, "epsilon": model.epsilon}
-    save_native(path, jax.device_get(variables), model=config.model.name, **facts)
+    save_native(
+        path,
+        jax.device_get(variables),
+        model=config.model.name,
+        pixels=model.pixels,
+        classes=model.classes,
+        epsilon=model.epsilon,
+    )
     config.model.weights = str(path)
     return config
 

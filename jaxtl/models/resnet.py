@@ -145,7 +145,7 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         shapes["params/layer1.0/conv3/kernel"][-1] // 4 if bottleneck else shapes["params/layer1.0/conv1/kernel"][-1]
     )
     *_, grouped, inner = shapes["params/layer1.0/conv2/kernel"]
-    fields = {
+    fields: dict[str, Any] = {
         "stages": count_blocks(shapes),
         "bottleneck": bottleneck,
         "width": width,

@@ -298,8 +298,8 @@ class ViT(GroupedModel):
             found.append(Units(f"block{i}/mlp", "block_mlp", i, fields["hidden"], hidden, rest))
             size = self.width // self.heads
             qkv, proj = Cut(f"{block}/attn/qkv/kernel", 1, size, 3), Cut(f"{block}/attn/proj/kernel", 0, size)
-            rest = (Cut(f"{block}/attn/qkv/bias", 0, size, 3),) if self.qkv_bias else ()
-            found.append(Units(f"block{i}/attn", "block_heads", i, fields["heads"], (qkv, proj), rest))
+            biases = (Cut(f"{block}/attn/qkv/bias", 0, size, 3),) * self.qkv_bias
+            found.append(Units(f"block{i}/attn", "block_heads", i, fields["heads"], (qkv, proj), biases))
         return tuple(found)
 
     def _block_fields(self, index: int, drop_path: float | jax.Array) -> dict[str, Any]:

@@ -189,7 +189,7 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     hiddens = tuple(shapes[f"params/block{i}/mlp/fc1/kernel"][-1] for i in range(depth))
     attended = tuple(shapes[f"params/block{i}/attn/proj/kernel"][0] for i in range(depth))
     doubled = shapes.get("params/head/kernel", (width, 0))[0] == 2 * width
-    fields = {
+    fields: dict[str, Any] = {
         "image_size": patch * math.isqrt(positions - (tokens if embed_prefix else 0)),
         "patch": patch,
         "width": width,

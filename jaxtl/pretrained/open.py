@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.compress.quantization import KERNELS, unpacked_kernel
@@ -290,7 +291,7 @@ def _unpacked(arrays: Arrays) -> Arrays:
 
 
 def _kernel(values: Loader, scale: Loader) -> np.ndarray:
-    return np.asarray(unpacked_kernel(values(), scale()))
+    return np.asarray(unpacked_kernel(jnp.asarray(values()), jnp.asarray(scale())))
 
 
 def _native_unseen(facts: Mapping[str, Any]) -> dict[str, Any]:
