@@ -151,6 +151,8 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
     }
     shapes = {path: tuple(leaf.shape) for path, leaf in flatten(params).items()}
     pruning = options.pruning(config, prunable(shapes, assignment), assignment, stages[-1].stop)
+    if pruning is not None:
+        notes.append(_pruned_in_words(pruning, shapes))
     return Plan(
         assignment=assignment,
         stages=stages,
@@ -167,6 +169,13 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
         no_weight_decay=exempt,
         pruning=pruning,
     )
+
+
+def _pruned_in_words(pruning: Pruning, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    count = sum(math.prod(shapes[path]) for path in pruning.paths)
+    what = "two of each four inputs" if pruning.pattern else f"the smallest {pruning.sparsity:.3g} of {count:,} weights"
+    when = f"up to step {pruning.end}, more and more of them" if pruning.end else "from the start"
+    return f"{what} in {len(pruning.paths)} kernels are zero, {when}, and stay zero"
 
 
 def _labels(

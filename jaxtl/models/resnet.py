@@ -220,7 +220,7 @@ def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_config(model: ResNet, *, channels: int) -> dict[str, Any] | None:
     """Writes a config.json for transformers; None if its ResNet cannot express the model."""
-    plain = (model.cardinality, model.base_width, model.squeeze_excite) == (1, 64, False)
+    plain = (model.cardinality, model.base_width, model.squeeze_excite, model.inner) == (1, 64, False, ())
     if model.deep_stem or model.average_shortcut or model.conv_bias or model.epsilon != 1e-5 or not plain:
         return None
     first = model.width * (4 if model.bottleneck else 1)
