@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxtl.commands import flags
-from jaxtl.compress.pruning import SCOPES
 from jaxtl.experiment.compress_run import compress_run
-from jaxtl.experiment.compressing import RECIPES, Recipe
+from jaxtl.experiment.compressing import RECIPES, SCOPES, Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--epochs", None, "of fine-tuning (prune and 2:4: 2, structure: 4, others: 0, which rounds alone)"),
     ):
         parser.add_argument(flag, type=float, default=default, metavar="X", help=text)
-    parser.add_argument(
-        "--scope", choices=SCOPES, default="global", help="of prune: what has that share, all kernels or each group"
-    )
+    said = "; ".join(f"{name}: {text}" for name, text in SCOPES.items())
+    parser.add_argument("--scope", choices=tuple(SCOPES), default="unit", help=f"of prune and 2:4; {said}")
     parser.epilog = "--config.KEY=VALUE replaces values of the run's config for the fine-tuning"
 
 

@@ -56,17 +56,26 @@ class Units:
     rest: tuple[Cut, ...]
 
 
-def importance(units: Units, leaves: Leaves) -> np.ndarray:
-    """Gives how much each unit counts [count]: the product of its norms, by their mean over the layer.
+def importance(units: Units, leaves: Leaves, squares: Leaves | None = None) -> np.ndarray:
+    """Gives how much each unit counts [count], by the mean over its layer.
 
-    Only what a layer's units count beside each other is compared between layers: large weights in one layer are no
-    reason to keep more of it.
+    That is the norm of what the unit adds to the layer that reads it, where the squared inputs of that are known; else
+    the product of the norms of its weights. Only what a layer's units count beside each other is compared between
+    layers: large weights in one layer are no reason to keep more of it.
+
+    Args:
+      units: of one layer.
+      leaves: of the network, by path.
+      squares: sums of squared inputs by path, such as "block0/mlp/fc2/squares" (see `jaxtl.compress.input_norms`).
     """
+    reading = units.weighed[-1]
+    known = (squares or {}).get(reading.path.removeprefix("params/").removesuffix("kernel") + "squares")
     product = np.ones(units.count)
-    for cut in units.weighed:
+    for cut in units.weighed if known is None else (reading,):
         moved = np.moveaxis(np.asarray(leaves[cut.path], np.float64), cut.axis, 0)
-        rows = moved.reshape(cut.times, units.count, cut.size, -1)
-        product *= np.sqrt((rows**2).sum(axis=(0, 2, 3)))
+        rows = moved.reshape(len(moved), -1) ** 2
+        rows = rows if known is None else rows * np.asarray(known, np.float64)[:, None]
+        product *= np.sqrt(rows.reshape(cut.times, units.count, -1).sum(axis=(0, 2)))
     return product / max(product.mean(), np.finfo(np.float64).tiny)
 
 
@@ -95,7 +104,7 @@ def widths_at(
 
 def choose_widths(
     layers: Sequence[Units],
-    leaves: Leaves,
+    scores: Mapping[str, np.ndarray],
     cost: Callable[[Mapping[str, Any]], float],
     share: float,
     *,
@@ -105,7 +114,7 @@ def choose_widths(
 
     Args:
       layers: what the module can do without.
-      leaves: of the network, by path.
+      scores: name of the layer -> what each unit counts.
       cost: fields -> what a module with them costs.
       share: of the cost that is to go, in (0, 1).
       least: the share of each layer that stays in any case.
@@ -113,7 +122,6 @@ def choose_widths(
     Raises:
       ValueError: so much cannot go; it says how much can.
     """
-    scores = {units.name: importance(units, leaves) for units in layers}
     values = np.unique(np.concatenate(list(scores.values())))
     whole = cost(widths_at(layers, scores, 0.0, least=least))
     smallest = cost(widths_at(layers, scores, np.inf, least=least))
@@ -129,18 +137,20 @@ def choose_widths(
     return widths_at(layers, scores, values[high] if high < len(values) else np.inf, least=least)
 
 
-def cut_units(leaves: Leaves, layers: Sequence[Units], fields: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+def cut_units(
+    leaves: Leaves, layers: Sequence[Units], scores: Mapping[str, np.ndarray], fields: Mapping[str, Sequence[int]]
+) -> dict[str, np.ndarray]:
     """Gives the arrays of a network without the units that count least, by path; what stays is as it was.
 
     Args:
       leaves: by path; of arrays that are not there, such as a bias, nothing is cut.
       layers: what the module can do without.
+      scores: name of the layer -> what each unit counts.
       fields: how many units stay, as `choose_widths` gives them.
     """
     found = {path: np.asarray(leaf) for path, leaf in leaves.items()}
     for units in layers:
-        scores = importance(units, leaves)
-        kept = np.sort(np.argsort(-scores, kind="stable")[: fields[units.field][units.index]])
+        kept = np.sort(np.argsort(-scores[units.name], kind="stable")[: fields[units.field][units.index]])
         for cut in (*units.weighed, *units.rest):
             if cut.path in found:
                 found[cut.path] = np.take(found[cut.path], cut.places(kept, units.count), axis=cut.axis)

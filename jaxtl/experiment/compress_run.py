@@ -98,6 +98,6 @@ def _command(workdir: Path, recipe: Recipe, overrides: Mapping[str, str]) -> str
         recipe.ramp
     )
     flags += f" --flops={recipe.flops:g}" * (recipe.name == "structure") + f" --epochs={recipe.length:g}"
-    flags += f" --scope={recipe.scope}" * (recipe.scope != "global")
+    flags += f" --scope={recipe.scope}" * (recipe.name in ("prune", "2:4"))
     flags += "".join(f" --config.{key}={shlex.quote(value)}" for key, value in overrides.items())
     return f"python -m jaxtl.main compress --workdir={shlex.quote(str(workdir))}{flags} --output=NEW"

@@ -7,19 +7,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxtl import config as config_lib
 from jaxtl import data, models
-from jaxtl.compress.quantization import FORMS, RANGES
-from jaxtl.compress.structure import choose_widths, cut_units
+from jaxtl.compress.input_norms import NORMS, add_squares, prune_by_inputs
+from jaxtl.compress.pruning import prunable
+from jaxtl.compress.quantization import FORMS, RANGES, round_inputs
+from jaxtl.compress.structure import choose_widths, cut_units, importance
 from jaxtl.errors import UserError
 from jaxtl.experiment import options
 from jaxtl.experiment.build import Experiment, build, build_run
 from jaxtl.experiment.members import Member
 from jaxtl.experiment.model import Model
+from jaxtl.finetune.param_groups import assign
 from jaxtl.models.base import GroupedModel
 from jaxtl.pretrained import save_native
 from jaxtl.profiling.flops import count_flops
@@ -34,8 +38,15 @@ RECIPES = {
 BEGINNING = "beginning.safetensors"
 """What a run begins with whose network is another than that of the run it was made of."""
 
+SCOPES = {
+    "unit": "each unit by itself, by its weights times the norms of their inputs on training images",
+    **{scope: f"{name} by the size of weights" for scope, name in (("global", "all"), ("group", "each group"))},
+}
+"""What has the share of zeros, and by what they are chosen."""
+
+_RATE = 0.3  # By which what only has to settle again trains, beside the run it was made of.
 _EPOCHS = {"prune": 2.0, "2:4": 2.0, "structure": 4.0}
-_RANGE_IMAGES = 256  # That ranges are measured on.
+_IMAGES = 256  # That inputs are measured on.
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class Recipe:
       flops: the share of FLOPs that goes, of "structure".
       epochs: of fine-tuning after it; None for what the recipe is usually given: none, where it only rounds.
       ramp: the share of the fine-tuning in which the zeros grow; 0 for all before it.
-      scope: of pruning, "global" or "group".
+      scope: of pruning, one of SCOPES.
     """
 
     name: str
@@ -56,7 +67,7 @@ class Recipe:
     flops: float = 0.3
     epochs: float | None = None
     ramp: float = 0.0
-    scope: str = "global"
+    scope: str = "unit"
 
     @property
     def length(self) -> float:
@@ -76,6 +87,8 @@ class Recipe:
                 raise UserError(f"--{flag} is {value:g}, but it must lie between 0 and 1, such as 0.5.")
         if not 0 <= self.ramp < 1 or (self.ramp and self.name != "prune"):
             raise UserError(f"--ramp is {self.ramp:g}, but it must be at least 0 and below 1, and is of prune alone.")
+        if self.ramp and self.scope == "unit":
+            raise UserError("--ramp goes by the size of weights: give --scope=global or group with it.")
         if self.length < 0 or (self.ramp and not self.length):
             raise UserError(f"--epochs is {self.length:g}, but it must be 0 or more, and above 0 with --ramp.")
 
@@ -110,17 +123,23 @@ def make_config(member: Member, recipe: Recipe, overrides: Mapping[str, str]) ->
     config.train.epochs = recipe.length or (config.train.epochs if config.train.epochs != 0 else 1.0)
     if recipe.name in ("prune", "2:4"):
         sparsity, pattern = (recipe.sparsity, "") if recipe.name == "prune" else (0.5, "2:4")
-        config.prune.update(sparsity=sparsity, pattern=pattern, ramp=recipe.ramp, scope=recipe.scope)
+        # What is zero in the beginning already is what goes.
+        scope = "global" if recipe.scope == "unit" else recipe.scope
+        config.prune.update(sparsity=sparsity, pattern=pattern, ramp=recipe.ramp, scope=scope)
     elif config.prune.sparsity:
         config.prune.ramp = 0.0  # What is zero already stays so.
+    # Whatever the run's own schedule is: it ends at a rate of zero.
+    config.optimizer.schedule = "cosine"
+    if recipe.name != "structure" and config.optimizer.learning_rate != "auto":
+        config.optimizer.learning_rate *= _RATE
     if recipe.name in FORMS:
         config.model.name = models.with_fields(config.model.name, quantized=recipe.name)
     return config_lib.override(config, overrides)
 
 
 def needs_beginning(recipe: Recipe) -> bool:
-    """Tells whether the new run's network has other arrays than the old one's."""
-    return recipe.name in ("structure", "w8a8")
+    """Tells whether the new run begins with other weights than the old one's, or with more."""
+    return recipe.name in ("structure", "w8a8") or (recipe.name in ("prune", "2:4") and recipe.scope == "unit")
 
 
 def make_beginning(config: ConfigDict, member: Member, recipe: Recipe, folder: Path) -> ConfigDict:
@@ -137,10 +156,23 @@ def make_beginning(config: ConfigDict, member: Member, recipe: Recipe, folder: P
     """
     model, variables, _ = build_run(member.workdir)
     config = copy.deepcopy(config)
+    if recipe.name == "structure" and not model.module.removable():
+        raise UserError(
+            f"{model.name} has no units that can go: those that have are ViTs and DeiTs, ResNets but for ResNeXts, and "
+            "the ResNets for CIFAR. prune and the recipes of few bits take any model."
+        )
     if recipe.name == "structure":
-        config.model.name, variables = shrink(model, variables, recipe.flops)
+        squares = _measure(member, config, NORMS, add_squares)[NORMS]
+        config.model.name, variables = shrink(model, variables, squares, recipe.flops)
+    elif recipe.name == "w8a8":
+        variables = {**variables, **_measure(member, config, RANGES, round_inputs)}
     else:
-        variables = {**variables, **_measure_ranges(member, config)}
+        squares = _measure(member, config, NORMS, add_squares)[NORMS]
+        groups = assign(variables["params"], model.module.groups())
+        paths = prunable({path: leaf.shape for path, leaf in flatten(variables["params"]).items()}, groups)
+        given = config.prune
+        pruned = prune_by_inputs(variables["params"], squares, paths, given.sparsity, given.pattern)
+        variables = {**variables, "params": pruned}
     path = folder / BEGINNING
     save_native(
         path,
@@ -154,27 +186,31 @@ def make_beginning(config: ConfigDict, member: Member, recipe: Recipe, folder: P
     return config
 
 
-def shrink(model: Model, variables: Mapping[str, Any], share: float) -> tuple[str, dict[str, Any]]:
-    """Takes units out of a network until its evaluation takes that share fewer FLOPs.
+def shrink(
+    model: Model, variables: Mapping[str, Any], squares: Mapping[str, Any], share: float
+) -> tuple[str, dict[str, Any]]:
+    """Takes units out of a network that has some to spare, until its evaluation takes that share fewer FLOPs.
+
+    Args:
+      model: of the network.
+      variables: of it, nested.
+      squares: sums of squared inputs of its layers, nested.
+      share: of the FLOPs.
 
     Returns:
       The name of the smaller model, and its variables.
 
     Raises:
-      UserError: the network has no units that may go, or not so many.
+      UserError: so many units cannot go.
     """
     layers, leaves = model.module.removable(), flatten(variables)
-    if not layers:
-        raise UserError(
-            f"{model.name} has no units that can go: those that have are ViTs and DeiTs, ResNets but for ResNeXts, and "
-            "the ResNets for CIFAR. prune and the recipes of few bits take any model."
-        )
+    scores = {units.name: importance(units, leaves, flatten(squares)) for units in layers}
     build_as = partial(_rebuilt, model)
     try:
-        fields = choose_widths(layers, leaves, lambda fields: forward_flops(build_as(fields)), share)
+        fields = choose_widths(layers, scores, lambda fields: forward_flops(build_as(fields)), share)
     except ValueError as error:
         raise UserError(f"--flops={share:g} of {model.name} cannot go: {error}.") from None
-    return models.with_fields(model.name, **fields), nest(cut_units(leaves, layers, fields))
+    return models.with_fields(model.name, **fields), nest(cut_units(leaves, layers, scores, fields))
 
 
 def _rebuilt(model: Model, fields: Mapping[str, Any]) -> GroupedModel:
@@ -193,19 +229,22 @@ def _evaluate(module: GroupedModel, variables: Any, images: jax.Array) -> Any:
     return module.apply(variables, images, train=False)
 
 
-def _measure_ranges(member: Member, config: ConfigDict) -> dict[str, Any]:
-    """Returns the largest inputs of the layers on training images, as evaluation sees them."""
+def _measure(member: Member, config: ConfigDict, collection: str, intercept: Callable[..., Any]) -> dict[str, Any]:
+    """Returns what an interceptor gathers in a collection, over training images as evaluation sees them."""
     plain = copy.deepcopy(config)
-    plain.model.name = str(member.facts["model"])
+    plain.model.name, plain.model.weights = str(member.facts["model"]), f"run:{member.workdir}"
+    plain.prune.sparsity = 0.0
     experiment = build(plain)
-    module: Any = experiment.model.module.clone(quantized="w8a8")
+
+    @jax.jit
+    def step(variables: Any, images: jax.Array) -> Any:
+        with nn.intercept_methods(intercept):
+            return experiment.model.module.apply(variables, images, train=False, mutable=[collection])[1]
+
     found: dict[str, Any] = {}
-    step: Callable[..., Any] = jax.jit(
-        lambda variables, images: module.apply(variables, images, train=False, mutable=[RANGES])[1]
-    )
     for batch in _batches(experiment):
         images = experiment.model.normalize(batch)["image"]
-        found = step({**experiment.variables, **found}, images)
+        found = dict(step({**experiment.variables, **found}, images))
     return found
 
 
@@ -223,7 +262,7 @@ def _batches(experiment: Experiment) -> list[Mapping[str, jax.Array]]:
     try:
         return [
             {key: jnp.asarray(value) for key, value in next(batches).items()}
-            for _ in range(max(min(len(dataset), _RANGE_IMAGES) // size, 1))
+            for _ in range(max(min(len(dataset), _IMAGES) // size, 1))
         ]
     finally:
         batches.close()

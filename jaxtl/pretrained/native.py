@@ -55,7 +55,8 @@ def save_native(
     num_classes = count_classes(model, flatten(variables))
     if form := fields_of(model).get("quantized"):
         variables = pack(variables, form, build(model, num_classes=num_classes).precise_kernels())
-    leaves = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(variables).items()}
+    # Not `ascontiguousarray`, which makes a scalar a row of one.
+    leaves = {name: np.asarray(leaf, order="C") for name, leaf in flatten(variables).items()}
     facts = native_facts(model, num_classes=num_classes, epsilon=epsilon, pixels=pixels, classes=classes)
     facts |= {} if calibration is None else {"calibration": calibration}
     write_safetensors(Path(path), leaves, {"jaxtl": json.dumps(facts)})

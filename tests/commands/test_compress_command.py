@@ -35,7 +35,9 @@ def compress(plain, jaxtl, tmp_path):
 
 def test_a_pruned_run_has_its_zeros_in_weights_and_averages_and_is_known_to_all(compress, jaxtl, pictures, tmp_path):
     ema = "--config.train.ema_decay=0.9"
-    new, status, printed, told = compress("prune", "--sparsity=0.6", "--epochs=2", ema, "--config.train.keep_latest=9")
+    new, status, printed, told = compress(
+        "prune", "--sparsity=0.6", "--scope=global", "--epochs=2", ema, "--config.train.keep_latest=9"
+    )
     assert (status, told) == (0, "")
     with Checkpoints(new / "checkpoints", read_only=True) as checkpoints:
         for step in checkpoints.steps():
@@ -61,7 +63,7 @@ def test_a_pruned_run_has_its_zeros_in_weights_and_averages_and_is_known_to_all(
 @pytest.mark.slow
 def test_zeros_grow_on_a_ramp_and_no_checkpoint_before_its_end_is_the_best(compress):
     flags = ("--epochs=4", "--config.train.eval_every=2", "--config.prune.every=1", "--config.train.keep_latest=99")
-    new, status, _, told = compress("prune", "--sparsity=0.8", "--ramp=0.5", *flags)
+    new, status, _, told = compress("prune", "--sparsity=0.8", "--scope=global", "--ramp=0.5", *flags)
     assert (status, told) == (0, "")
     with Checkpoints(new / "checkpoints", read_only=True) as checkpoints:
         steps, scored = checkpoints.steps(), checkpoints.ranked()

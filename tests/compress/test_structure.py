@@ -47,6 +47,10 @@ def test_importance_is_the_product_of_norms_beside_the_mean_of_the_layer():
     leaves = {"in": np.array([[3.0, 0.0], [4.0, 1.0]]), "out": np.array([[2.0], [6.0]])}
     # Norms 5 and 1, times 2 and 6: 10 and 6, whose mean is 8.
     assert importance(units, leaves).tolist() == [1.25, 0.75]
+    # With inputs whose squares are 9 and 1: 3 times 2, and 1 times 6.
+    reading = Units("mlp", "widths", 0, 2, (Cut("in", 1), Cut("params/fc2/kernel", 0)), ())
+    known = {"fc2/squares": np.array([9.0, 1.0])}
+    assert importance(reading, {"in": leaves["in"], "params/fc2/kernel": leaves["out"]}, known).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,7 +71,8 @@ def test_units_whose_outgoing_weights_are_zero_go_and_nothing_changes(name):
         fields[units.field] = numbers if len(numbers) > units.index else (*numbers, units.count - units.count // 2)
     assert tuple(fields) == NAMES[name]
     small = build(name, **fields)
-    cut = cut_units(leaves, layers, fields)
+    scores = {units.name: importance(units, leaves) for units in layers}
+    cut = cut_units(leaves, layers, scores, fields)
     shapes = {path: leaf.shape for path, leaf in drawn(small).items()}
     assert {path: leaf.shape for path, leaf in cut.items()} == shapes
     images = jax.random.normal(jax.random.key(2), (2, 64, 64, 3))
@@ -89,7 +94,8 @@ def test_units_whose_outgoing_weights_are_zero_go_and_nothing_changes(name):
 def test_the_share_of_the_cost_goes_and_hardly_more(name, share):
     module = build(name)
     leaves, whole = drawn(module), flops(module)
-    fields = choose_widths(module.removable(), leaves, lambda fields: flops(build(name, **fields)), share)
+    scores = {units.name: importance(units, leaves) for units in module.removable()}
+    fields = choose_widths(module.removable(), scores, lambda fields: flops(build(name, **fields)), share)
     left = flops(build(name, **fields)) / whole
     assert left <= 1 - share
     assert left > 1 - share - 0.1  # One head, or channel, of these small networks is so much.
@@ -97,8 +103,10 @@ def test_the_share_of_the_cost_goes_and_hardly_more(name, share):
 
 def test_what_cannot_go_is_said():
     module = build(VIT)
+    leaves = drawn(module)
+    scores = {units.name: importance(units, leaves) for units in module.removable()}
     with pytest.raises(ValueError, match=r"^\d+% can go at most$"):
-        choose_widths(module.removable(), drawn(module), lambda fields: flops(build(VIT, **fields)), 0.99)
+        choose_widths(module.removable(), scores, lambda fields: flops(build(VIT, **fields)), 0.99)
 
 
 def test_a_model_without_such_units_says_so_by_having_none():
