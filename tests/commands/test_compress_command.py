@@ -85,6 +85,7 @@ def test_killed_on_its_ramp_it_ends_bit_for_bit_as_if_it_had_never_stopped(plain
     flags = [
         "--sparsity=0.7",
         "--ramp=0.6",
+        "--scope=group",
         "--epochs=6",
         "--config.train.ema_decay=0.8",
         "--config.train.eval_every=3",
@@ -102,6 +103,15 @@ def test_killed_on_its_ramp_it_ends_bit_for_bit_as_if_it_had_never_stopped(plain
     again = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     assert "continues at step" in again.stdout
     jax.tree.map(np.testing.assert_array_equal, read_best(whole)[1], read_best(tmp_path / "killed")[1])
+
+
+def test_by_default_each_unit_loses_its_share(compress):
+    new, status, _, told = compress("prune", "--sparsity=0.5", "--epochs=1")
+    assert (status, told) == (0, "")
+    leaves = flatten(read_best(new)[1]["params"])
+    for path in KERNELS:
+        rows = leaves[path].reshape(-1, leaves[path].shape[-1])
+        assert ((rows == 0).sum(0) == len(rows) // 2).all()
 
 
 @pytest.mark.slow
@@ -177,7 +187,12 @@ def test_what_cannot_be_compressed_is_said_in_a_line_and_leaves_nothing(compress
         ("structure", ["--flops=0"], "--flops is 0, but it must lie between 0 and 1"),
         ("structure", ["--flops=0.99"], "can go at most"),
         ("int8", ["--ramp=0.5"], "--ramp is 0.5, but it must be at least 0 and below 1, and is of prune alone"),
-        ("prune", ["--ramp=0.5", "--epochs=0"], "--epochs is 0, but it must be 0 or more, and above 0 with --ramp"),
+        ("prune", ["--ramp=0.5"], "--ramp goes by the size of weights: give --scope=global or group with it."),
+        (
+            "prune",
+            ["--ramp=0.5", "--scope=group", "--epochs=0"],
+            "--epochs is 0, but it must be 0 or more, and above 0 with --ramp",
+        ),
         ("prune", ["--config.train.epoch=3"], "unknown key config.train.epoch; did you mean config.train.epochs?"),
     ):
         new, status, _, told = compress(recipe, *flags)
