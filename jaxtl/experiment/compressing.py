@@ -119,6 +119,7 @@ def make_config(member: Member, recipe: Recipe, overrides: Mapping[str, str]) ->
     config.model.image_size = member.facts["pixels"]["size"]
     config.finetune.update(unfreeze="all", stages=(), cache_features="off", head_start="zeros", frozen_dtype="float32")
     config.train.steps = 0
+    config.train.check_learning_rate = False  # A loss that is low already falls at no rate.
     # A run that trains nothing keeps a length, which every config has.
     config.train.epochs = recipe.length or (config.train.epochs if config.train.epochs != 0 else 1.0)
     if recipe.name in ("prune", "2:4"):
