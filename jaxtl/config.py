@@ -217,6 +217,15 @@ def default() -> ConfigDict:
     c.optimizer.boundaries = (0.5, 0.75)  # Of "step": shares of the run after which the rate is multiplied by factor.
     c.optimizer.factor = 0.1  # Of "step": what the rate is multiplied by at each of the boundaries.
 
+    c.prune = ConfigDict(type_safe=False)  # Which weights become zero, the smallest ones, and stay zero.
+    c.prune.sparsity = 0.0  # Share of the weights of all kernels but the head's that is zero in the end; 0: none.
+    c.prune.pattern = ""  # "2:4": two zeros among each four inputs of a unit, with sparsity 0.5; "": anywhere.
+    c.prune.scope = "global"  # What has that share: "global" (all kernels together) | "group" (each group by itself)
+    # Share of the run's steps in which the zeros grow to that many, fast first and then slowly; 0: all are there before
+    # the first step. No checkpoint before is the best.
+    c.prune.ramp = 0.0
+    c.prune.every = 10  # Steps between two prunings meanwhile.
+
     c.train = ConfigDict(type_safe=False, convert_dict=False)  # How long, on what, and what is kept.
     c.train.steps = 0  # Length of the run in steps; 0: epochs say it. Given as a flag alone, it replaces epochs.
     # Length of the run in passes over the training images; 0: steps say it. Likewise. "auto": by a rule that goes by

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxtl import models, preprocessing
+from jaxtl.compress import pruning
 from jaxtl.data import READERS
 from jaxtl.data.augment import options as augment
 from jaxtl.data.augment import presets
@@ -51,6 +52,7 @@ def problems(values: Mapping[str, Any]) -> list[str]:
         *_augment_problems(values),
         *_optimizer_problems(values),
         *_finetune_problems(values),
+        *_prune_problems(values),
         *_train_problems(values),
         *_log_problems(values),
     ]
@@ -202,6 +204,23 @@ def _finetune_problems(values: Mapping[str, Any]) -> list[str]:
     found += _group_problems(values)
     found += _stage_problems(values)
     found += _rule_problems(values)
+    return found
+
+
+def _prune_problems(values: Mapping[str, Any]) -> list[str]:
+    found = _Checks(values)
+    found.share("prune.sparsity", "prune.ramp")
+    found.choice("prune.pattern", pruning.PATTERNS)
+    found.choice("prune.scope", pruning.SCOPES)
+    found.check("prune.every", lambda value: value > 0, "1 or more")
+    sparsity, pattern = values["prune.sparsity"], values["prune.pattern"]
+    if pattern and (sparsity != 0.5 or values["prune.ramp"]):
+        found.append(
+            f'prune.pattern is "{pattern}", of which half is zero from the start: give prune.sparsity 0.5 and '
+            "prune.ramp 0."
+        )
+    if sparsity and values["model.scan"]:
+        found.append("prune.sparsity needs each block by itself: give model.scan false.")
     return found
 
 

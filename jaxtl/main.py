@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": "put runs beside each other: paired differences with intervals, learning curves, configs; a page",
     "ensemble": "put the predictions of runs together, by vote, weights, logits or stacking; or those of many views",
     "average": "average the weights of runs of one network, as soups, WiSE-FT or checkpoints, into a run",
+    "compress": "make a run smaller or faster, by zeros, fewer units or few bits, and fine-tune it; into a run",
     "predict": "classify image files with a run",
     "serve": "answer requests to classify images over HTTP, with a page to try it",
     "report": "write the page of a run: metrics, curves, confusion, mistakes, and what it was made with",

@@ -12,7 +12,7 @@ from jaxtl import config, main
 ROOT = Path(__file__).parents[1] / "jaxtl"
 ORDER = (
     *("errors", "trees", "preprocessing", "callable_folder"),
-    *("parallel", "models", "checkpoints", "pretrained", "data", "finetune", "train", "feature_cache"),
+    *("parallel", "compress", "models", "checkpoints", "pretrained", "data", "finetune", "train", "feature_cache"),
     *("evaluate", "audit", "profiling", "explain", "report", "deploy"),
     # These see a config: they come after all folders that do the work.
     *("recipes", "config_help", "config_checks", "config", "experiment", "commands"),

@@ -58,7 +58,7 @@ def test_the_table_wraps_and_shows_what_a_config_changes(monkeypatch):
         ("train.learning_rate", "did you mean config.optimizer.learning_rate?"),
         ("augment.erasing", "there is config.augment.erase (Probability that a box is"),
         ("augment.perspective", "the keys of augment are: preset, crop, scale, ratio, "),
-        ("network.fog", "the sections are: model, data, augment, finetune, optimizer, train, log, eval. `jaxtl"),
+        ("network.fog", "the sections are: model, data, augment, finetune, optimizer, prune, train, log, eval. `jaxtl"),
     ],
 )
 def test_an_unknown_key_says_what_there_is(key, said):

@@ -7,23 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from jaxtl import config as config_lib
-from jaxtl.checkpoints.manager import Checkpoints
 from jaxtl.errors import UserError
 from jaxtl.evaluate.plot import plot_sweep
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.averaging import WAYS, Average, base_of, check_members, make_average, open_experiment
-from jaxtl.experiment.build import Experiment
-from jaxtl.experiment.calibrating import calibrate
 from jaxtl.experiment.gain import gain_lines
-from jaxtl.experiment.measuring import measure, write_predictions
 from jaxtl.experiment.members import Member, check_output, read_members
-from jaxtl.experiment.records import write_records
 from jaxtl.experiment.reporting import report_at_end
 from jaxtl.experiment.scorer import Scorer
-from jaxtl.experiment.thresholds import with_thresholds
+from jaxtl.experiment.untrained import Origin, measure_run, write_run
 
 PICTURE = "wise.png"
 
@@ -53,13 +45,17 @@ def average_runs(workdirs: Sequence[Path], workdir: Path, by: str) -> dict[str, 
         files.discard(workdir, made)
         raise
     print("\n".join(_in_words(average)), flush=True)
-    results = _measure(experiment, scorer, average, workdir)
+    made_of = ", ".join(average.weights)
+    results = measure_run(experiment, scorer, average.variables, workdir, step=average.step, weights=made_of)
     results |= {
         "average": average.to_json(by, members),
         "command": _command(members, by),
         "seconds": {"total": time.perf_counter() - started},
     }
-    _write(experiment, average, members, by, workdir)
+    like = base_of(members, by)
+    location = f"average by {by} of {', '.join(str(member.workdir) for member in members)}"
+    origin = Origin(like.config, like.facts, like.inputs(), location, [json.dumps(average.weights)])
+    write_run(experiment, average.variables, origin, workdir, step=average.step, score=average.score)
     files.write_json(workdir / "results.json", results)
     if average.sweep:
         title = f"{members[-1].name}: val, from what it began with (0) to what it became (1)"
@@ -83,54 +79,6 @@ def _in_words(average: Average) -> list[str]:
     if average.images:
         lines.append(f"note      BatchNorm's statistics are those of {average.images:,} training images, unaugmented")
     return lines
-
-
-def _measure(experiment: Experiment, scorer: Scorer, average: Average, workdir: Path) -> dict[str, Any]:
-    """Measures the mean on val and test; writes predictions.npz and calibration.json."""
-    variables = experiment.partitioner.shard_state(average.variables)
-    splits = {"val": experiment.splits.val, "test": experiment.splits.test}
-    measured = {
-        name: measure(experiment, scorer.evaluator, variables, name, split)
-        for name, split in splits.items()
-        if split is not None
-    }
-    found = {name: each.metrics for name, each in measured.items()}
-    chosen = with_thresholds(experiment, measured)
-    write_predictions(workdir, experiment.model.classes, *measured.values())
-    calibration = calibrate(experiment, workdir, measured, step=average.step)
-    return {
-        "model": experiment.model.name,
-        "weights": ", ".join(average.weights),
-        "data": experiment.config.data.source,
-        "classes": list(experiment.model.classes),
-        "loss": experiment.loss_name,
-        "parameters": experiment.plan.counts,
-        "steps": average.step,
-        "best_step": average.step,
-        "monitor": scorer.monitor,
-        **found,
-        **chosen,
-        **calibration,
-    }
-
-
-def _write(experiment: Experiment, average: Average, members: Sequence[Member], by: str, workdir: Path) -> None:
-    """Writes what makes a workdir a run, with the config and the data that the experiment was built from."""
-    like = base_of(members, by)
-    files.write_json(workdir / "config.json", config_lib.to_dict(like.config))
-    files.write_json(workdir / "model.json", like.facts)
-    if inputs := like.inputs():
-        files.write_json(workdir / "inputs.json", inputs)
-    report = experiment.load_report
-    assert report is not None
-    report.location = f"average by {by} of {', '.join(str(member.workdir) for member in members)}"
-    report.revision = ""
-    report.notes = [*report.notes, json.dumps(average.weights)]
-    files.write_json(workdir / "weights.json", report.to_json())
-    write_records(experiment, workdir)
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        rest = {"step": np.asarray(average.step, np.int32)}
-        checkpoints.save(average.step, average.variables, rest, {}, average.score)
 
 
 def _command(members: Sequence[Member], by: str) -> str:

@@ -5,12 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxtl import config as config_lib
 from jaxtl import data, pretrained
 from jaxtl.checkpoints.manager import read_best
+from jaxtl.compress.pruning import prune
+from jaxtl.compress.quantization import with_rounded_kernels
 from jaxtl.data.corrections import in_short
 from jaxtl.data.splits import canonical
 from jaxtl.errors import UserError
@@ -155,6 +158,9 @@ def build_run(workdir: Path | str) -> tuple[Model, dict[str, Any], int]:
     model = load_model(files.read_json(workdir / "model.json"))
     step, variables = read_best(workdir)
     files.note_unfinished(workdir, f"step {step}")
+    if model.module.quantized:  # As it computes: training keeps what it rounds.
+        rounded = with_rounded_kernels(variables, model.module.quantized, model.module.precise_kernels())
+        variables = jax.device_get(rounded)
     return model, variables, step
 
 
@@ -196,6 +202,8 @@ def _training(
     new_head = has_new_head(report, model)
     plan = make_plan(config, model.module, variables["params"], steps_per_epoch=steps_per_epoch, new_head=new_head)
     plan = replace(plan, notes=(*plan.notes, *notes, *note_few(len(splits.val), config.train.monitor)))
+    if plan.pruning is not None and not plan.pruning.end:
+        variables = {**variables, "params": prune(variables["params"], plan.pruning)}
     experiment = Experiment(config, model, variables, report, splits, source.uri, plan, partitioner, *losses)
     return replace(experiment, given=given, earlier=earlier)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtl.checkpoints.direct import read_best
+from jaxtl.compress.quantization import pack
 from jaxtl.data.decode import eval_view
 from jaxtl.data.normalize import normalize
 from jaxtl.deploy.predictor import Predictor
@@ -106,6 +107,8 @@ def make_predictor(
       batch_size: the number of images that are computed at once, at most.
       facts: plain values that describe it.
     """
+    if form := model.module.quantized:  # The devices hold few bits, and each call makes numbers of them.
+        variables = pack(variables, form, model.module.precise_kernels())
     backbone, variables = model.module.clone(num_classes=0), jax.device_put(variables)
 
     def logits(variables: Any, images: jax.Array) -> jax.Array:

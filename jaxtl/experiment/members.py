@@ -73,18 +73,18 @@ def _read(name: str, workdir: Path) -> Member:
     return Member(name, workdir, files.read_json(workdir / "model.json"), files.read_json(workdir / "results.json"))
 
 
-def check_output(workdir: Path, members: Sequence[Member]) -> None:
-    """Sees that a new run may be written there, before anything is computed.
+def check_output(workdir: Path, members: Sequence[Member], *, flag: str = "--workdir") -> None:
+    """Sees that a new run may be written there, before anything is computed; `flag` is what says where.
 
     Raises:
       UserError: it lies in a member, or holds something of another run.
     """
     for member in members:
         if member.workdir.resolve() in (workdir.resolve(), *workdir.resolve().parents):
-            raise UserError(f"--workdir={workdir} is {member.workdir}, or lies in it: give a new folder.")
+            raise UserError(f"{flag}={workdir} is {member.workdir}, or lies in it: give a new folder.")
     there = [name for name in ("config.json", "checkpoints", "results.json") if (workdir / name).exists()]
     if there:
-        raise UserError(f"--workdir={workdir} holds a run already ({there[0]}): give a new folder.")
+        raise UserError(f"{flag}={workdir} holds a run already ({there[0]}): give a new folder.")
 
 
 def check_classes(members: Sequence[Member], *, ordered: bool = False) -> None:

@@ -1,7 +1,7 @@
 """From the sections of a config to the options that the folders above take: each key is read here, once."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from jaxtl.compress.pruning import Pruning
 from jaxtl.data import Augmentation, Dataset, Reading, eval_batches, eval_view
 from jaxtl.data.augment import presets
 from jaxtl.data.loader import Batch
@@ -73,6 +74,22 @@ def step(config: ConfigDict, ema_since: Mapping[str, int]) -> StepOptions:
         skip_nonfinite=config.train.skip_nonfinite,
         ema_decay=config.train.ema_decay,
         ema_since=ema_since,
+    )
+
+
+def pruning(config: ConfigDict, paths: Sequence[str], groups: Mapping[str, str], total_steps: int) -> Pruning | None:
+    """Returns what becomes zero of the kernels at `paths`, and when, in a run of so many steps; None for nothing."""
+    given = config.prune
+    if not given.sparsity:
+        return None
+    return Pruning(
+        paths=paths,
+        sparsity=given.sparsity,
+        pattern=given.pattern,
+        groups=dict(groups) if given.scope == "group" else {},
+        # A ramp of a share too small for a step takes one all the same.
+        end=max(round(given.ramp * total_steps), 1) if given.ramp else 0,
+        every=given.every,
     )
 
 

@@ -63,7 +63,9 @@ def make_step(
         prepare=None if cached else prepare,
         penalty=penalty and (lambda leaves: penalty(flatten(unstack_layers(nest(leaves))))),
         options=dataclasses.replace(
-            options.step(config, first_by_scanned(stage.since, plan.scanned)), several_labels=experiment.several
+            options.step(config, first_by_scanned(stage.since, plan.scanned)),
+            several_labels=experiment.several,
+            pruned=tuple(plan.pruning.paths) if plan.pruning else (),
         ),
     )
 

@@ -265,6 +265,7 @@ def _fit(
         monitor=train.monitor,
         # An earlier stage that stands still is no reason never to begin the next.
         patience=train.patience if stage is plan.stages[-1] else 0,
+        best_from=plan.pruning.end if plan.pruning else 0,
         groups=stage.labels if shown else {},
     )
     return loop.fit(

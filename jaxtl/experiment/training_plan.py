@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from jaxtl.compress.pruning import Pruning, prunable, prune_updates
 from jaxtl.errors import UserError
 from jaxtl.experiment import options
 from jaxtl.experiment.sizes import stage_lengths
@@ -40,6 +41,7 @@ class Plan:
       peaks: path -> the highest rate that such a rule gives, before the factor.
       notes: what the user should know, one line each.
       no_weight_decay: regexes of paths that weight decay leaves alone.
+      pruning: which weights become zero, and when; None for none.
       scanned: names of the layers that its steps keep stacked (see `jaxtl.parallel.scanned_layers`).
     """
 
@@ -54,6 +56,7 @@ class Plan:
     notes: tuple[str, ...]
     scanned: tuple[str, ...] = ()
     no_weight_decay: tuple[str, ...] = ()
+    pruning: Pruning | None = None
 
     @property
     def labels(self) -> dict[str, str]:
@@ -93,6 +96,8 @@ class Plan:
             overrides=first_by_scanned(self.overrides, self.scanned),
             no_weight_decay=self.no_weight_decay,
         )
+        if self.pruning is not None:
+            optimizer = prune_updates(optimizer, self.pruning)
         return over_scanned(optimizer, self.scanned)
 
 
@@ -144,13 +149,17 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
         )
         for path in assignment
     }
+    shapes = {path: tuple(leaf.shape) for path, leaf in flatten(params).items()}
+    pruning = options.pruning(config, prunable(shapes, assignment), assignment, stages[-1].stop)
+    if pruning is not None:
+        notes.append(_pruned_in_words(pruning, shapes))
     return Plan(
         assignment=assignment,
         stages=stages,
         multipliers=groups_lib.multipliers(
             assignment, layer_decay=f.layer_decay, rules=f.lr_multipliers, key="finetune.lr_multipliers"
         ),
-        shapes={path: tuple(leaf.shape) for path, leaf in flatten(params).items()},
+        shapes=shapes,
         schedule=schedule,
         options=options.optimizer(base, schedule),
         overrides=overrides,
@@ -158,7 +167,15 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
         notes=tuple(notes),
         scanned=find_scanned(module.alike(), facts) if config.model.scan else (),
         no_weight_decay=exempt,
+        pruning=pruning,
     )
+
+
+def _pruned_in_words(pruning: Pruning, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    count = sum(math.prod(shapes[path]) for path in pruning.paths)
+    what = "two of each four inputs" if pruning.pattern else f"the smallest {pruning.sparsity:.3g} of {count:,} weights"
+    when = f"up to step {pruning.end}, more and more of them" if pruning.end else "from the start"
+    return f"{what} in {len(pruning.paths)} kernels are zero, {when}, and stay zero"
 
 
 def _labels(

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import flax.linen as nn
 
+from jaxtl.compress.quantization import FORMS
 from jaxtl.errors import UserError, nearest
 from jaxtl.models.base import Family, GroupedModel, ModelOptions
 from jaxtl.models.batchnorm_model import ordered_fields
@@ -83,6 +84,8 @@ def build(
         model: GroupedModel = family.MODEL(num_classes=num_classes, **fields)
     except ValueError as error:
         raise UserError(f"model {name!r}: {error}.") from None
+    if model.quantized not in ("", *FORMS):
+        raise UserError(f"model {name!r}: quantized {model.quantized!r} is none of {', '.join(FORMS)}.")
     check_fields(model.head_hidden, model.head_pool, model.single_logit, num_classes)
     check_size(name, model)
     return model

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.compress import quantization
+from jaxtl.compress.structure import Units
 from jaxtl.models.head import CustomHead
 from jaxtl.models.head import classify as classify  # Families take it from here.
 from jaxtl.models.key_mapping import KeyMapping
@@ -166,7 +168,13 @@ class GroupedModel(CustomHead, kw_only=True):
     field says whether it has them, `auxiliary_field` names it.
 
     The head may be another than the family's own (see `jaxtl.models.head.CustomHead`); then it is run here.
+
+    Attributes:
+      quantized: "" or one of `jaxtl.compress.quantization.FORMS`: kernels, and perhaps what they are multiplied with,
+        are rounded before use; gradients pass straight through.
     """
+
+    quantized: str = ""
 
     head_path: ClassVar[str] = "params/head/kernel"
     unseen: ClassVar[tuple[str, ...]] = ("epsilon",)
@@ -202,6 +210,26 @@ class GroupedModel(CustomHead, kw_only=True):
         Raises:
           ValueError: `start` or `stop` is no group of the model, or they come in the wrong order.
         """
+        if self.quantized == "w8a8":
+            with nn.intercept_methods(quantization.round_inputs):
+                return self._run(images, train, start, stop)
+        return self._run(images, train, start, stop)
+
+    @nn.nowrap
+    def apply(self, variables: Any, *args: Any, **options: Any) -> Any:
+        """Applies the model as `nn.Module.apply` does, to variables that may hold quantized kernels (see `pack`)."""
+        if quantization.KERNELS in variables:
+            variables = quantization.unpack(variables)
+        elif self.quantized:
+            variables = quantization.with_rounded_kernels(variables, self.quantized, self.precise_kernels())
+        return super().apply(variables, *args, **options)
+
+    def precise_kernels(self) -> tuple[str, ...]:
+        """Gives the kernels that are quantized to 8 bits in any form: of the first layer, and of the classifier."""
+        return (self.first_layer, *self.classifier_paths())
+
+    @nn.nowrap
+    def _run(self, images: jax.Array, train: bool, start: str | None, stop: str | None) -> Any:
         x, names = images, span(self.groups(), start, stop)
         auxiliary = {}
         for run in self.runs(names):
@@ -263,6 +291,10 @@ class GroupedModel(CustomHead, kw_only=True):
 
     def no_weight_decay(self) -> tuple[str, ...]:
         """Gives regexes of parameter paths that weight decay leaves alone: none."""
+        return ()
+
+    def removable(self) -> tuple[Units, ...]:
+        """Gives the units that structured pruning may take away; a family that has some overrides it."""
         return ()
 
     def fit(self, path: str, before: Shape, after: Shape, *, positions: str) -> Fit | None:

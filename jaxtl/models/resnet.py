@@ -145,7 +145,7 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         shapes["params/layer1.0/conv3/kernel"][-1] // 4 if bottleneck else shapes["params/layer1.0/conv1/kernel"][-1]
     )
     *_, grouped, inner = shapes["params/layer1.0/conv2/kernel"]
-    return {
+    fields: dict[str, Any] = {
         "stages": count_blocks(shapes),
         "bottleneck": bottleneck,
         "width": width,
@@ -155,6 +155,26 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         "deep_stem": "params/conv1_0/kernel" in shapes,
         "conv_bias": "params/layer1.0/conv1/bias" in shapes,
     }
+    widths = inner_widths(shapes)
+    if not bottleneck:
+        width = shapes["params/layer1.0/conv2/kernel"][-1]
+        fields |= {"width": width, "cardinality": 1, "base_width": 64}
+    # Where each stage has twice the channels of the one before, their number is that of the other fields.
+    firsts = [widths[sum(fields["stages"][:stage])] for stage in range(len(fields["stages"]))]
+    whole = [firsts[0] * 2**stage for stage, blocks in enumerate(fields["stages"]) for _ in range(blocks)]
+    if list(widths) == whole and (bottleneck or widths[0] == width):
+        return fields
+    return {**fields, "cardinality": 1, "base_width": 64, "inner": widths}
+
+
+def inner_widths(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Reads the channels between the convolutions of each block off the paths "params/layer{s}.{b}/conv1/kernel"."""
+    found = {
+        tuple(int(part) for part in match.groups()): shape[-1]
+        for path, shape in shapes.items()
+        if (match := re.fullmatch(r"params/layer(\d+)\.(\d+)/conv1/kernel", path))
+    }
+    return tuple(found[block] for block in sorted(found))
 
 
 def count_blocks(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
@@ -200,7 +220,7 @@ def from_timm(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_config(model: ResNet, *, channels: int) -> dict[str, Any] | None:
     """Writes a config.json for transformers; None if its ResNet cannot express the model."""
-    plain = (model.cardinality, model.base_width, model.squeeze_excite) == (1, 64, False)
+    plain = (model.cardinality, model.base_width, model.squeeze_excite, model.inner) == (1, 64, False, ())
     if model.deep_stem or model.average_shortcut or model.conv_bias or model.epsilon != 1e-5 or not plain:
         return None
     first = model.width * (4 if model.bottleneck else 1)

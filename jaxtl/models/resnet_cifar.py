@@ -7,11 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtl.compress.structure import Units
 from jaxtl.models.base import GroupedModel, Groups, classify
 from jaxtl.models.key_mapping import KeyMapping
 from jaxtl.models.layers.batchnorm import BatchNorm
-from jaxtl.models.layers.residual_block import conv
-from jaxtl.models.resnet import count_blocks
+from jaxtl.models.layers.residual_block import check_inner, conv, inner_units
+from jaxtl.models.resnet import count_blocks, inner_widths
 from jaxtl.preprocessing import IMAGENET, PixelDefaults
 
 
@@ -24,12 +25,13 @@ class Block(nn.Module):
     axis_name: str | None = None
     dtype: Any = jnp.float32
     drop_path: float = 0.0
+    inner: int = 0  # Channels between the two; 0 for as many as it returns.
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [B, H, W, C] to [B, H/stride, W/stride, features]."""
         norm = {"epsilon": self.epsilon, "axis_name": self.axis_name, "dtype": self.dtype}
-        y = conv(self.features, 3, self.stride, dtype=self.dtype, name="conv1")(x)
+        y = conv(self.inner or self.features, 3, self.stride, dtype=self.dtype, name="conv1")(x)
         y = nn.relu(BatchNorm(**norm, name="bn1")(y, use_running_average=not train))
         y = conv(self.features, 3, dtype=self.dtype, name="conv2")(y)
         y = BatchNorm(**norm, name="bn2")(y, use_running_average=not train)
@@ -48,6 +50,8 @@ class ResNetCifar(GroupedModel):
       blocks: the number n of residual blocks in each stage.
       width: channels of the first stage; the second and third have 2 and 4 times as many.
       remat: whether training computes each block a second time instead of keeping what lies within it.
+      inner: channels between the two convolutions of each block, where structured pruning left fewer than the stage
+        has; () for as many.
     """
 
     num_classes: int
@@ -60,6 +64,17 @@ class ResNetCifar(GroupedModel):
     axis_name: str | None = None
     remat: bool = False
     dtype: Any = jnp.float32
+    inner: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_inner(self.inner, 3 * self.blocks)
+        super().__post_init__()
+
+    def removable(self) -> tuple[Units, ...]:
+        """Gives the channels between the two convolutions of each block."""
+        names = [name for name, _ in self.groups()[1:-1]]
+        widths = self.inner or tuple(self.width * 2 ** (i // self.blocks) for i in range(len(names)))
+        return tuple(inner_units(name, i, width) for i, (name, width) in enumerate(zip(names, widths, strict=True)))
 
     def groups(self) -> Groups:
         """Gives the groups from input to head: the stem, one group for each block, the head."""
@@ -79,7 +94,8 @@ class ResNetCifar(GroupedModel):
         kind = nn.remat(Block, static_argnums=2) if self.remat else Block
         depth = (stage - 1) * self.blocks + index
         drop_path = self.drop_path * depth / max(3 * self.blocks - 1, 1)
-        x = kind(self.width * 2 ** (stage - 1), stride, **norm, drop_path=drop_path, name=name)(x, train)
+        inner = self.inner[depth] if self.inner else 0
+        x = kind(self.width * 2 ** (stage - 1), stride, **norm, drop_path=drop_path, inner=inner, name=name)(x, train)
         return self.pooled(x) if (stage, index) == (3, self.blocks - 1) else x
 
 
@@ -122,4 +138,7 @@ KEY_MAPPINGS = (
 
 def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Reads the fields of the module off the shapes of its leaves."""
-    return {"blocks": count_blocks(shapes)[0], "width": shapes["params/conv1/kernel"][-1]}
+    blocks, width = count_blocks(shapes)[0], shapes["params/conv1/kernel"][-1]
+    inner = inner_widths(shapes)
+    whole = tuple(width * 2 ** (i // blocks) for i in range(3 * blocks))
+    return {"blocks": blocks, "width": width, "inner": () if inner == whole else inner}

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core.scope import Scope
 
+from jaxtl.compress.structure import Cut, Units
 from jaxtl.models.base import Fit, GroupedModel, Groups, Shape, classify
 from jaxtl.models.layers.attention import FORMS, padded_tokens, resolve
 from jaxtl.models.layers.gelu import KINDS
@@ -43,6 +44,8 @@ class ViT(GroupedModel):
       remat: whether training computes each block a second time instead of keeping what lies within it.
       scan: whether blocks that are alike are compiled once and run as a loop, over their stacked parameters.
       attention: its form: "auto", or one of `jaxtl.models.layers.attention.FORMS`.
+      block_mlp: hidden width of the MLP of each block, where structured pruning left them unequal; () for `mlp`.
+      block_heads: likewise the heads of each block, which stay as wide as `heads` makes them; () for `heads`.
     """
 
     unseen: ClassVar[tuple[str, ...]] = ("epsilon", "gelu", "heads", "pool")
@@ -74,6 +77,8 @@ class ViT(GroupedModel):
     scan: bool = False
     attention: str = "auto"
     dtype: Any = jnp.float32
+    block_mlp: tuple[int, ...] = ()
+    block_heads: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         # A hybrid counts its patches on a smaller map.
@@ -89,6 +94,9 @@ class ViT(GroupedModel):
         for name, allowed in fields.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(allowed)}")
+        for name in ("block_mlp", "block_heads"):
+            if (given := getattr(self, name)) and (len(given) != self.depth or min(given) < 1):
+                raise ValueError(f"{name} {given} is not one number above 0 for each of {self.depth} blocks")
         if self.pool != "mean" and not self.class_token:
             raise ValueError(f"pool {self.pool!r} needs class_token")
         super().__post_init__()
@@ -165,7 +173,8 @@ class ViT(GroupedModel):
 
     def alike(self) -> tuple[str, ...]:
         """Gives the names of the blocks that can be run as one loop (see `jaxtl.parallel.scanned_layers`)."""
-        return tuple(f"block{i}" for i in range(self.depth - 1)) if self.scan else ()
+        unequal = self.block_mlp or self.block_heads
+        return tuple(f"block{i}" for i in range(self.depth - 1)) if self.scan and not unequal else ()
 
     def _loop_key(self, name: str) -> Hashable:
         """Gives what neighbouring groups must have in common to be run as one loop."""
@@ -264,7 +273,8 @@ class ViT(GroupedModel):
             # Below the path of the stack, or of the first block, so that what holds for frozen blocks holds here.
             name = stack or names[0]
             scope: Any = Scope({"params": leaves}, rngs, name=name, path=(*self.path, name))
-            block = Block(**self._block_fields(rate if self.drop_path else 0.0), parent=scope)
+            # Blocks of unequal widths are in no loop.
+            block = Block(**self._block_fields(0, rate if self.drop_path else 0.0), parent=scope)
             return block(x, train, x.shape[1]), None
 
         body = jax.checkpoint(body, prevent_cse=False) if self.remat else body
@@ -278,10 +288,25 @@ class ViT(GroupedModel):
         """The rate of stochastic depth of a block."""
         return self.drop_path * index / max(self.depth - 1, 1)
 
-    def _block_fields(self, drop_path: float | jax.Array) -> dict[str, Any]:
+    def removable(self) -> tuple[Units, ...]:
+        """Gives the hidden units of the MLP and the heads of each block."""
+        found = []
+        for i in range(self.depth):
+            fields, block = self._block_fields(i, 0.0), f"params/block{i}"
+            hidden = (Cut(f"{block}/mlp/fc1/kernel", 1), Cut(f"{block}/mlp/fc2/kernel", 0))
+            rest = (Cut(f"{block}/mlp/fc1/bias", 0),)
+            found.append(Units(f"block{i}/mlp", "block_mlp", i, fields["hidden"], hidden, rest))
+            size = self.width // self.heads
+            qkv, proj = Cut(f"{block}/attn/qkv/kernel", 1, size, 3), Cut(f"{block}/attn/proj/kernel", 0, size)
+            biases = (Cut(f"{block}/attn/qkv/bias", 0, size, 3),) * self.qkv_bias
+            found.append(Units(f"block{i}/attn", "block_heads", i, fields["heads"], (qkv, proj), biases))
+        return tuple(found)
+
+    def _block_fields(self, index: int, drop_path: float | jax.Array) -> dict[str, Any]:
         return {
-            "heads": self.heads,
-            "hidden": self.mlp or 4 * self.width,
+            "heads": self.block_heads[index] if self.block_heads else self.heads,
+            "hidden": self.block_mlp[index] if self.block_mlp else self.mlp or 4 * self.width,
+            "head_width": self.width // self.heads,
             "qkv_bias": self.qkv_bias,
             "layer_scale": self.layer_scale,
             "gelu": self.gelu,
@@ -298,7 +323,7 @@ class ViT(GroupedModel):
         if index == self.depth - 1 and self.pool == "cls" and not self.head_pool:
             outputs = 2 if self.teacher_head else 1  # Nothing reads the other tokens: a sixth of the block remains.
         kind = nn.remat(Block, static_argnums=(2, 3)) if self.remat else Block
-        x = kind(**self._block_fields(self._rate(index)), name=f"block{index}")(x, train, outputs)
+        x = kind(**self._block_fields(index, self._rate(index)), name=f"block{index}")(x, train, outputs)
         if index < self.depth - 1:
             return x
         if not self.final_norm:

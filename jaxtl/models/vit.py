@@ -186,8 +186,10 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     tokens = ("params/cls_token" in shapes) + ("params/dist_token" in shapes)
     positions = shapes["params/pos_embed"][1]
     embed_prefix = math.isqrt(positions - tokens) ** 2 == positions - tokens
+    hiddens = tuple(shapes[f"params/block{i}/mlp/fc1/kernel"][-1] for i in range(depth))
+    attended = tuple(shapes[f"params/block{i}/attn/proj/kernel"][0] for i in range(depth))
     doubled = shapes.get("params/head/kernel", (width, 0))[0] == 2 * width
-    fields = {
+    fields: dict[str, Any] = {
         "image_size": patch * math.isqrt(positions - (tokens if embed_prefix else 0)),
         "patch": patch,
         "width": width,
@@ -208,8 +210,14 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     }
     if "params/fc_norm/scale" in shapes:
         fields["pool"] = "mean"
+    if len({*hiddens}) > 1:
+        fields |= {"mlp": 0, "block_mlp": hiddens}
     heads = {variant["width"]: variant["heads"] for variant in VARIANTS.values()}
-    return {**fields, "heads": heads[width]} if width in heads else fields
+    if width not in heads:
+        return fields
+    if {*attended} != {width}:
+        fields["block_heads"] = tuple(features * heads[width] // width for features in attended)
+    return {**fields, "heads": heads[width]}
 
 
 from_timm = vit_config.from_timm

@@ -86,6 +86,8 @@ def to_timm(model: ViT) -> tuple[str, dict[str, Any]] | None:
         return None
     if model.epsilon != 1e-6:
         raise UserError(f"timm's ViT has an epsilon of 1e-6, this one {model.epsilon:g}.")
+    if model.block_mlp or model.block_heads:
+        raise UserError("timm's ViT has as many heads and MLP units in each block, this one has not.")
     if model.pool == "cls+mean":
         raise UserError("timm has no head on the class token and the mean together.")
     arguments = {

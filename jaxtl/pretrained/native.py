@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxtl.models import count_classes
+from jaxtl.compress.quantization import pack
+from jaxtl.models import build, count_classes, fields_of
 from jaxtl.preprocessing import Pixels
 from jaxtl.trees import flatten
 
@@ -40,6 +41,9 @@ def save_native(
 ) -> None:
     """Writes variables as safetensors in native names; `open_weights` reads them back bit for bit.
 
+    Kernels of a quantized model are written in its bits (see `jaxtl.compress.quantization.pack`), and read back as what
+    they stand for.
+
     Args:
       path: the file to write.
       variables: {"params": ..., "batch_stats": ... if any}.
@@ -50,8 +54,11 @@ def save_native(
       calibration: what is to be said of its calibration, as plain values.
       notes: more texts for the file's metadata, by name.
     """
-    leaves = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(variables).items()}
-    num_classes = count_classes(model, leaves)
+    num_classes = count_classes(model, flatten(variables))
+    if form := fields_of(model).get("quantized"):
+        variables = pack(variables, form, build(model, num_classes=num_classes).precise_kernels())
+    # Not `ascontiguousarray`, which makes a scalar a row of one.
+    leaves = {name: np.asarray(leaf, order="C") for name, leaf in flatten(variables).items()}
     facts = native_facts(model, num_classes=num_classes, epsilon=epsilon, pixels=pixels, classes=classes)
     facts |= {} if calibration is None else {"calibration": calibration}
     write_safetensors(Path(path), leaves, {"jaxtl": json.dumps(facts), **(notes or {})})

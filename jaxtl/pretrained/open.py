@@ -10,8 +10,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+from jaxtl.compress.quantization import KERNELS, unpacked_kernel
 from jaxtl.errors import UserError
 from jaxtl.models import complete_fields, families, find_family, spec
 from jaxtl.models.base import Family
@@ -259,7 +261,7 @@ def from_native(
         shapes = {path: tuple(array.shape) for path, array in arrays.items()}
         loaders: dict[str, Loader] = {path: partial(np.asarray, array) for path, array in arrays.items()}
         arrays = Arrays("orbax", shapes, loaders)
-    family = find_family(facts["model"])
+    arrays, family = _unpacked(arrays), find_family(facts["model"])
     parts: dict[str, tuple[rename.Part, ...]] = {path: (rename.Part(path, layouts.SAME),) for path in arrays}
     return Weights(
         location=location,
@@ -275,6 +277,21 @@ def from_native(
         pixels_from="the file itself",
         plan=rename.Plan(parts, (), ()),
     )
+
+
+def _unpacked(arrays: Arrays) -> Arrays:
+    """Gives arrays with float kernels in place of quantized ones, which are unpacked as they are read."""
+    shapes, loaders = dict(arrays.shapes), dict(arrays.loaders)
+    for path in [path for path in shapes if path.startswith(f"{KERNELS}/") and path.endswith("/values")]:
+        scale = path.removesuffix("values") + "scale"
+        kernel = f"params/{path.removeprefix(f'{KERNELS}/').removesuffix('/values')}"
+        shapes[kernel] = (*shapes.pop(path)[:-1], shapes.pop(scale)[-1])
+        loaders[kernel] = partial(_kernel, loaders.pop(path), loaders.pop(scale))
+    return dataclasses.replace(arrays, shapes=shapes, loaders=loaders)
+
+
+def _kernel(values: Loader, scale: Loader) -> np.ndarray:
+    return np.asarray(unpacked_kernel(jnp.asarray(values()), jnp.asarray(scale())))
 
 
 def _native_unseen(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,6 +76,8 @@ class LoopOptions:
       monitor: the validation metric that decides what is best: higher is better, but for "loss"; among equals the lower
         loss. "last": none does, the last evaluation is best.
       patience: evaluations without a better one after which to stop; 0 for never.
+      best_from: the first step that may be the best: what comes before is another network, such as one that is not
+        pruned to its end.
       groups: path of each parameter -> its group, or "frozen", for the log to get the sizes of updates in the step
         before each evaluation; empty for none. In all processes alike.
     """
@@ -88,6 +90,7 @@ class LoopOptions:
     log_every: int = 50
     monitor: str = "accuracy"
     patience: int = 0
+    best_from: int = 0
     groups: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -262,8 +265,10 @@ def _evaluate(evaluate: Evaluate, state: TrainState) -> dict[str, Evaluation]:
     return found
 
 
-def _note(progress: Progress, step: int, found: dict[str, Evaluation], options: LoopOptions, outputs: Outputs) -> Score:
-    """Writes the metrics of an evaluation down, shows its pictures, and returns its score."""
+def _note(
+    progress: Progress, step: int, found: dict[str, Evaluation], options: LoopOptions, outputs: Outputs
+) -> Score | None:
+    """Writes the metrics of an evaluation down, shows its pictures, and returns its score; None if none counts yet."""
     metrics = {kind: dict(evaluation.metrics) for kind, evaluation in found.items()}
     if not math.isfinite(metrics["raw"]["loss"]):
         raise _diverged(f"the loss on val is {metrics['raw']['loss']} at step {step}", outputs.checkpoints)
@@ -272,7 +277,9 @@ def _note(progress: Progress, step: int, found: dict[str, Evaluation], options: 
         outputs.log.write(step, split, values)
         outputs.screen.line(step, split, values)
     outputs.screen.table()
-    score = _judge(progress, step, metrics, options.monitor, options.patience)
+    score = None
+    if step >= options.best_from:
+        score = _judge(progress, step, metrics, options.monitor, options.patience)
     outputs.log.pictures(step, found["ema" if progress.averaged else "raw"].pictures)
     return score
 

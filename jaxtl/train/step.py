@@ -1,6 +1,6 @@
 """One step of training: a pure function from (state, batch) to (state, scalars)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxtl.compress.pruning import with_zeros
 from jaxtl.errors import UserError
 from jaxtl.finetune.param_groups import partition
 from jaxtl.train import ema, loss_scaling
@@ -35,6 +36,7 @@ class StepOptions:
         states (see `jaxtl.models.base.auxiliary_weight`).
       several_labels: whether an image has several labels, or none: "accuracy" is then the share of images whose labels
         are all right; else the label of an image is the largest of its [C].
+      pruned: paths of kernels whose zeros are pruned weights (see `jaxtl.compress.pruning`): their averages are zero.
     """
 
     clip_norm: float = 0.0
@@ -45,6 +47,7 @@ class StepOptions:
     ema_since: Mapping[str, int] | None = None
     auxiliary_weight: float | None = None
     several_labels: bool = False
+    pruned: Sequence[str] = ()
 
 
 def train_step(
@@ -138,6 +141,7 @@ def train_step(
         variables = {"params": params, **model_state}
         since = options.ema_since or {}
         average = ema.update(average, variables, decay=options.ema_decay, step=state.step, since=since)
+        average = with_zeros(average, params, options.pruned)
     return TrainState(state.step + 1, params, model_state, opt_state, state.rng, average, next_scaling), scalars
 
 

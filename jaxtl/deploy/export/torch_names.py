@@ -53,7 +53,7 @@ def module_of(leaves: Mapping[str, np.ndarray], model: str, pixels: Pixels, epsi
     """Returns the module that the leaves are of.
 
     Raises:
-      UserError: it has no head, or one for which other programs have no names.
+      UserError: it has no head, or one for which other programs have no names, or it rounds its inputs.
     """
     num_classes = count_classes(model, leaves)
     if not num_classes:
@@ -61,7 +61,12 @@ def module_of(leaves: Mapping[str, np.ndarray], model: str, pixels: Pixels, epsi
     module = build(model, num_classes=num_classes, image_size=pixels.size, epsilon=epsilon)
     if module.custom_head:
         raise UserError(f"other programs have no names for the head of {model!r}.")
-    return module
+    if module.quantized == "w8a8":
+        raise UserError(
+            f"{model!r} rounds what its kernels are multiplied with, which these files cannot say: write jaxtl's own, "
+            "or compress with int8, whose kernels they hold."
+        )
+    return module.clone(quantized="")  # Its kernels are rounded already.
 
 
 def families_of(module: GroupedModel) -> list[Family]:

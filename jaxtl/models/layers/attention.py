@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -153,17 +153,24 @@ def _plain(query: jax.Array, key: jax.Array, value: jax.Array, real: int) -> jax
 
 
 class QueryKeyValue(nn.Module):
-    """One fused projection to queries, keys and values; queries may be asked of the first tokens only."""
+    """One fused projection to queries, keys and values; queries may be asked of the first tokens only.
+
+    Attributes:
+      features: the width F of each of the three; 0 for that of the tokens.
+    """
 
     use_bias: bool = True
     dtype: Any = jnp.float32
+    features: int = 0
+
+    multiplies_input: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: jax.Array, queries: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Maps tokens [B, N, D] to queries [B, queries, D], keys [B, N, D] and values [B, N, D]."""
-        width = x.shape[-1]
+        """Maps tokens [B, N, D] to queries [B, queries, F], keys [B, N, F] and values [B, N, F]."""
+        width = self.features or x.shape[-1]
+        kernel = self.param("kernel", _square_init, (x.shape[-1], 3 * width)).astype(self.dtype)
         x = x.astype(self.dtype)
-        kernel = self.param("kernel", _square_init, (width, 3 * width)).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (3 * width,)) if self.use_bias else jnp.zeros(3 * width)
         bias = bias.astype(self.dtype)[None, None]
         if backend() == "gpu":
@@ -178,7 +185,7 @@ class QueryKeyValue(nn.Module):
         self, x: jax.Array, kernel: jax.Array, bias: jax.Array, queries: int
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Three products, whose results lie as the attention kernel reads them: cut out of one, each is copied."""
-        width = x.shape[-1]
+        width = kernel.shape[1] // 3
         # The barrier keeps XLA from joining products of the same tokens again.
         tokens = jax.lax.optimization_barrier((x[:, :queries], x, x))
         cuts = [slice(i * width, (i + 1) * width) for i in range(3)]
@@ -196,6 +203,7 @@ class Attention(nn.Module):
     Attributes:
       form: one of FORMS, or "auto".
       real: the number of tokens that are not padding; None for all.
+      head_width: the channels of a head; 0 for that share of the tokens' width.
     """
 
     heads: int
@@ -203,12 +211,15 @@ class Attention(nn.Module):
     form: str = "auto"
     real: int | None = None
     dtype: Any = jnp.float32
+    head_width: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, outputs: int) -> jax.Array:
         """Maps tokens [B, N, D] to what the first of them attend to, [B, outputs, D]."""
         batch, _, width = x.shape
-        parts = QueryKeyValue(self.qkv_bias, self.dtype, name="qkv")(x, outputs)
-        query, key, value = (part.reshape(batch, -1, self.heads, width // self.heads) for part in parts)
-        x = attend(query, key, value, form=self.form, real=self.real).reshape(batch, outputs, width)
+        head_width = self.head_width or width // self.heads
+        features = self.heads * head_width
+        parts = QueryKeyValue(self.qkv_bias, self.dtype, features, name="qkv")(x, outputs)
+        query, key, value = (part.reshape(batch, -1, self.heads, head_width) for part in parts)
+        x = attend(query, key, value, form=self.form, real=self.real).reshape(batch, outputs, features)
         return Dense(width, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name="proj")(x)

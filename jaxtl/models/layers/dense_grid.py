@@ -1,6 +1,6 @@
 """A dense layer over a grid of features: a convolution whose window is the whole grid."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,8 @@ class DenseGrid(nn.Module):
         grid, and [B, h, w, features] is returned (as in timm).
       dtype: what is computed in.
     """
+
+    multiplies_input: ClassVar[bool] = True
 
     features: int
     side: int

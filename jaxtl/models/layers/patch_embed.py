@@ -1,6 +1,6 @@
 """The patch embedding of Transformers."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -9,6 +9,8 @@ import jax.numpy as jnp
 
 class PatchEmbed(nn.Module):
     """Cuts images into square patches and projects each: a convolution whose stride is its kernel size."""
+
+    multiplies_input: ClassVar[bool] = True
 
     patch: int
     width: int

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtl.compress.structure import Cut, Units
 from jaxtl.models.base import GroupedModel, Groups, classify
 from jaxtl.models.layers.batchnorm import BatchNorm
 from jaxtl.models.layers.conv import convolve, max_pool
@@ -33,11 +34,31 @@ def conv(
     )
 
 
+def check_inner(inner: tuple[int, ...], blocks: int) -> None:
+    """Raises a ValueError unless there is a width above 0 for each block, or none at all."""
+    if inner and (len(inner) != blocks or min(inner) < 1):
+        raise ValueError(f"inner {inner} is not one number above 0 for each of {blocks} blocks")
+
+
+def inner_units(block: str, index: int, width: int, *, between: tuple[int, int] = (1, 2), bias: bool = False) -> Units:
+    """Gives the channels between two convolutions of a block as units that may go.
+
+    A channel counts as the product of what its BatchNorm scales it by and of the kernel that reads it: how large the
+    kernel is that makes it, the norm takes away.
+    """
+    name, (before, after) = f"params/{block}", between
+    made = [Cut(f"{name}/conv{before}/kernel", 3), *[Cut(f"{name}/conv{before}/bias", 0)] * bias]
+    statistics = [Cut(f"batch_stats/{block}/bn{before}/{key}", 0) for key in ("mean", "var")]
+    weighed = (Cut(f"{name}/bn{before}/scale", 0), Cut(f"{name}/conv{after}/kernel", 2))
+    rest = (*made, Cut(f"{name}/bn{before}/bias", 0), *statistics)
+    return Units(f"{block}/conv{before}", "inner", index, width, weighed, rest)
+
+
 class Block(nn.Module):
     """A residual block, basic (two 3 x 3 convolutions) or bottleneck (1 x 1, 3 x 3, 1 x 1 to four times as wide).
 
     Attributes:
-      inner: channels of the first convolutions of a bottleneck.
+      inner: channels between the convolutions.
       cardinality: how many groups its 3 x 3 convolution has.
       squeeze_excite: whether channels are weighed at the end of the branch.
     """
@@ -58,7 +79,7 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [B, H, W, C] to [B, H/stride, W/stride, features * (4 if bottleneck else 1)]."""
         sizes = (1, 3, 1) if self.bottleneck else (3, 3)
-        widths = (self.inner, self.inner, 4 * self.features) if self.bottleneck else (self.features,) * 2
+        widths = (self.inner, self.inner, 4 * self.features) if self.bottleneck else (self.inner, self.features)
         strided = 0 if self.stride_first or not self.bottleneck else 1
         y = x
         for i, (size, width) in enumerate(zip(sizes, widths, strict=True)):
@@ -106,6 +127,8 @@ class ResNet(GroupedModel):
       unbiased: whether the running variance is the unbiased one, as in PyTorch.
       axis_name: the mapped axis over which batch statistics are taken, under pmap.
       remat: whether training computes each block a second time instead of keeping what lies within it.
+      inner: channels between the convolutions of each block, where structured pruning left fewer; () for as many as the
+        other fields say.
     """
 
     unseen: ClassVar[tuple[str, ...]] = (
@@ -137,6 +160,34 @@ class ResNet(GroupedModel):
     axis_name: str | None = None
     remat: bool = False
     dtype: Any = jnp.float32
+    inner: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_inner(self.inner, sum(self.stages))
+        super().__post_init__()
+
+    def removable(self) -> tuple[Units, ...]:
+        """Gives the channels between the convolutions of each block; none where they come in groups.
+
+        Of a bottleneck the two inner convolutions get as many, each those that count most in it.
+        """
+        if self.cardinality > 1:
+            return ()
+        found = []
+        for index, (name, _) in enumerate(self.groups()[1:-1]):
+            pairs = ((1, 2), (2, 3)) if self.bottleneck else ((1, 2),)
+            width = self._inner(index, self._features(int(name.removeprefix("layer").split(".")[0])))
+            found += [inner_units(name, index, width, between=pair, bias=self.conv_bias) for pair in pairs]
+        return tuple(found)
+
+    def _features(self, stage: int) -> int:
+        return self.width * 2 ** (stage - 1)
+
+    def _inner(self, index: int, features: int) -> int:
+        """The channels between the convolutions of a block, counted from 0."""
+        if self.inner:
+            return self.inner[index]
+        return features * self.base_width // 64 * self.cardinality if self.bottleneck else features
 
     def groups(self) -> Groups:
         """Gives the groups from input to head: the stem, one group for each block, the head."""
@@ -184,10 +235,10 @@ class ResNet(GroupedModel):
     def _block(self, x: jax.Array, name: str, train: bool) -> jax.Array:
         stage, index = (int(part) for part in name.removeprefix("layer").split("."))
         before = sum(self.stages[: stage - 1]) + index
-        features = self.width * 2 ** (stage - 1)
+        features = self._features(stage)
         x = (nn.remat(Block, static_argnums=2) if self.remat else Block)(
             features=features,
-            inner=features * self.base_width // 64 * self.cardinality,
+            inner=self._inner(before, features),
             cardinality=self.cardinality,
             squeeze_excite=self.squeeze_excite,
             stride=2 if stage > 1 and index == 0 else 1,

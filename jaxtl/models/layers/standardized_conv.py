@@ -1,6 +1,6 @@
 """Weight standardisation, https://arxiv.org/abs/1903.10520: convolutions whose kernels have mean 0 and deviation 1."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,8 @@ class StandardizedConv(nn.Module):
       padding: a number of zeros on every side, or "SAME" as TensorFlow has it.
       epsilon: added to the variance, or to the deviation where `epsilon_on_deviation`; Google's code has both.
     """
+
+    multiplies_input: ClassVar[bool] = True
 
     features: int
     size: int

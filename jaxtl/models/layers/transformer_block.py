@@ -1,6 +1,6 @@
 """The encoder block of the Vision Transformer."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,8 @@ from jaxtl.parallel.backend import backend
 
 class DenseGelu(nn.Module):
     """A dense layer and the GELU after it."""
+
+    multiplies_input: ClassVar[bool] = True
 
     features: int
     gelu: str
@@ -70,6 +72,7 @@ class Block(nn.Module):
     Attributes:
       attention: its form (see `jaxtl.models.layers.attention`).
       real: the number of tokens that are not padding; None for all.
+      head_width: the channels of a head; 0 for the tokens' width by the heads.
     """
 
     heads: int
@@ -83,12 +86,14 @@ class Block(nn.Module):
     attention: str = "auto"
     real: int | None = None
     dtype: Any = jnp.float32
+    head_width: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, outputs: int) -> jax.Array:
         """Maps tokens [B, N, D] to the first of them, [B, outputs, D]."""
         y = LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm1")(x)
-        y = Attention(self.heads, self.qkv_bias, self.attention, self.real, self.dtype, name="attn")(y, outputs)
+        attention = (self.heads, self.qkv_bias, self.attention, self.real, self.dtype, self.head_width)
+        y = Attention(*attention, name="attn")(y, outputs)
         x, shape = x[:, :outputs], y.shape
         # From here on a GPU gets rows [B * N, D]: over [B, N, D] XLA turns the tokens to [N, D, B] and back.
         rows = (-1, shape[-1]) if backend() == "gpu" else shape

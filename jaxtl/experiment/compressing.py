@@ -1,0 +1,269 @@
+"""The recipes of compress: what each makes of a run, as the config and the weights that a new run begins with."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jaxtl import config as config_lib
+from jaxtl import data, models
+from jaxtl.compress.input_norms import NORMS, add_squares, prune_by_inputs
+from jaxtl.compress.pruning import prunable
+from jaxtl.compress.quantization import FORMS, RANGES, round_inputs
+from jaxtl.compress.structure import choose_widths, cut_units, importance
+from jaxtl.errors import UserError
+from jaxtl.experiment import options
+from jaxtl.experiment.build import Experiment, build, build_run
+from jaxtl.experiment.members import Member
+from jaxtl.experiment.model import Model
+from jaxtl.finetune.param_groups import assign
+from jaxtl.models.base import GroupedModel
+from jaxtl.pretrained import save_native
+from jaxtl.profiling.flops import count_flops
+from jaxtl.trees import flatten, nest
+
+RECIPES = {
+    "prune": "the smallest weights become zero, and stay zero",
+    "2:4": "two of each four inputs of a unit become zero",
+    "structure": "whole units go: channels between convolutions, units of MLPs, heads",
+    **FORMS,
+}
+BEGINNING = "beginning.safetensors"
+"""What a run begins with whose network is another than that of the run it was made of."""
+
+SCOPES = {
+    "unit": "each unit by itself, by its weights times the norms of their inputs on training images",
+    **{scope: f"{name} by the size of weights" for scope, name in (("global", "all"), ("group", "each group"))},
+}
+"""What has the share of zeros, and by what they are chosen."""
+
+_RATE = 0.3  # By which what only has to settle again trains, beside the run it was made of.
+_EPOCHS = {"prune": 2.0, "2:4": 2.0, "structure": 4.0}
+_IMAGES = 256  # That inputs are measured on.
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is asked for.
+
+    Attributes:
+      name: one of RECIPES.
+      sparsity: the share of weights that becomes zero.
+      flops: the share of FLOPs that goes, of "structure".
+      epochs: of fine-tuning after it; None for what the recipe is usually given: none, where it only rounds.
+      ramp: the share of the fine-tuning in which the zeros grow; 0 for all before it.
+      scope: of pruning, one of SCOPES.
+    """
+
+    name: str
+    sparsity: float = 0.5
+    flops: float = 0.3
+    epochs: float | None = None
+    ramp: float = 0.0
+    scope: str = "unit"
+
+    @property
+    def length(self) -> float:
+        """The epochs of fine-tuning."""
+        return _EPOCHS.get(self.name, 0.0) if self.epochs is None else self.epochs
+
+    def check(self) -> None:
+        """Sees that it is sound.
+
+        Raises:
+          UserError: a number is out of its range.
+        """
+        if self.name not in RECIPES:
+            raise UserError(f"--recipe={self.name} is none of {', '.join(RECIPES)}.")
+        for flag, value in (("sparsity", self.sparsity), ("flops", self.flops)):
+            if not 0 < value < 1:
+                raise UserError(f"--{flag} is {value:g}, but it must lie between 0 and 1, such as 0.5.")
+        if not 0 <= self.ramp < 1 or (self.ramp and self.name != "prune"):
+            raise UserError(f"--ramp is {self.ramp:g}, but it must be at least 0 and below 1, and is of prune alone.")
+        if self.ramp and self.scope == "unit":
+            raise UserError("--ramp goes by the size of weights: give --scope=global or group with it.")
+        if self.length < 0 or (self.ramp and not self.length):
+            raise UserError(f"--epochs is {self.length:g}, but it must be 0 or more, and above 0 with --ramp.")
+
+    def in_words(self) -> str:
+        """Says what it does, with its numbers."""
+        amount = {"prune": f" ({self.sparsity:.0%})", "structure": f" ({self.flops:.0%} of the FLOPs)"}
+        growing = f", growing over {self.ramp:.0%} of the steps" if self.ramp else ""
+        tuned = f"; then {self.length:g} epochs of fine-tuning" if self.length else ""
+        return f"{self.name}: {RECIPES[self.name]}{amount.get(self.name, '')}{growing}{tuned}"
+
+
+def make_config(member: Member, recipe: Recipe, overrides: Mapping[str, str]) -> ConfigDict:
+    """Returns the config of the new run, but for a beginning of its own (see `make_beginning`).
+
+    It is that of the old one, with everything training, from its weights and with its head.
+
+    Args:
+      member: the old run.
+      recipe: what is asked for.
+      overrides: key -> value, as on the command line, of the fine-tuning.
+
+    Raises:
+      UserError: a key or a value is wrong.
+    """
+    config = copy.deepcopy(member.config)
+    config.model.name = str(member.facts["model"])
+    config.model.weights, config.model.head, config.model.scan = f"run:{member.workdir}", "keep", False
+    config.model.image_size = member.facts["pixels"]["size"]
+    config.finetune.update(unfreeze="all", stages=(), cache_features="off", head_start="zeros", frozen_dtype="float32")
+    config.train.steps = 0
+    config.train.check_learning_rate = False  # A loss that is low already falls at no rate.
+    # A run that trains nothing keeps a length, which every config has.
+    config.train.epochs = recipe.length or (config.train.epochs if config.train.epochs != 0 else 1.0)
+    if recipe.name in ("prune", "2:4"):
+        sparsity, pattern = (recipe.sparsity, "") if recipe.name == "prune" else (0.5, "2:4")
+        # What is zero in the beginning already is what goes.
+        scope = "global" if recipe.scope == "unit" else recipe.scope
+        config.prune.update(sparsity=sparsity, pattern=pattern, ramp=recipe.ramp, scope=scope)
+    elif config.prune.sparsity:
+        config.prune.ramp = 0.0  # What is zero already stays so.
+    # Whatever the run's own schedule is: it ends at a rate of zero.
+    config.optimizer.schedule = "cosine"
+    if recipe.name != "structure" and config.optimizer.learning_rate != "auto":
+        config.optimizer.learning_rate *= _RATE
+    if recipe.name in FORMS:
+        config.model.name = models.with_fields(config.model.name, quantized=recipe.name)
+    return config_lib.override(config, overrides)
+
+
+def needs_beginning(recipe: Recipe) -> bool:
+    """Tells whether the new run begins with other weights than the old one's, or with more."""
+    return recipe.name in ("structure", "w8a8") or (recipe.name in ("prune", "2:4") and recipe.scope == "unit")
+
+
+def make_beginning(config: ConfigDict, member: Member, recipe: Recipe, folder: Path) -> ConfigDict:
+    """Writes BEGINNING, the weights that the new run begins with; returns the config that begins with them.
+
+    Args:
+      config: from `make_config`.
+      member: the old run.
+      recipe: what is asked for.
+      folder: of the new run.
+
+    Raises:
+      UserError: the network has no units that may go, or not so many; or data cannot be opened.
+    """
+    model, variables, _ = build_run(member.workdir)
+    config = copy.deepcopy(config)
+    if recipe.name == "structure" and not model.module.removable():
+        raise UserError(
+            f"{model.name} has no units that can go: those that have are ViTs and DeiTs, ResNets but for ResNeXts, and "
+            "the ResNets for CIFAR. prune and the recipes of few bits take any model."
+        )
+    if recipe.name == "structure":
+        squares = _measure(member, config, NORMS, add_squares)[NORMS]
+        config.model.name, variables = shrink(model, variables, squares, recipe.flops)
+    elif recipe.name == "w8a8":
+        variables = {**variables, **_measure(member, config, RANGES, round_inputs)}
+    else:
+        squares = _measure(member, config, NORMS, add_squares)[NORMS]
+        groups = assign(variables["params"], model.module.groups())
+        paths = prunable({path: leaf.shape for path, leaf in flatten(variables["params"]).items()}, groups)
+        given = config.prune
+        pruned = prune_by_inputs(variables["params"], squares, paths, given.sparsity, given.pattern)
+        variables = {**variables, "params": pruned}
+    path = folder / BEGINNING
+    save_native(
+        path,
+        jax.device_get(variables),
+        model=config.model.name,
+        pixels=model.pixels,
+        classes=model.classes,
+        epsilon=model.epsilon,
+    )
+    config.model.weights = str(path)
+    return config
+
+
+def shrink(
+    model: Model, variables: Mapping[str, Any], squares: Mapping[str, Any], share: float
+) -> tuple[str, dict[str, Any]]:
+    """Takes units out of a network that has some to spare, until its evaluation takes that share fewer FLOPs.
+
+    Args:
+      model: of the network.
+      variables: of it, nested.
+      squares: sums of squared inputs of its layers, nested.
+      share: of the FLOPs.
+
+    Returns:
+      The name of the smaller model, and its variables.
+
+    Raises:
+      UserError: so many units cannot go.
+    """
+    layers, leaves = model.module.removable(), flatten(variables)
+    scores = {units.name: importance(units, leaves, flatten(squares)) for units in layers}
+    build_as = partial(_rebuilt, model)
+    try:
+        fields = choose_widths(layers, scores, lambda fields: forward_flops(build_as(fields)), share)
+    except ValueError as error:
+        raise UserError(f"--flops={share:g} of {model.name} cannot go: {error}.") from None
+    return models.with_fields(model.name, **fields), nest(cut_units(leaves, layers, scores, fields))
+
+
+def _rebuilt(model: Model, fields: Mapping[str, Any]) -> GroupedModel:
+    module: GroupedModel = model.module.clone(**fields)
+    return module
+
+
+def forward_flops(module: GroupedModel) -> int:
+    """Returns the FLOPs of the evaluation of one image."""
+    image = jax.ShapeDtypeStruct((1, module.image_size, module.image_size, 3), jnp.float32)
+    shapes = jax.eval_shape(partial(module.init, train=False), jax.random.key(0), image)
+    return count_flops(partial(_evaluate, module), shapes, image)
+
+
+def _evaluate(module: GroupedModel, variables: Any, images: jax.Array) -> Any:
+    return module.apply(variables, images, train=False)
+
+
+def _measure(member: Member, config: ConfigDict, collection: str, intercept: Callable[..., Any]) -> dict[str, Any]:
+    """Returns what an interceptor gathers in a collection, over training images as evaluation sees them."""
+    plain = copy.deepcopy(config)
+    plain.model.name, plain.model.weights = str(member.facts["model"]), f"run:{member.workdir}"
+    plain.prune.sparsity = 0.0
+    experiment = build(plain)
+
+    @jax.jit
+    def step(variables: Any, images: jax.Array) -> Any:
+        with nn.intercept_methods(intercept):
+            return experiment.model.module.apply(variables, images, train=False, mutable=[collection])[1]
+
+    found: dict[str, Any] = {}
+    for batch in _batches(experiment):
+        images = experiment.model.normalize(batch)["image"]
+        found = dict(step({**experiment.variables, **found}, images))
+    return found
+
+
+def _batches(experiment: Experiment) -> list[Mapping[str, jax.Array]]:
+    config, dataset = experiment.config, experiment.splits.train
+    size = min(32, len(dataset))
+    batches = data.train_batches(
+        dataset,
+        batch_size=size,
+        seed=config.train.seed,
+        view=data.FixedView(experiment.model.pixels),
+        shard=options.shard(),
+        reading=options.reading(config),
+    )
+    try:
+        return [
+            {key: jnp.asarray(value) for key, value in next(batches).items()}
+            for _ in range(max(min(len(dataset), _IMAGES) // size, 1))
+        ]
+    finally:
+        batches.close()
