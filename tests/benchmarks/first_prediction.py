@@ -4,7 +4,10 @@
 
 Each is a process of its own, in turn: importing jax and flax alone, which is the least there is; `jaxtl.load` and one
 photograph with an empty compilation cache, and with what that left. Beside the seconds on the clock stand those of the
-processor, which other work on the machine hardly moves. FIGURES
+processor. Measured with DeiT-Tiny and a head of its own for 12 classes, on two cores with seven times as much work as
+they can do, where the clock says nothing: jax and flax alone 1.15 s of the processor (1.03 to 1.17), an empty cache
+3.93 s (3.54 to 4.02), a warm one 2.45 s (2.41 to 2.53), before a model's family was found without importing all,
+which took another 0.1.
 """
 
 import argparse

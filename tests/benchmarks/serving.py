@@ -4,7 +4,8 @@
 
 `serve` runs in a process of its own; clients ask for one photograph after the other, each over a connection of its own.
 The predictor gets the same bytes as one list, in this process, before and after it. What is told to come again (503)
-is counted, and asked again. FIGURES
+is counted, and asked again. Measured with DeiT-Tiny, batches of 8, 24 clients and 64 images, on two cores with six
+times as much work as they can do: 0.95 and 1.09 times the predictor's 3.8 and 2.5 images a second.
 """
 
 import argparse

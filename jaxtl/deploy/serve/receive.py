@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,10 +101,11 @@ class Receiver:
                 raise Refused(503, "too many requests at a time: come again")
 
     async def _multipart(self, headers: Headers, body: bytes) -> tuple[list[tuple[str, bytes | str]], Any]:
-        async def once() -> AsyncIterator[bytes]:
+        async def once() -> AsyncGenerator[bytes, None]:
             yield body
 
-        parser = _InMemory(headers, once(), max_files=self._limits.images, max_fields=1, max_part_size=64)  # type: ignore[arg-type]
+        limits = self._limits
+        parser = _InMemory(headers, once(), max_files=limits.images, max_fields=1, max_part_size=64)
         try:
             form = await parser.parse()
         except MultiPartException as error:
