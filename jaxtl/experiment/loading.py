@@ -68,6 +68,8 @@ def load_predictor(
         return _of_ensemble(workdir, decisions, batch_size)
     if text.startswith("run:") or (workdir / "model.json").exists() or (workdir / "checkpoints").exists():
         return _of_run(workdir, decisions, batch_size)
+    if (workdir / "bundle.json").exists():
+        text = str(workdir / "model.safetensors")  # By jaxtl itself: it does not need the program that lies beside it.
     return _of_weights(text, decisions, model, batch_size)
 
 

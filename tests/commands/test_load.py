@@ -55,7 +55,7 @@ def test_runs_and_exports_of_them_say_the_same(run, photo, tmp_path, jaxtl_comma
     predictor = jaxtl.load(run)
     expected, logits = predictor(photo), predictor.logits(photo)
     assert predictor.classes == ("blue", "green", "red")
-    for format, name in (("jaxtl", "a.safetensors"), ("hf", "b")):
+    for format, name in (("jaxtl", "a.safetensors"), ("hf", "b"), ("bundle", "c")):
         assert jaxtl_command("export", f"--workdir={run}", f"--output={tmp_path / name}", f"--format={format}")[0] == 0
         loaded = jaxtl.load(tmp_path / name)
         assert loaded.classes == predictor.classes

@@ -77,7 +77,7 @@ class Bundle:
         logits = np.asarray(logits, np.float64)
         if calibrated:
             scaling = self.facts["calibration"]
-            if scaling is None:
+            if scaling is None or "temperature" not in scaling:  # Else it says how logits are read, alone.
                 raise SystemExit("error: this bundle has no calibration; do without --calibrated.")
             if not scaling["folded_into_weights"]:
                 vector = "scale" in scaling
