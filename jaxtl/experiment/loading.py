@@ -70,7 +70,12 @@ def load_predictor(
         return _of_run(workdir, decisions, batch_size)
     if (workdir / "bundle.json").exists():
         text = str(workdir / "model.safetensors")  # By jaxtl itself: it does not need the program that lies beside it.
-    return _of_weights(text, decisions, model, batch_size)
+    try:
+        return _of_weights(text, decisions, model, batch_size)
+    except UserError as error:
+        if workdir.is_dir() and not any(workdir.glob("*.safetensors")):
+            raise UserError(f"{error} Or give the --workdir of a run that has trained.") from error
+        raise
 
 
 def keep_compiled() -> None:

@@ -73,7 +73,7 @@ def test_all_that_is_wrong_with_the_flags_is_said_at_once_and_nothing_is_read(tm
     assert "model.json: give the --workdir of a run that has trained" in lines[0]
     assert "there is there already: --format=hf writes a new folder." in lines[1]
     assert lines[2] == "--dtype=float16, but --format=hf is written in float32."
-    assert lines[3].startswith("--with-pixels is for --format=onnx, --format=openvino")
+    assert lines[3].startswith("--with-pixels is for --format=onnx, --format=tflite, --format=openvino")
 
 
 def test_every_format_can_be_verified():
