@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxtl.compress.refitting import GRAM, refit_rows
+
 Leaves = Mapping[str, np.ndarray]
 
 
@@ -138,20 +140,37 @@ def choose_widths(
 
 
 def cut_units(
-    leaves: Leaves, layers: Sequence[Units], scores: Mapping[str, np.ndarray], fields: Mapping[str, Sequence[int]]
+    leaves: Leaves,
+    layers: Sequence[Units],
+    scores: Mapping[str, np.ndarray],
+    fields: Mapping[str, Sequence[int]],
+    *,
+    sums: Leaves | None = None,
 ) -> dict[str, np.ndarray]:
-    """Gives the arrays of a network without the units that count least, by path; what stays is as it was.
+    """Gives the arrays of a network without the units that count least, by path.
+
+    What stays is as it was, but for layers that read from the units and whose inputs are known: these are fitted to
+    what they gave before.
 
     Args:
       leaves: by path; of arrays that are not there, such as a bias, nothing is cut.
       layers: what the module can do without.
       scores: name of the layer -> what each unit counts.
       fields: how many units stay, as `choose_widths` gives them.
+      sums: products of inputs by path, such as "block0/mlp/fc2/gram" (see `jaxtl.compress.refitting`).
     """
     found = {path: np.asarray(leaf) for path, leaf in leaves.items()}
     for units in layers:
         kept = np.sort(np.argsort(-scores[units.name], kind="stable")[: fields[units.field][units.index]])
         for cut in (*units.weighed, *units.rest):
-            if cut.path in found:
-                found[cut.path] = np.take(found[cut.path], cut.places(kept, units.count), axis=cut.axis)
+            if cut.path not in found:
+                continue
+            places = cut.places(kept, units.count)
+            gram = (sums or {}).get(cut.path.removeprefix("params/").removesuffix("kernel") + GRAM)
+            if gram is not None and cut is units.weighed[-1] and cut.axis == found[cut.path].ndim - 2:
+                kernel = found[cut.path]
+                fitted = refit_rows(kernel.reshape(-1, kernel.shape[-1]), places, np.asarray(gram))
+                found[cut.path] = fitted.reshape(*kernel.shape[:-2], *fitted.shape)
+            else:
+                found[cut.path] = np.take(found[cut.path], places, axis=cut.axis)
     return found

@@ -1,7 +1,7 @@
 """The recipes of compress: what each makes of a run, as the config and the weights that a new run begins with."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 
 from jaxtl import config as config_lib
 from jaxtl import data, models
-from jaxtl.compress.input_norms import NORMS, add_squares, prune_by_inputs
+from jaxtl.compress.input_norms import NORMS, prune_by_inputs
 from jaxtl.compress.pruning import prunable
 from jaxtl.compress.quantization import FORMS, RANGES, round_inputs
+from jaxtl.compress.refitting import GRAM, add_grams, refit
 from jaxtl.compress.structure import choose_widths, cut_units, importance
 from jaxtl.errors import UserError
 from jaxtl.experiment import options
@@ -163,16 +164,18 @@ def make_beginning(config: ConfigDict, member: Member, recipe: Recipe, folder: P
             "the ResNets for CIFAR. prune and the recipes of few bits take any model."
         )
     if recipe.name == "structure":
-        squares = _measure(member, config, NORMS, add_squares)[NORMS]
+        squares = _measure(member, config, NORMS, add_grams)[NORMS]
         config.model.name, variables = shrink(model, variables, squares, recipe.flops)
     elif recipe.name == "w8a8":
         variables = {**variables, **_measure(member, config, RANGES, round_inputs)}
     else:
-        squares = _measure(member, config, NORMS, add_squares)[NORMS]
+        squares = _measure(member, config, NORMS, add_grams)[NORMS]
         groups = assign(variables["params"], model.module.groups())
-        paths = prunable({path: leaf.shape for path, leaf in flatten(variables["params"]).items()}, groups)
+        shapes = {path: leaf.shape for path, leaf in flatten(variables["params"]).items()}
+        paths = prunable(shapes, groups, model.module.first_layer.removeprefix("params/"))
         given = config.prune
         pruned = prune_by_inputs(variables["params"], squares, paths, given.sparsity, given.pattern)
+        pruned = _refitted(variables["params"], pruned, squares, paths)
         variables = {**variables, "params": pruned}
     path = folder / BEGINNING
     save_native(
@@ -187,6 +190,18 @@ def make_beginning(config: ConfigDict, member: Member, recipe: Recipe, folder: P
     return config
 
 
+def _refitted(params: Any, pruned: Any, sums: Any, paths: Sequence[str]) -> dict[str, Any]:
+    """Returns pruned parameters whose weights that stay are fitted to what the layers gave, where that is known."""
+    leaves, whole, known = flatten(pruned), flatten(params), flatten(sums)
+    for path in paths:
+        gram = known.get(path.removesuffix("kernel") + GRAM)
+        if gram is not None:
+            shape, rows = whole[path].shape, (-1, whole[path].shape[-1])
+            kernel, mask = jnp.asarray(whole[path]).reshape(rows), (leaves[path] != 0).reshape(rows)
+            leaves[path] = refit(kernel, mask, jnp.asarray(gram)).reshape(shape)
+    return nest(leaves)
+
+
 def shrink(
     model: Model, variables: Mapping[str, Any], squares: Mapping[str, Any], share: float
 ) -> tuple[str, dict[str, Any]]:
@@ -195,7 +210,7 @@ def shrink(
     Args:
       model: of the network.
       variables: of it, nested.
-      squares: sums of squared inputs of its layers, nested.
+      squares: sums of squared inputs of its layers, and of their products where they are known, nested.
       share: of the FLOPs.
 
     Returns:
@@ -211,7 +226,9 @@ def shrink(
         fields = choose_widths(layers, scores, lambda fields: forward_flops(build_as(fields)), share)
     except ValueError as error:
         raise UserError(f"--flops={share:g} of {model.name} cannot go: {error}.") from None
-    return models.with_fields(model.name, **fields), nest(cut_units(leaves, layers, scores, fields))
+    return models.with_fields(model.name, **fields), nest(
+        cut_units(leaves, layers, scores, fields, sums=flatten(squares))
+    )
 
 
 def _rebuilt(model: Model, fields: Mapping[str, Any]) -> GroupedModel:

@@ -150,7 +150,9 @@ def make_plan(config: ConfigDict, module: nn.Module, params: Any, *, steps_per_e
         for path in assignment
     }
     shapes = {path: tuple(leaf.shape) for path, leaf in flatten(params).items()}
-    pruning = options.pruning(config, prunable(shapes, assignment), assignment, stages[-1].stop)
+    pruning = options.pruning(
+        config, prunable(shapes, assignment, module.first_layer.removeprefix("params/")), assignment, stages[-1].stop
+    )
     if pruning is not None:
         notes.append(_pruned_in_words(pruning, shapes))
     return Plan(

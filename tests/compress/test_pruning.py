@@ -56,10 +56,22 @@ def test_cubic_sparsity_is_that_of_the_paper():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_kernels_are_prunable_but_for_those_of_heads():
-    shapes = {"conv/kernel": (3, 3, 3, 8), "conv/bias": (8,), "aux1/kernel": (8, 2), "head/kernel": (8, 2)}
-    groups = {"conv/kernel": "stem", "conv/bias": "stem", "aux1/kernel": "aux1", "head/kernel": "head"}
-    assert prunable(shapes, groups) == ("conv/kernel",)
+def test_kernels_are_prunable_but_for_the_first_and_those_of_heads():
+    shapes = {
+        "conv1/kernel": (3, 3, 3, 3),
+        "conv/kernel": (3, 3, 3, 8),
+        "conv/bias": (8,),
+        "aux1/kernel": (8, 2),
+        "head/kernel": (8, 2),
+    }
+    groups = {
+        "conv1/kernel": "stem",
+        "conv/kernel": "stem",
+        "conv/bias": "stem",
+        "aux1/kernel": "aux1",
+        "head/kernel": "head",
+    }
+    assert prunable(shapes, groups, "conv1/kernel") == ("conv/kernel",)
 
 
 def _params(seed=0):

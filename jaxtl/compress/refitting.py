@@ -1,0 +1,86 @@
+"""What stays of a layer, fitted anew to what the whole layer gave on training images, by least squares.
+
+Weights that go leave an error that the others of their unit can make up for, as far as their inputs tell the same
+(optimal brain surgeon, Hassibi et al., 1993, https://doi.org/10.1109/ICNN.1993.298572; for large layers
+https://arxiv.org/abs/2301.00774). Here each unit's are found exactly, by a linear system of its own.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtl.compress.input_norms import NORMS, add_squares
+from jaxtl.compress.quantization import is_layer
+
+GRAM = "gram"
+"""The name of the products of a layer's inputs, beside their "squares"."""
+
+# Wider layers would keep more numbers for it than most have weights, and take minutes for a unit.
+_WIDEST = 4096
+# Added to the diagonal, as a share of its mean: inputs that hardly vary are no reason for large weights.
+_DAMPING = 0.01
+_AT_ONCE = 16  # Units whose systems are solved together.
+
+
+def add_grams(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:
+    """Adds up squares as `add_squares`, and of layers with one window also the products of all pairs of channels."""
+    result = add_squares(call, args, kwargs, context)
+    module = context.module
+    if context.method_name != "__call__" or not is_layer(module):
+        return result
+    kernel = module.get_variable("params", "kernel")
+    x = args[0].astype(jnp.float32).reshape(-1, args[0].shape[-1])
+    if kernel is not None and has_gram(kernel.shape) and kernel.shape[-2] == x.shape[-1]:
+        total = module.variable(NORMS, GRAM, lambda: jnp.zeros((x.shape[-1],) * 2, jnp.float32))
+        total.value += x.T @ x
+    return result
+
+
+def has_gram(shape: tuple[int, ...]) -> bool:
+    """Tells whether a kernel of that shape, [..., inputs, units], is a matrix that is not too wide to be fitted."""
+    return len(shape) > 1 and int(np.prod(shape[:-2])) == 1 and shape[-2] <= _WIDEST
+
+
+@jax.jit
+def refit(kernel: jax.Array, mask: jax.Array, gram: jax.Array) -> jax.Array:
+    """Returns the kernel whose weights that stay give most nearly what all of them gave.
+
+    Args:
+      kernel: [inputs, units].
+      mask: which of its weights stay, of the same shape.
+      gram: the products of inputs, summed over examples [inputs, inputs].
+    """
+    gram = _damped(gram)
+
+    def of_unit(each: tuple[jax.Array, jax.Array]) -> jax.Array:
+        weights, stays = each
+        # Rows and columns of what goes are those of the identity, so that all units have systems of one size.
+        system = jnp.where(stays[:, None] & stays[None, :], gram, 0) + jnp.diag(jnp.where(stays, 0.0, 1.0))
+        found = jax.scipy.linalg.solve(system, jnp.where(stays, gram @ weights, 0), assume_a="pos")
+        # Where inputs are all zero there is nothing to fit.
+        return jnp.where(stays, jnp.where(jnp.isfinite(found).all(), found, weights), 0)
+
+    return jax.lax.map(of_unit, (kernel.T, mask.T), batch_size=_AT_ONCE).T
+
+
+def refit_rows(kernel: np.ndarray, rows: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    """Returns the kernel that reads some of its inputs alone, and gives most nearly what it gave by all of them.
+
+    Args:
+      kernel: [inputs, units].
+      rows: places of the inputs that stay [K].
+      gram: as of `refit`.
+
+    Returns:
+      [K, units].
+    """
+    whole = np.asarray(_damped(jnp.asarray(gram)), np.float64)
+    found = np.linalg.solve(whole[np.ix_(rows, rows)], whole[rows] @ np.asarray(kernel, np.float64))
+    return found.astype(kernel.dtype) if np.isfinite(found).all() else kernel[rows]
+
+
+def _damped(gram: jax.Array) -> jax.Array:
+    least = jnp.maximum(_DAMPING * jnp.diag(gram).mean(), jnp.finfo(jnp.float32).tiny)
+    return gram + least * jnp.eye(len(gram))

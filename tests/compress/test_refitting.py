@@ -1,0 +1,74 @@
+"""What stays of a layer, fitted to what all of it gave: against least squares by numpy."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtl import models
+from jaxtl.compress.input_norms import NORMS
+from jaxtl.compress.refitting import add_grams, has_gram, refit, refit_rows
+from jaxtl.trees import flatten
+
+
+@pytest.fixture
+def layer():
+    """Inputs of which some say what others do, a kernel, and a mask."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 8)) + 0.1 * rng.normal(size=(200, 8))
+    return inputs.astype(np.float32), rng.normal(size=(8, 5)).astype(np.float32), rng.random((8, 5)) < 0.5
+
+
+def test_weights_that_stay_are_those_of_least_squares(layer):
+    inputs, kernel, mask = layer
+    found = np.asarray(refit(kernel, mask, inputs.T @ inputs))
+    assert not found[~mask].any()
+    damping = np.sqrt(0.01 * (inputs**2).sum(0).mean())
+    rows = np.concatenate([inputs, damping * np.eye(8)])  # What the damping stands for: a ridge.
+    for unit in range(5):
+        stays = mask[:, unit]
+        expected, *_ = np.linalg.lstsq(rows[:, stays], rows @ kernel[:, unit], rcond=None)
+        np.testing.assert_allclose(found[stays, unit], expected, rtol=1e-3, atol=1e-4)
+    cut = np.where(mask, kernel, 0)
+    lost, left = (np.square(inputs @ kernel - inputs @ each).sum() for each in (cut, found))
+    assert left < 0.2 * lost
+
+
+def test_a_unit_that_loses_nothing_stays_as_it_is(layer):
+    inputs, kernel, _ = layer
+    found = refit(kernel, np.ones_like(kernel, bool), inputs.T @ inputs)
+    np.testing.assert_allclose(found, kernel, rtol=1e-3, atol=1e-3)
+
+
+def test_inputs_that_are_all_zero_leave_what_stays(layer):
+    _, kernel, mask = layer
+    found = refit(kernel, mask, np.zeros((8, 8), np.float32))
+    assert np.isfinite(found).all()
+    assert not np.asarray(found)[~mask].any()
+
+
+def test_rows_that_stay_give_most_of_what_all_gave(layer):
+    inputs, kernel, _ = layer
+    rows = np.array([0, 2, 3, 5, 7])
+    found = refit_rows(kernel, rows, inputs.T @ inputs)
+    assert found.shape == (5, 5)
+    lost = np.square(inputs @ kernel - inputs[:, rows] @ kernel[rows]).sum()
+    assert np.square(inputs @ kernel - inputs[:, rows] @ found).sum() < 0.1 * lost
+
+
+def test_products_are_added_up_of_layers_that_are_a_matrix():
+    module = models.build("vit_ti16:depth=1,width=16,heads=2,patch=8,image_size=16", num_classes=3)
+    images = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+    variables = module.init(jax.random.key(1), images)
+    found = {}
+    for half in (images[:2], images[2:]):
+        with nn.intercept_methods(add_grams):
+            _, changed = module.apply({**variables, **found}, half, mutable=[NORMS])
+        found = dict(changed)
+    sums = flatten(found[NORMS])
+    for path, leaf in flatten(variables["params"]).items():
+        if path.endswith("kernel"):
+            assert (path.replace("kernel", "gram") in sums) == has_gram(leaf.shape), path
+    gram = sums["block0/mlp/fc2/gram"]
+    np.testing.assert_allclose(jnp.diag(gram), sums["block0/mlp/fc2/squares"], rtol=1e-5)
