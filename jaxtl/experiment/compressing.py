@@ -251,7 +251,7 @@ def _measure(member: Member, config: ConfigDict, collection: str, intercept: Cal
     """Returns what an interceptor gathers in a collection, over training images as evaluation sees them."""
     plain = copy.deepcopy(config)
     plain.model.name, plain.model.weights = str(member.facts["model"]), f"run:{member.workdir}"
-    plain.prune.sparsity = 0.0
+    plain.prune.update(sparsity=0.0, pattern="", ramp=0.0)
     experiment = build(plain)
 
     @jax.jit

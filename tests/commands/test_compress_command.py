@@ -15,7 +15,6 @@ from jaxtl.experiment.build import build_run
 from jaxtl.trees import flatten
 
 KERNELS = [f"block{i}/{part}/kernel" for i in (0, 1) for part in ("attn/qkv", "attn/proj", "mlp/fc1", "mlp/fc2")]
-KERNELS = ["patch_embed/kernel", *KERNELS]
 
 
 def read(workdir, name="results.json"):
@@ -45,7 +44,7 @@ def test_a_pruned_run_has_its_zeros_in_weights_and_averages_and_is_known_to_all(
             assert zeros == round(0.6 * count)
     results = read(new)
     before, after = results["compress"]["table"]
-    assert (before["zeros"] < 0.01, after["zeros"] > 0.5, after["bytes"]) == (True, True, before["bytes"])
+    assert (before["zeros"] < 0.01, after["zeros"] > 0.4, after["bytes"]) == (True, True, before["bytes"])
     assert after["accuracy"] == results["test"]["accuracy"]
     assert results["ema"]["decay"] == 0.9
     assert (new / "compress.md").read_text().splitlines()[-1].startswith(f"| {new}")
@@ -94,7 +93,7 @@ def test_killed_on_its_ramp_it_ends_bit_for_bit_as_if_it_had_never_stopped(plain
     assert (status, told) == (0, "")
     command = [sys.executable, "-m", "jaxtl.main", "compress", f"--workdir={plain / 'run'}", "--recipe=prune", *flags]
     command += [f"--output={tmp_path / 'killed'}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while not any(folder.name.isdigit() for folder in (tmp_path / "killed" / "checkpoints").glob("*")):
         assert process.poll() is None
         time.sleep(0.02)
@@ -119,7 +118,7 @@ def test_two_of_four_inputs_are_zero_after_fine_tuning(compress):
     new, status, _, told = compress("2:4", "--epochs=1")
     assert (status, told) == (0, "")
     leaves = flatten(read_best(new)[1]["params"])
-    for path in KERNELS[1:]:
+    for path in KERNELS:
         inputs, units = leaves[path].shape
         assert ((leaves[path].reshape(inputs // 4, 4, units) != 0).sum(1) <= 2).all()
 

@@ -47,7 +47,7 @@ def make_graph(program: Program, request: Request, *, names: tuple[str, str], ha
 
     images = jax.ShapeDtypeStruct(("B", *program.shape), jnp.uint8 if request.with_pixels else jnp.float32)
     try:
-        with _quiet():
+        with _quiet(), jax.numpy_rank_promotion("allow"):  # Its plugins rely on what JAX does unless told otherwise.
             graph = to_onnx(
                 logits,
                 [images],
