@@ -44,7 +44,7 @@ def test_a_pruned_run_has_its_zeros_in_weights_and_averages_and_is_known_to_all(
             assert zeros == round(0.6 * count)
     results = read(new)
     before, after = results["compress"]["table"]
-    assert (before["zeros"] < 0.01, after["zeros"] > 0.4, after["bytes"]) == (True, True, before["bytes"])
+    assert (before["zeros"] < 0.01, after["zeros"] > 0.3, after["bytes"]) == (True, True, before["bytes"])
     assert after["accuracy"] == results["test"]["accuracy"]
     assert results["ema"]["decay"] == 0.9
     assert (new / "compress.md").read_text().splitlines()[-1].startswith(f"| {new}")
