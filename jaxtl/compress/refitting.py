@@ -7,9 +7,11 @@ https://arxiv.org/abs/2301.00774). Here each unit's are found exactly, by a line
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.linear import canonicalize_padding
 
 from jaxtl.compress.input_norms import NORMS, add_squares
 from jaxtl.compress.quantization import is_layer
@@ -25,22 +27,40 @@ _AT_ONCE = 16  # Units whose systems are solved together.
 
 
 def add_grams(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:
-    """Adds up squares as `add_squares`, and of layers with one window also the products of all pairs of channels."""
+    """Adds up squares as `add_squares`, and the products of all pairs of what a unit reads, [inputs, inputs].
+
+    Of a convolution these are the places of its window, in the order of its kernel [h, w, C, units].
+    """
     result = add_squares(call, args, kwargs, context)
     module = context.module
     if context.method_name != "__call__" or not is_layer(module):
         return result
     kernel = module.get_variable("params", "kernel")
-    x = args[0].astype(jnp.float32).reshape(-1, args[0].shape[-1])
-    if kernel is not None and has_gram(kernel.shape) and kernel.shape[-2] == x.shape[-1]:
-        total = module.variable(NORMS, GRAM, lambda: jnp.zeros((x.shape[-1],) * 2, jnp.float32))
-        total.value += x.T @ x
+    if kernel is None or kernel.ndim not in (2, 4) or int(np.prod(kernel.shape[:-1])) > _WIDEST:
+        return result
+    rows = _rows(module, args[0].astype(jnp.float32), kernel.shape)
+    if rows is not None:
+        total = module.variable(NORMS, GRAM, lambda: jnp.zeros((rows.shape[-1],) * 2, jnp.float32))
+        total.value += rows.T @ rows
     return result
 
 
-def has_gram(shape: tuple[int, ...]) -> bool:
-    """Tells whether a kernel of that shape, [..., inputs, units], is a matrix that is not too wide to be fitted."""
-    return len(shape) > 1 and int(np.prod(shape[:-2])) == 1 and shape[-2] <= _WIDEST
+def _rows(module: nn.Module, x: jax.Array, shape: tuple[int, ...]) -> jax.Array | None:
+    """Returns what the units of a layer read, a row for each place [N, inputs]; None of layers of another kind."""
+    if len(shape) == 2:
+        return x.reshape(-1, x.shape[-1]) if x.shape[-1] == shape[0] else None
+    if not isinstance(module, nn.Conv) or module.feature_group_count != 1 or x.ndim != 4:
+        return None
+    padding = canonicalize_padding(module.padding, 2)
+    if padding == "CIRCULAR" or module.kernel_dilation not in (1, (1, 1)) or module.input_dilation not in (1, (1, 1)):
+        return None
+    strides = (module.strides,) * 2 if isinstance(module.strides, int) else tuple(module.strides or (1, 1))
+    patches = jax.lax.conv_general_dilated_patches(
+        x, shape[:2], strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    # It gives the places of a channel side by side; the kernel has the channels of a place so.
+    by_channel = patches.reshape(-1, shape[2], shape[0] * shape[1])
+    return by_channel.swapaxes(1, 2).reshape(len(by_channel), -1)
 
 
 @jax.jit

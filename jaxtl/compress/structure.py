@@ -169,8 +169,9 @@ def cut_units(
             gram = (sums or {}).get(cut.path.removeprefix("params/").removesuffix("kernel") + GRAM)
             if gram is not None and cut is units.weighed[-1] and cut.axis == found[cut.path].ndim - 2:
                 kernel = found[cut.path]
-                fitted = refit_rows(kernel.reshape(-1, kernel.shape[-1]), places, np.asarray(gram))
-                found[cut.path] = fitted.reshape(*kernel.shape[:-2], *fitted.shape)
+                window = np.arange(int(np.prod(kernel.shape[:-2])))[:, None] * kernel.shape[-2]
+                fitted = refit_rows(kernel.reshape(-1, kernel.shape[-1]), (window + places).ravel(), np.asarray(gram))
+                found[cut.path] = fitted.reshape(*kernel.shape[:-2], len(places), kernel.shape[-1])
             else:
                 found[cut.path] = np.take(found[cut.path], places, axis=cut.axis)
     return found

@@ -8,7 +8,7 @@ import pytest
 
 from jaxtl import models
 from jaxtl.compress.input_norms import NORMS
-from jaxtl.compress.refitting import add_grams, has_gram, refit, refit_rows
+from jaxtl.compress.refitting import add_grams, refit, refit_rows
 from jaxtl.trees import flatten
 
 
@@ -57,18 +57,39 @@ def test_rows_that_stay_give_most_of_what_all_gave(layer):
     assert np.square(inputs @ kernel - inputs[:, rows] @ found).sum() < 0.1 * lost
 
 
-def test_products_are_added_up_of_layers_that_are_a_matrix():
-    module = models.build("vit_ti16:depth=1,width=16,heads=2,patch=8,image_size=16", num_classes=3)
-    images = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
-    variables = module.init(jax.random.key(1), images)
+def test_products_are_added_up_of_matrices():
+    sums, variables = measured("vit_ti16:depth=1,width=16,heads=2,patch=8,image_size=16")
+    for path, leaf in flatten(variables["params"]).items():
+        if path.endswith("kernel"):
+            assert (path.replace("kernel", "gram") in sums) == (leaf.ndim == 2), path
+    gram = sums["block0/mlp/fc2/gram"]
+    np.testing.assert_allclose(jnp.diag(gram), sums["block0/mlp/fc2/squares"], rtol=1e-5)
+
+
+def test_products_of_a_convolution_are_those_of_its_windows():
+    sums, variables = measured("resnet20_cifar:blocks=1,width=4,image_size=16")
+    leaves = flatten(variables["params"])
+    kernels = [path for path in leaves if path.endswith("kernel")]
+    assert {path.replace("kernel", "gram") for path in kernels} == {path for path in sums if path.endswith("gram")}
+    kernel = leaves["conv1/kernel"]
+    outputs = jax.lax.conv_general_dilated(IMAGES, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    flat = kernel.reshape(-1, kernel.shape[-1])
+    # What the products say of the outputs is what the outputs are.
+    np.testing.assert_allclose(
+        jnp.diag(flat.T @ sums["conv1/gram"] @ flat), jnp.square(outputs).sum((0, 1, 2)), rtol=1e-4
+    )
+
+
+IMAGES = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+
+
+def measured(name):
+    """Returns the sums over four images in two batches, by path, and the variables of a network."""
+    module = models.build(name, num_classes=3)
+    variables = module.init(jax.random.key(1), IMAGES)
     found = {}
-    for half in (images[:2], images[2:]):
+    for half in (IMAGES[:2], IMAGES[2:]):
         with nn.intercept_methods(add_grams):
             _, changed = module.apply({**variables, **found}, half, mutable=[NORMS])
         found = dict(changed)
-    sums = flatten(found[NORMS])
-    for path, leaf in flatten(variables["params"]).items():
-        if path.endswith("kernel"):
-            assert (path.replace("kernel", "gram") in sums) == has_gram(leaf.shape), path
-    gram = sums["block0/mlp/fc2/gram"]
-    np.testing.assert_allclose(jnp.diag(gram), sums["block0/mlp/fc2/squares"], rtol=1e-5)
+    return flatten(found[NORMS]), variables
