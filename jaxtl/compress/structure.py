@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.compress.refitting import GRAM, refit_rows
-
 Leaves = Mapping[str, np.ndarray]
 
 
@@ -159,6 +157,9 @@ def cut_units(
       fields: how many units stay, as `choose_widths` gives them.
       sums: products of inputs by path, such as "block0/mlp/fc2/gram" (see `jaxtl.compress.refitting`).
     """
+    # Here, since every model is built by this file, and whoever only predicts does without Optax.
+    from jaxtl.compress.refitting import GRAM, refit_rows
+
     found = {path: np.asarray(leaf) for path, leaf in leaves.items()}
     for units in layers:
         kept = np.sort(np.argsort(-scores[units.name], kind="stable")[: fields[units.field][units.index]])
