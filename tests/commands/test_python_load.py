@@ -30,6 +30,8 @@ def photo(pictures):
     return pictures / "test" / "red" / "100.png"
 
 
+# Orbax leaves tasks behind where files are damaged, whose event loop is closed when they end.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_fast_way_to_a_checkpoint_gives_what_orbax_gives(run, monkeypatch, tmp_path):
     step, variables = manager.read_best(run)
     monkeypatch.setattr(manager, "read_best", None)  # It is not asked.
