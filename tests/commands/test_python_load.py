@@ -1,5 +1,6 @@
 """jaxtl.load on what commands wrote: a run, its exports, with calibration, from many threads; README's words."""
 
+import gc
 import re
 import shutil
 import sys
@@ -51,6 +52,7 @@ def test_the_fast_way_to_a_checkpoint_gives_what_orbax_gives(run, monkeypatch, t
         file.write_bytes(damaged)
     other, _ = direct.read_best(copied)
     assert other != step
+    gc.collect()  # So that they are told of here.
 
 
 def test_runs_and_exports_of_them_say_the_same(run, photo, tmp_path, jaxtl_command):
