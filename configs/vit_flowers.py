@@ -82,7 +82,6 @@ def _ti16(c: ConfigDict) -> None:
 
 def _demo(c: ConfigDict) -> None:
     c.data.source = "tfds:petals/transfer"
-    c.train.monitor = "accuracy"
     c.model.name = "vit_petals"
     c.model.weights = str(Path(jaxtl.__file__).parent / "pretrained" / "petals.safetensors")
     c.finetune.head_start = "zeros"  # For the curve of a whole run, from a guess on.

@@ -31,7 +31,7 @@ def load(
 ) -> "Predictor":
     """Opens what predicts: predictor("photo.jpg") says what a photograph shows.
 
-    What takes more than a second to compile is kept for later processes, in $JAX_COMPILATION_CACHE_DIR or
+    What takes a tenth of a second and more to compile is kept for later processes, in $JAX_COMPILATION_CACHE_DIR or
     ~/.cache/jaxtl/compiled.
 
     Args:

@@ -72,4 +72,7 @@ def litert() -> dict[str, str]:
         if os.environ.get("JAXTL_REAL_PACKAGES_REQUIRED"):
             pytest.fail(f"no litert_converter in {folder}")
         pytest.skip(f"no litert_converter in {folder}; .ci/real_packages installs it")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(folder)])}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent), str(folder)]),
+    }

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxtl import config as config_lib
-from jaxtl import data, models
+from jaxtl import models
 from jaxtl.compress.input_norms import NORMS, prune_by_inputs
 from jaxtl.compress.pruning import prunable
 from jaxtl.compress.quantization import FORMS, RANGES, round_inputs
@@ -193,6 +193,7 @@ def make_beginning(config: ConfigDict, member: Member, recipe: Recipe, folder: P
 def _refitted(params: Any, pruned: Any, sums: Any, paths: Sequence[str]) -> dict[str, Any]:
     """Returns pruned parameters whose weights that stay are fitted to what the layers gave, where that is known."""
     leaves, whole, known = flatten(pruned), flatten(params), flatten(sums)
+    print(f"fits      what stays of {len(paths)} layers to what they gave", flush=True)
     for path in paths:
         gram = known.get(path.removesuffix("kernel") + GRAM)
         if gram is not None:
@@ -267,16 +268,9 @@ def _measure(member: Member, config: ConfigDict, collection: str, intercept: Cal
 
 
 def _batches(experiment: Experiment) -> list[Mapping[str, jax.Array]]:
-    config, dataset = experiment.config, experiment.splits.train
+    dataset = experiment.splits.train
     size = min(32, len(dataset))
-    batches = data.train_batches(
-        dataset,
-        batch_size=size,
-        seed=config.train.seed,
-        view=data.FixedView(experiment.model.pixels),
-        shard=options.shard(),
-        reading=options.reading(config),
-    )
+    batches = options.plain_train_batches(experiment.config, experiment.model.pixels, dataset, size)
     try:
         return [
             {key: jnp.asarray(value) for key, value in next(batches).items()}

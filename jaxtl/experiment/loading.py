@@ -79,10 +79,13 @@ def load_predictor(
 
 
 def keep_compiled() -> None:
-    """Keeps what takes long to compile for later processes, where JAX has been told of no place for it.
+    """Keeps what takes a tenth of a second and more to compile for later processes.
 
     The place is $JAX_COMPILATION_CACHE_DIR, else ~/.cache/jaxtl/compiled, if that can be written to.
     """
+    # JAX keeps nothing below a second, unless it is told to; a small network's program for one image takes half of one.
+    if jax.config.jax_persistent_cache_min_compile_time_secs == 1.0:  # type: ignore[attr-defined]
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
     folder = os.path.expanduser("~/.cache/jaxtl/compiled")

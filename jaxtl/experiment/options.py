@@ -1,7 +1,7 @@
 """From the sections of a config to the options that the folders above take: each key is read here, once."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxtl.compress.pruning import Pruning
-from jaxtl.data import Augmentation, Dataset, Reading, eval_batches, eval_view
+from jaxtl.data import Augmentation, Dataset, FixedView, Reading, eval_batches, eval_view, train_batches
 from jaxtl.data.augment import presets
 from jaxtl.data.loader import Batch
 from jaxtl.parallel.partitioner import Partitioner, make_partitioner
@@ -111,6 +111,20 @@ def evaluation_batches(config: ConfigDict, pixels: Pixels) -> Callable[[Dataset]
         eval_batches,
         batch_size=eval_batch_size(config),
         view=partial(eval_view, pixels=pixels),
+        shard=shard(),
+        reading=reading(config),
+    )
+
+
+def plain_train_batches(
+    config: ConfigDict, pixels: Pixels, dataset: Dataset, batch_size: int
+) -> Generator[Batch, None, None]:
+    """Returns this host's rows of batches of images that train, without end, as evaluation sees them."""
+    return train_batches(
+        dataset,
+        batch_size=batch_size,
+        seed=config.train.seed,
+        view=FixedView(pixels),
         shard=shard(),
         reading=reading(config),
     )

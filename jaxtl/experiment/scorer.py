@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 
-from jaxtl import data
 from jaxtl.evaluate.evaluator import Evaluator
 from jaxtl.evaluate.metrics import compute_metrics, summary
 from jaxtl.experiment import options
@@ -53,14 +52,7 @@ class Scorer:
         experiment, config = self.experiment, self.experiment.config
         size, dataset = config.train.batch_size, experiment.splits.train
         count = max(min(len(dataset), _STATISTICS_IMAGES) // size, 1)
-        batches = data.train_batches(
-            dataset,
-            batch_size=size,
-            seed=config.train.seed,
-            view=data.FixedView(experiment.model.pixels),
-            shard=options.shard(),
-            reading=options.reading(config),
-        )
+        batches = options.plain_train_batches(config, experiment.model.pixels, dataset, size)
         step = self._steps.setdefault(chosen, jax.jit(partial(self._statistics, modules=chosen)))
         on_devices = experiment.partitioner.shard_state(variables)
         found = (

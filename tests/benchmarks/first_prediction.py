@@ -4,10 +4,9 @@
 
 Each is a process of its own, in turn: importing jax and flax alone, which is the least there is; `jaxtl.load` and one
 photograph with an empty compilation cache, and with what that left. Beside the seconds on the clock stand those of the
-processor. Measured with DeiT-Tiny and a head of its own for 12 classes, on two cores with seven times as much work as
-they can do, where the clock says nothing: jax and flax alone 1.15 s of the processor (1.03 to 1.17), an empty cache
-3.93 s (3.54 to 4.02), a warm one 2.45 s (2.41 to 2.53), before a model's family was found without importing all,
-which took another 0.1.
+processor. Measured with DeiT-Tiny and a head of its own for 12 classes, on two free cores, medians of five rounds on
+the clock: jax and flax alone 0.99 s (0.76 to 1.20), an empty cache 2.61 s (2.29 to 2.85), a warm one 1.91 s
+(1.73 to 2.36).
 """
 
 import argparse

@@ -5,44 +5,24 @@
 Weights are drawn: what int8 costs in accuracy, `export` measures on the val split of a run.
 """
 
-import math
 import sys
+from pathlib import Path
 
-import numpy as np
-
-from jaxtl import models
 from jaxtl.deploy.export.litert import THREADS, convert, open_model, quantize
-from jaxtl.deploy.export.program import Program, normalized
+from jaxtl.deploy.export.program import normalized
 from jaxtl.deploy.export.verification import draw_views
-from jaxtl.preprocessing import IMAGENET, Pixels
-from jaxtl.pretrained.load import abstract_variables
-from jaxtl.trees import nest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from programs import program as program_of
 
 NAMES = ("mobilenet_v3_large", "efficientnet_b0", "resnet18", "vit_ti16")
-SIZE, CLASSES, RUNS = 224, 12, 30
-
-
-def drawn(name: str) -> Program:
-    """Draws a model whose activations neither grow nor vanish."""
-    module = models.build(name, num_classes=CLASSES, image_size=SIZE)
-    generator = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        noise = generator.normal(size=leaf.shape).astype(np.float32)
-        if path.endswith("/var"):
-            return 0.5 + np.abs(noise)
-        if path.endswith("/scale"):
-            return 1 + 0.1 * noise
-        return noise * np.float32(0.1 if leaf.ndim < 2 else 1.2 / math.sqrt(math.prod(leaf.shape[:-1])))
-
-    variables = nest({path: draw(path, leaf) for path, leaf in abstract_variables(module, SIZE).items()})
-    return Program(name, module, variables, Pixels(SIZE, SIZE, *IMAGENET, "bicubic"), [str(i) for i in range(CLASSES)])
+SIZE, RUNS = 224, 30
 
 
 def main(names) -> None:
     print(f"| model, {THREADS} threads | " + " | ".join(("float32", "float16", "int8_dynamic", "int8_static")) + " |")
     for name in names:
-        program = drawn(name)
+        program = program_of(name, SIZE)
         images = normalized(draw_views(SIZE, 3, RUNS), program.pixels)
         base = convert(program, with_pixels=False)
         cells = []

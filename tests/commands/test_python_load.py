@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +17,7 @@ from jaxtl.checkpoints import direct, manager
 from jaxtl.commands import describe, train
 from jaxtl.commands import eval as eval_command
 from jaxtl.errors import UserError
+from jaxtl.experiment import loading
 from jaxtl.trees import flatten
 
 README = Path(__file__).parents[2] / "README.md"
@@ -174,3 +176,15 @@ def test_the_lines_of_the_readme_that_train(run, monkeypatch, capsys):
 @pytest.fixture
 def jaxtl_command(request):
     return request.getfixturevalue("jaxtl")
+
+
+@pytest.mark.parametrize(("told", "kept"), [(1.0, 0.1), (5.0, 5.0)])
+def test_short_compilations_are_kept_too_unless_jax_was_told_otherwise(told, kept):
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    try:
+        jax.config.update(name, told)
+        loading.keep_compiled()
+        assert getattr(jax.config, name) == kept
+    finally:
+        jax.config.update(name, before)

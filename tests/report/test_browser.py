@@ -2,32 +2,19 @@
 
 import itertools
 import json
-import shutil
 
 import numpy as np
 import pytest
+from browser import LOOKS, open_browser
 
 from jaxtl.report.run_page import run_page
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (shutil.which("chromium") and shutil.which("chromedriver")),
-        reason="no browser: `apt-get install chromium chromium-driver` on Debian",
-    ),
-]
+pytestmark = LOOKS
 
 
 @pytest.fixture(scope="module")
 def browser():
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options, service)
+    driver = open_browser()
     yield driver
     driver.quit()
 

@@ -12,32 +12,16 @@ from jaxtl.deploy.export.tflite import Measured, _verdict
 from jaxtl.errors import UserError
 
 PROGRAM = """
-import json, math, sys
+import json, sys
 from pathlib import Path
 import numpy as np
-from jaxtl import models
+from programs import program as draw
 from jaxtl.deploy.export import litert
-from jaxtl.deploy.export.program import Program, Request, normalized
+from jaxtl.deploy.export.program import Request, normalized
 from jaxtl.deploy.export.provenance import Provenance
 from jaxtl.deploy.export.tflite import run_tflite, save_tflite
 from jaxtl.deploy.export.verification import compare, draw_views
 from jaxtl.errors import UserError
-from jaxtl.preprocessing import IMAGENET, Pixels
-from jaxtl.pretrained.load import abstract_variables
-from jaxtl.trees import nest
-
-def drawn(name, size):
-    module = models.build(name, num_classes=5, image_size=size)
-    generator = np.random.default_rng(0)
-    def draw(path, leaf):
-        noise = generator.normal(size=leaf.shape).astype(np.float32)
-        if path.endswith("/var"):
-            return 0.5 + np.abs(noise)
-        if path.endswith("/scale"):
-            return 1 + 0.1 * noise
-        return noise * np.float32(0.1 if leaf.ndim < 2 else 1.2 / math.sqrt(math.prod(leaf.shape[:-1])))
-    variables = nest({path: draw(path, leaf) for path, leaf in abstract_variables(module, size).items()})
-    return Program(name, module, variables, Pixels(size, size, *IMAGENET, "bicubic"), list("abcde"))
 
 def request(program, dtype="float32", with_pixels=False, **more):
     views = draw_views(program.pixels.size, 3, 8)
@@ -63,7 +47,7 @@ def run(script, folder, *arguments):
 FAMILIES = """
 found = {}
 for name, size in json.loads(sys.argv[1]):
-    program = drawn(name, size)
+    program = draw(name, size)
     views = draw_views(size, 3, 4)
     opened = litert.open_model(litert.convert(program, with_pixels=False))
     logits = opened.logits(normalized(views, program.pixels))
@@ -96,7 +80,7 @@ def test_the_interpreter_computes_what_jax_does(tmp_path):
 
 
 DTYPES = """
-program = drawn("resnet18:stages=1-1-1-1,width=16", 64)
+program = draw("resnet18:stages=1-1-1-1,width=16", 64)
 train = draw_views(64, 3, 12)
 for dtype, with_pixels in [("float32", False), ("float16", True), ("int8_dynamic", False), ("int8_static", True)]:
     val = (train, program.reference(train).logits.argmax(1))
@@ -126,8 +110,8 @@ def test_fewer_bits_are_smaller_and_as_right_as_they_say(tmp_path):
 
 
 REFUSED = """
-program = drawn("resnet18:stages=1-1,width=8", 32)
-right, other = litert.convert, drawn("resnet18:stages=1-1,width=8", 32)
+program = draw("resnet18:stages=1-1,width=8", 32)
+right, other = litert.convert, draw("resnet18:stages=1-1,width=8", 32)
 other.variables["params"]["head"]["kernel"] = other.variables["params"]["head"]["kernel"] + 0.1
 
 def attempt(**more):

@@ -1,30 +1,17 @@
 """The page to drop a photograph on, in a real browser."""
 
-import shutil
-
 import numpy as np
 import pytest
+from browser import LOOKS, open_browser
 from PIL import Image
 from serve_client import CLASSES, running
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (shutil.which("chromium") and shutil.which("chromedriver")),
-        reason="no browser: `apt-get install chromium chromium-driver` on Debian",
-    ),
-]
+pytestmark = LOOKS
 
 
 @pytest.fixture(scope="module")
 def browser():
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    driver = open_browser()
     yield driver
     driver.quit()
 
