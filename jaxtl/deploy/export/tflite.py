@@ -14,8 +14,9 @@ from jaxtl.deploy.export.weights import pixels_of
 from jaxtl.errors import UserError
 from jaxtl.preprocessing import Pixels
 
-# The largest difference of logits by the largest logit. Of int8 the accuracy on val says more; beyond this it is noise.
-TOLERANCES = {"float32": TOLERANCE, "float16": 2e-2, "int8_dynamic": 1.0, "int8_static": 1.0}
+# The largest difference of logits by the largest logit. Of int8 the accuracy on val says more: DeiT-Tiny's differs by
+# 0.27 and gets as many images right. A model that gives zeros differs by 1.
+TOLERANCES = {"float32": TOLERANCE, "float16": 2e-2, "int8_dynamic": 0.5, "int8_static": 0.5}
 # What int8 should keep: a quarter of the bytes, with the scales and what stays in float; and accuracy on val.
 _SHARE, _POINTS = 0.30, 1.0
 # How much further from JAX the logits of int8 may be on another machine than on this one.

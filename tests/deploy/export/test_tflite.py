@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from real_packages import litert
 
 from jaxtl.deploy.export import formats
-from jaxtl.deploy.export.tflite import Measured, _verdict
+from jaxtl.deploy.export.tflite import TOLERANCES, Measured, _verdict
+from jaxtl.deploy.export.verification import require_same
 from jaxtl.errors import UserError
 
 PROGRAM = """
@@ -181,3 +183,10 @@ def test_int8_that_is_not_what_it_is_for_is_told(dtype, size, right, notes):
 def test_a_loss_that_nobody_can_measure_is_told():
     (note,) = _verdict([Measured("float32", 100, 3.0, None), Measured("int8_dynamic", 27, 1.0, None)])
     assert note == "note: what int8_dynamic costs in accuracy is not measured, since the run's images are not here"
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCES))
+def test_a_model_that_gives_zeros_passes_in_no_dtype(dtype):
+    expected = np.array([[4.0, -1.0], [0.5, 2.0]])
+    with pytest.raises(UserError, match="computes otherwise than JAX"):
+        require_same(np.zeros_like(expected), expected, program="LiteRT", tolerance=TOLERANCES[dtype])
