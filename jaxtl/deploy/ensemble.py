@@ -1,7 +1,7 @@
 """Several models as one: each sees an image at its own size and preprocessing, and what they say is put together."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,10 @@ class Network:
     variables: Mapping[str, Any]
     pixels: Pixels
     classes: tuple[str, ...]
+
+    def backbone(self) -> "Network":
+        """Returns the network without its head, which gives features [B, D]."""
+        return replace(self, module=self.module.clone(num_classes=0))
 
 
 @dataclass(frozen=True)
@@ -89,13 +93,22 @@ class Ensemble:
 
     def apply(self, variables: Sequence[Any], packed: jax.Array) -> jax.Array:
         """Returns the logits of all models and views [M, B, V, C] of packed views, by the variables of each model."""
+        orders = [np.array([network.classes.index(name) for name in self.classes]) for network in self.networks]
+        given = self._of_each(variables, packed)
+        return jnp.stack([each[..., order] for each, order in zip(given, orders, strict=True)])
+
+    def features(self, variables: Sequence[Any], packed: jax.Array) -> jax.Array:
+        """Returns the features of backbones, one after another [B, D], each the mean over the views of an image."""
+        return jnp.concatenate([each.mean(1) for each in self._of_each(variables, packed)], axis=-1)
+
+    def _of_each(self, variables: Sequence[Any], packed: jax.Array) -> list[jax.Array]:
+        """Returns what each network gives for packed views, float32 [B, V, its width]."""
         images, found = self.view.unpack(packed), []
         for network, own in zip(self.networks, variables, strict=True):
             prepared = normalize(images[network.pixels], network.pixels)
-            logits = jnp.asarray(network.module.apply(own, prepared, train=False), jnp.float32)
-            order = np.array([network.classes.index(name) for name in self.classes])
-            found.append(logits[:, order].reshape(len(packed), self.views.count, -1))
-        return jnp.stack(found)
+            given = jnp.asarray(network.module.apply(own, prepared, train=False), jnp.float32)
+            found.append(given.reshape(len(packed), self.views.count, -1))
+        return found
 
     @cached_property
     def _apply(self) -> Any:

@@ -32,7 +32,7 @@ class Predictor:
       judge: the logits [C] of an image -> what is said of it.
       view: an RGB image -> what of it is predicted, uint8 of one shape for all images.
       programs: views [N, ...] -> logits, compiled once for each batch size.
-      features_programs: views [N, ...] -> features of the pooled backbone; None where there is no single backbone.
+      features_programs: views [N, ...] -> features of the pooled backbone; of an ensemble, of one after another.
       combine: what the programs give -> logits [N, C]; None where that is what they give.
       pixels: how images are prepared; of an ensemble those of its members.
       facts: what else is known of it, as plain values: for those who ask what answers them.
@@ -42,7 +42,7 @@ class Predictor:
     judge: Judge | LabelJudge
     view: EvalView
     programs: Programs
-    features_programs: Programs | None = None
+    features_programs: Programs
     combine: Callable[[np.ndarray], np.ndarray] | None = None
     pixels: tuple[Pixels, ...] = ()
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -121,11 +121,11 @@ class Predictor:
     def features(self, images: Any) -> np.ndarray:
         """Returns what the head sees of images: the features of the pooled backbone, float32 [N, D], or [D].
 
+        Those of an ensemble are those of its members, one after another.
+
         Raises:
-          UserError: it is an ensemble, which has no one backbone; or an image cannot be read.
+          UserError: an image cannot be read; it names it.
         """
-        if self.features_programs is None:
-            raise UserError(f"{self.name} is several networks, which have no features in common: load one of them.")
         return self._of_all(images, self.features_programs)
 
     def logits_of_views(self, views: np.ndarray) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 import contextlib
 import os
-from dataclasses import dataclass
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,9 @@ from jaxtl.errors import UserError
 from jaxtl.experiment import run_files as files
 from jaxtl.experiment.judging import make_judge
 from jaxtl.experiment.loaded_model import Model, load_model
+
+BUNDLED = "model.safetensors"
+"""The weights in a bundle."""
 
 ENSEMBLE_STEP = 0
 """What stands for the step of a checkpoint where an ensemble has none."""
@@ -69,8 +75,11 @@ def load_predictor(
     if text.startswith("run:") or (workdir / "model.json").exists() or (workdir / "checkpoints").exists():
         return _of_run(workdir, decisions, batch_size)
     if (workdir / "bundle.json").exists():
-        text = str(workdir / "model.safetensors")  # By jaxtl itself: it does not need the program that lies beside it.
+        text = str(workdir / BUNDLED)  # By jaxtl itself: it does not need the program that lies beside it.
     try:
+        if workdir.suffix == ".zip" and workdir.is_file():
+            with _taken_out(workdir) as taken:
+                return _of_weights(text, decisions, model, batch_size, file=str(taken))
         return _of_weights(text, decisions, model, batch_size)
     except UserError as error:
         if workdir.is_dir() and not any(workdir.glob("*.safetensors")):
@@ -138,12 +147,28 @@ def make_predictor(
     )
 
 
-def _of_weights(location: str, decisions: Decisions, name: str, batch_size: int) -> Predictor:
+@contextlib.contextmanager
+def _taken_out(path: Path) -> Iterator[Path]:
+    """Yields the weights of a zipped bundle, in a file that is there for so long.
+
+    Raises:
+      UserError: it is no such bundle, or damaged.
+    """
+    with tempfile.TemporaryDirectory(prefix="jaxtl-") as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                taken = Path(archive.extract(BUNDLED, folder))
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} is no bundle that `export --format=bundle` wrote, or damaged: {error}.") from None
+        yield taken
+
+
+def _of_weights(location: str, decisions: Decisions, name: str, batch_size: int, *, file: str = "") -> Predictor:
     from jaxtl.experiment import loaded_weights  # Whoever predicts with a run does without.
 
     if decisions.operating_points:
         raise UserError(f"operating points belong to a run, and {location} is none: load the run.")
-    model, variables, said = loaded_weights.open_weights_to_predict(location, model=name)
+    model, variables, said = loaded_weights.open_weights_to_predict(file or location, model=name)
     judge = loaded_weights.make_judge(
         location, model.classes, said, calibrated=decisions.calibrated, reject_below=decisions.reject_below
     )
@@ -164,12 +189,14 @@ def _of_ensemble(workdir: Path, decisions: Decisions, batch_size: int) -> Predic
         """Makes of the logits of all models and views [B, M, V, C] those of the ensemble [B, C]."""
         return ensemble.combination(np.moveaxis(found, 1, 0).mean(2))
 
+    backbones = replace(ensemble, networks=[each.backbone() for each in ensemble.networks])
     members = [jax.device_put(network.variables) for network in ensemble.networks]
     return Predictor(
         f"the ensemble of {workdir}",
         judge,
         ensemble.view,
         Programs(of_views, members, batch_size),
+        Programs(backbones.features, members, batch_size),
         combine=combine,
         pixels=ensemble.view.pixels,
         facts={"location": str(workdir), "model": files.read_json(workdir / "model.json")["model"], "step": None},

@@ -6,6 +6,8 @@ import pytest
 from put_together import shifted, variant
 from safetensors.numpy import load_file, save_file
 
+import jaxtl as jaxtl_package
+
 FORMATS = ("jaxtl", "hf", "timm", "torchvision")
 
 
@@ -25,6 +27,14 @@ def made(runs, jaxtl, tmp_path):
     for run in runs:
         shutil.rmtree(run)  # It needs them no more.
     return tmp_path / "both", printed
+
+
+def test_features_of_an_ensemble_are_those_of_its_members_one_after_another(runs, jaxtl, tmp_path, pictures):
+    photo = pictures / "test" / "red" / "100.png"
+    own = np.concatenate([jaxtl_package.load(run).features(photo) for run in runs])
+    assert jaxtl("ensemble", *runs, f"--workdir={tmp_path / 'both'}")[0] == 0
+    found = jaxtl_package.load(tmp_path / "both").features([photo, photo])
+    np.testing.assert_allclose(found, [own, own], rtol=1e-5, atol=1e-6)
 
 
 def test_an_ensemble_outlives_its_members_and_the_commands_know_it(made, jaxtl, tmp_path, pictures):

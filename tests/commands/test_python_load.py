@@ -61,7 +61,7 @@ def test_runs_and_exports_of_them_say_the_same(run, photo, tmp_path, jaxtl_comma
     predictor = jaxtl.load(run)
     expected, logits = predictor(photo), predictor.logits(photo)
     assert predictor.classes == ("blue", "green", "red")
-    for format, name in (("jaxtl", "a.safetensors"), ("hf", "b"), ("bundle", "c")):
+    for format, name in (("jaxtl", "a.safetensors"), ("hf", "b"), ("bundle", "c"), ("bundle", "d.zip")):
         assert jaxtl_command("export", f"--workdir={run}", f"--output={tmp_path / name}", f"--format={format}")[0] == 0
         loaded = jaxtl.load(tmp_path / name)
         assert loaded.classes == predictor.classes
@@ -69,6 +69,10 @@ def test_runs_and_exports_of_them_say_the_same(run, photo, tmp_path, jaxtl_comma
         assert loaded(photo)["class"] == expected["class"]
     with pytest.raises(UserError, match="operating points belong to a run"):
         jaxtl.load(tmp_path / "a.safetensors", operating_points=True)
+    damaged = tmp_path / "e.zip"
+    damaged.write_bytes((tmp_path / "d.zip").read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"e\.zip is no bundle .* or damaged"):
+        jaxtl.load(damaged)
 
 
 def test_calibrated_from_the_run_and_from_an_export(run, photo, tmp_path, jaxtl_command):

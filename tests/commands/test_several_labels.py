@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import transformers
 from PIL import Image
 from sklearn import metrics
 
@@ -93,6 +94,18 @@ def test_predictions_list_labels_above_their_thresholds(several, jaxtl):
         status, _, err = jaxtl("predict", f"--workdir={run}", flag, images / "000.png")
         assert status == 1
         assert "have several labels, each with a threshold of its own: do without" in err
+
+
+@pytest.mark.slow
+def test_transformers_gives_the_probabilities_of_each_label_by_itself(several, jaxtl, tmp_path):
+    images, run = several
+    assert jaxtl("export", f"--workdir={run}", "--format=hf", f"--output={tmp_path / 'hf'}")[0] == 0
+    said = json.loads(jaxtl("predict", f"--workdir={run}", images / "000.png")[1])
+    expected = {each["class"]: each["probability"] for each in said["top5"]}
+    pipeline = transformers.pipeline("image-classification", str(tmp_path / "hf"))
+    found = {each["label"]: each["score"] for each in pipeline(str(images / "000.png"))}
+    assert sum(found.values()) > 1.5
+    assert found == pytest.approx(expected, abs=0.01)  # Its processor resizes a little otherwise.
 
 
 @pytest.mark.slow

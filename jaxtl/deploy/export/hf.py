@@ -54,6 +54,8 @@ def save_huggingface(
     arrays, config = lay_out("hf", variables, model=model, pixels=pixels, epsilon=epsilon)
     config |= _labels(classes) if classes else {}
     config |= {} if calibration is None else {"calibration": dict(calibration)}
+    # By this, transformers' pipeline gives sigmoids.
+    config |= {"problem_type": "multi_label_classification"} if (calibration or {}).get("sigmoid") else {}
     written = {"config.json": config, "preprocessor_config.json": _preprocessor(pixels)}
     write_folder(Path(path), arrays, written, provenance)
     return _crop_note(pixels)
