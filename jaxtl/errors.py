@@ -44,6 +44,16 @@ def nearest(word: str, names: Iterable[str]) -> str:
     return next(iter(initials or difflib.get_close_matches(word, known, n=1, cutoff=0.7)), "")
 
 
+def first_line(error: object) -> str:
+    """Returns the first line of what an error says, without its full stop; its class where it says nothing.
+
+    >>> first_line(ValueError("\\n  no such file.\\nmore")), first_line(KeyError())
+    ('no such file', 'KeyError')
+    """
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return said.rstrip(".")
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns what the system refuses while a file of a run is written, as on a full disk, into a UserError."""

@@ -10,15 +10,17 @@ from jaxtl.deploy.export.verify import verify
 from jaxtl.errors import UserError
 from jaxtl.experiment.exporting import Options, export_run
 
+_PLACES = ("workdir", "output")
+_CHOICES = ("format", "calibrated", "dtype", "with_pixels", "push", "public")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
     parser.add_argument("--workdir", type=Path, metavar="DIR", help="the run whose best checkpoint is written")
     parser.add_argument(
         "--format",
-        default="jaxtl",
         choices=tuple(formats()),
-        help="; ".join(f"{each.name}: {each.text}" for each in formats().values()) + " (default: %(default)s)",
+        help="; ".join(f"{each.name}: {each.text}" for each in formats().values()) + " (default: jaxtl)",
     )
     endings = ", ".join(each.suffix for each in formats().values() if each.suffix)
     parser.add_argument(
@@ -30,9 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibrated", action="store_true", help="fold the calibration into the last dense layer")
     parser.add_argument(
         "--dtype",
-        default="float32",
         choices=tuple(dict.fromkeys(dtype for each in formats().values() for dtype in each.dtypes)),
-        help="what it computes in (default: %(default)s)",
+        help="what it computes in (default: float32)",
     )
     parser.add_argument(
         "--with-pixels", action="store_true", help="take uint8, and normalise within (resize and crop stay outside)"
@@ -53,14 +54,14 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
     """Runs the command from its flags; returns 1 where an export computes otherwise than JAX."""
     flags.refuse_overrides(overrides, "export")
     if arguments.verify is not None:
-        if arguments.workdir or arguments.output or arguments.push:
-            raise UserError("--verify takes an export alone: give no --workdir, no --output and no --push.")
+        if given := [f"--{name.replace('_', '-')}" for name in (*_PLACES, *_CHOICES) if getattr(arguments, name)]:
+            raise UserError(f"--verify takes an export alone: leave out {', '.join(given)}.")
         return run_verify(arguments.verify)
-    missing = [f"--{name}" for name in ("workdir", "output") if getattr(arguments, name) is None]
+    missing = [f"--{name}" for name in _PLACES if getattr(arguments, name) is None]
     if missing:
         raise UserError(f"give {' and '.join(missing)}, or --verify=FILE for an export that is there.")
-    chosen = {name: getattr(arguments, name) for name in ("calibrated", "dtype", "with_pixels", "push", "public")}
-    run(arguments.workdir, arguments.output, arguments.format, **chosen)
+    chosen = {name: value for name in _CHOICES if (value := getattr(arguments, name))}
+    run(arguments.workdir, arguments.output, **chosen)
     return 0
 
 

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxtl.commands import flags
 from jaxtl.data.formats import describe_others
@@ -15,7 +16,9 @@ from jaxtl.experiment.loading import Decisions, load_predictor
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's flags."""
-    flags.add_workdir(parser, "the run whose best checkpoint predicts")
+    parser.add_argument(
+        "--workdir", required=True, metavar="DIR", help="a run, an ensemble, an export, or an address, hf:org/name"
+    )
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="images computed at once (32)")
     parser.add_argument("--calibrated", action="store_true", help="give calibrated probabilities (calibration.json)")
     parser.add_argument(
@@ -49,7 +52,7 @@ def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
 
 
 def run(
-    workdir: Path | str,
+    workdir: str | Path,
     paths: Sequence[Path | str],
     *,
     batch_size: int = 32,
@@ -59,7 +62,7 @@ def run(
 ) -> int:
     """Prints a line for each image, as the predictor has it; returns 1 if one could not be read, else 0."""
     decisions = Decisions(calibrated, reject_below, operating_points)
-    predictor = load_predictor(Path(workdir), decisions, batch_size=batch_size)
+    predictor = load_predictor(workdir, decisions, batch_size=batch_size)
     found = find_images([to_place(str(path)) for path in paths])
     others = ""
     if found.others:
@@ -70,7 +73,16 @@ def run(
     failed = False
     for line in predictor.lines(found.images):
         failed |= "error" in line
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+        print(_to_text(line), flush=True)
     if others:
         print(others, file=sys.stderr)
     return int(failed)
+
+
+def _to_text(line: Mapping[str, Any]) -> str:
+    text = json.dumps(line, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # The name of a file may be any bytes.
+        return json.dumps(line)
+    return text

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxtl.errors import UserError
+from jaxtl.errors import UserError, first_line
 
 _TOKENS = "https://huggingface.co/settings/tokens"
 _SECONDS = 10.0
@@ -13,13 +13,14 @@ _SECONDS = 10.0
 _CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 
 
-def check_repository(repository: str) -> None:
+def check_repository(repository: str, *, public: bool = False) -> None:
     """Passes if a folder can be pushed there: there is a token that the hub knows, and no such repository yet.
 
     The token is $HF_TOKEN, else that of `hf auth login`. A repository that holds nothing is taken, too.
 
     Args:
       repository: "org/name".
+      public: whether everybody is to see it: of a repository that is there, that is not changed.
 
     Raises:
       UserError: otherwise, or the hub cannot be reached.
@@ -31,7 +32,7 @@ def check_repository(repository: str) -> None:
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise UserError(f"{repository!r} is no name of a repository: {_line(error)}") from None
+        raise UserError(f"{repository!r} is no name of a repository: {first_line(error)}") from None
     if repository.count("/") != 1:
         raise UserError(
             f"{repository!r} is no name of a repository: give ORG/NAME, ORG being you or your organisation."
@@ -53,6 +54,12 @@ def check_repository(repository: str) -> None:
         raise UserError(
             f"the hub has a repository {repository} already, of {len(files)} files: choose another name, or export "
             f"without pushing and add a commit to it with `hf upload {repository} FOLDER`."
+        )
+    if info is not None and bool(info.private) == public:
+        seen, wanted = ("private", "public") if info.private else ("public", "private")
+        raise UserError(
+            f"the hub has an empty repository {repository} already, which is {seen}, and a {wanted} one is asked for: "
+            "choose another name, or change it in its settings."
         )
 
 
@@ -91,7 +98,7 @@ def _asking(repository: str, again: str = "") -> Iterator[None]:
             raise UserError(f"{_refusal(cause, repository)}.{again}") from None
         if not isinstance(cause, OSError) and type(cause).__module__.split(".")[0] not in _CLIENTS:
             raise
-        reason = f"{type(cause).__name__}: {_line(cause)}"
+        reason = f"{type(cause).__name__}: {first_line(cause)}"
         raise UserError(f"the hub cannot be reached for {repository}: {reason}.{again}") from None
 
 
@@ -101,13 +108,7 @@ def _refusal(error: Any, repository: str) -> str:
         return (
             f"the hub does not know the token: make one that may write at {_TOKENS}, for $HF_TOKEN or `hf auth login`"
         )
-    said = _line(error.server_message or error)
+    said = first_line(error.server_message or error)
     if status == 403:
         return f"the hub does not let this token write to {repository}: {said}"
     return f"the hub refuses {repository} ({status}): {said}"
-
-
-def _line(error: object) -> str:
-    """Returns the first line of what is said, without its full stop."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")

@@ -1,7 +1,7 @@
 """Exports a run: what is written, where it comes from, and the images that it is verified on."""
 
 import hashlib
-import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -17,7 +17,7 @@ from jaxtl.deploy.export.program import Program, Request
 from jaxtl.deploy.export.provenance import Provenance
 from jaxtl.deploy.export.verification import draw_views
 from jaxtl.deploy.hub import check_repository, push_folder
-from jaxtl.errors import UserError
+from jaxtl.errors import UserError, first_line
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import build_run
 from jaxtl.experiment.calibrating import calibration_to_export, is_sigmoid
@@ -118,6 +118,8 @@ def _check(workdir: Path, output: Path, chosen: Format, options: Options) -> Non
     facts = attempt(lambda: files.read_json(workdir / "model.json"), problems)
     if chosen.suffix and output.suffix != chosen.suffix:
         problems.append(UserError(f"--output={output} must end in {chosen.suffix}."))
+    if chosen.suffix and output.is_dir():
+        problems.append(UserError(f"--output={output} is a folder: --format={chosen.name} writes a file."))
     if not chosen.suffix and output.exists():
         what = f"a new folder, or a new {chosen.archive}" if chosen.archive else "a new folder"
         problems.append(UserError(f"--output={output} is there already: --format={chosen.name} writes {what}."))
@@ -143,7 +145,7 @@ def _pushing_problems(chosen: Format, options: Options) -> list[UserError]:
         return [UserError(f"--push puts a folder on the hub that others open there: give {able} with it.")]
     problems: list[UserError] = []
     if options.push:
-        attempt(lambda: check_repository(options.push), problems)
+        attempt(lambda: check_repository(options.push, public=options.public), problems)
     return problems
 
 
@@ -193,8 +195,8 @@ def _views(workdir: Path, program: Program) -> tuple[np.ndarray, str]:
     drawn = draw_views(size, channels)
     try:
         splits = _open(workdir)
-    except UserError:
-        return drawn, f"{len(drawn)} drawn images, since the run's own are not here"
+    except UserError as error:
+        return drawn, f"{len(drawn)} drawn images, since the run's own cannot be opened here: {first_line(error)}"
     if channels != 3:
         return drawn, f"{len(drawn)} drawn images of {channels} channels"
     views, _ = _read(splits.val, program, _IMAGES)
@@ -242,32 +244,19 @@ def _read(split: data.Dataset, program: Program, count: int) -> tuple[np.ndarray
 
 def _write_whole(save: Callable[[Path], str | None], output: Path) -> tuple[int, str | None]:
     """Writes beside the output and moves it there when it is complete; returns its bytes, and what `save` says."""
-    part = output.with_name(f"{output.name}.part")
     beside: list[Path] = []
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        _discard(part)  # What a process that was killed has left.
-        try:
+        # A folder of its own, so that nothing else is taken for a part of it.
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as folder:
+            part = Path(folder) / output.name
             said = save(part)
             # What a file has beside it goes first: what is there under its own name is whole.
-            for file in _beside(part):
-                beside.append(file.replace(output.with_name(output.name + file.name.removeprefix(part.name))))
+            for file in Path(folder).iterdir():
+                if file != part:
+                    beside.append(file.replace(output.with_name(file.name)))
             part.replace(output)
-        finally:
-            _discard(part)
     except OSError as error:
-        raise UserError(f"--output={output} cannot be written: {error.strerror}.") from error
+        raise UserError(f"--output={output} cannot be written: {error.strerror or error}.") from error
     written = [file for file in output.rglob("*") if file.is_file()] if output.is_dir() else [output, *beside]
     return sum(file.stat().st_size for file in written), said
-
-
-def _discard(part: Path) -> None:
-    for file in (part, *_beside(part)):
-        if file.is_dir():
-            shutil.rmtree(file)
-        else:
-            file.unlink(missing_ok=True)
-
-
-def _beside(part: Path) -> list[Path]:
-    return [file for file in part.parent.iterdir() if file.name.startswith(f"{part.name}.")]

@@ -45,8 +45,6 @@ def make_judge(
         thresholds = read_thresholds(workdir)
         return LabelJudge(classes, [thresholds.get(name, DEFAULT) for name in classes])
     sigmoid = files.is_sigmoid(workdir)
-    if reject_below is not None and not 0 <= reject_below <= 1:
-        raise UserError(f"--reject_below is {reject_below:g}, but it must be a probability, from 0 to 1.")
     if operating_points:
         if reject_below is not None:
             raise UserError("--reject_below and --operating_points both say which images are of no class: give one.")

@@ -58,8 +58,6 @@ def make_judge(
             raise UserError(f"the images of {location} have several labels: there is no calibration, and no rejection.")
         cuts = said.get("thresholds", {})
         return LabelJudge(classes, [float(cuts.get(name, 0.5)) for name in classes])
-    if reject_below is not None and not 0 <= reject_below <= 1:
-        raise UserError(f"reject_below is {reject_below:g}, but it must be a probability, from 0 to 1.")
     sigmoid, folded = bool(said.get("sigmoid")), bool(said.get("folded_into_weights"))
     scaling: Scaling | None = None
     if calibrated and not folded:

@@ -46,6 +46,11 @@ class Decisions:
     reject_below: float | None = None
     operating_points: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises a UserError where what is asked for cannot be."""
+        if self.reject_below is not None and not 0 <= self.reject_below <= 1:
+            raise UserError(f"reject_below is {self.reject_below:g}, but it must be a probability, from 0 to 1.")
+
 
 PLAIN = Decisions()
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from jaxtl.compress.quantization import pack
+from jaxtl.errors import first_line
 from jaxtl.models import build, count_classes, fields_of
 from jaxtl.preprocessing import Pixels
 from jaxtl.trees import flatten
@@ -65,8 +67,15 @@ def save_native(
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Writes a safetensors file that others may read as they may read any file of this user."""
-    save_file(dict(arrays), str(path), metadata=dict(metadata))
+    """Writes a safetensors file that others may read as they may read any file of this user.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    try:
+        save_file(dict(arrays), str(path), metadata=dict(metadata))
+    except SafetensorError as error:  # Of a full disk, too.
+        raise OSError(f"{path}: {first_line(error)}") from error
     # The library leaves it readable by its owner alone.
     mask = os.umask(0)
     os.umask(mask)

@@ -14,7 +14,7 @@ import torch
 import transformers
 from huggingface_hub import ModelCard
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from stand_in_hub import TOKEN, serving
 
@@ -23,6 +23,7 @@ from jaxtl.checkpoints.manager import read_best
 from jaxtl.data import eval_view
 from jaxtl.deploy.export.bundle_reader import Bundle
 from jaxtl.preprocessing import Pixels
+from jaxtl.pretrained import native
 
 
 @pytest.fixture
@@ -190,6 +191,29 @@ def test_nothing_is_overwritten_and_nothing_half_written_is_left(jaxtl, run, tmp
     assert "cannot be written" in err
 
 
+def test_what_lies_beside_the_output_stays_and_what_failed_leaves_nothing(jaxtl, run, tmp_path, monkeypatch):
+    own = tmp_path / "out" / "mine.safetensors.part"
+    own.mkdir(parents=True)
+    (own / "thesis.tex").write_text("chapter 1")
+    own.with_name("mine.safetensors.part.zip").write_text("more")
+    before = sorted(path.name for path in (tmp_path / "out").iterdir())
+    flags = (f"--workdir={run}", f"--output={tmp_path / 'out' / 'mine'}")
+
+    def on_a_full_disk(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(native, "save_file", on_a_full_disk)
+        status, out, err = jaxtl("export", *flags)
+    assert (status, out) == (1, "")
+    assert "mine.safetensors cannot be written: " in err
+    assert "No space left on device" in err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
+    assert jaxtl("export", *flags)[0] == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*before, "mine.safetensors"}
+    assert (own / "thesis.tex").read_text() == "chapter 1"
+
+
 @pytest.mark.slow
 def test_a_model_that_the_others_cannot_express_is_refused(jaxtl, train, tmp_path):
     train("--config.model.name=resnet20_cifar", "--config.train.steps=1")
@@ -198,7 +222,6 @@ def test_a_model_that_the_others_cannot_express_is_refused(jaxtl, train, tmp_pat
         assert status == 1
         assert message in err
         assert not (tmp_path / "out").exists()
-        assert not (tmp_path / "out.part").exists()
 
 
 def test_a_name_without_an_ending_gets_that_of_the_format(jaxtl, run, tmp_path):
@@ -350,7 +373,15 @@ def test_litert_is_measured_on_val_and_verified_where_the_run_is_not(plain, pict
         (("--verify=gone.onnx",), "there is no gone.onnx: give a file or a folder that export wrote"),
         (("--verify=x.word",), "x.word ends in none of .safetensors, "),
         (("--verify=empty",), "there is no empty/provenance.json: jaxtl writes one with every export"),
-        (("--verify=x.word", "--output=y"), "--verify takes an export alone"),
+        (("--verify=x.word", "--output=y"), "--verify takes an export alone: leave out --output"),
+        (
+            ("--verify=x.word", "--format=onnx", "--dtype=float16", "--with-pixels", "--calibrated", "--public"),
+            "leave out --format, --calibrated, --dtype, --with-pixels, --public",
+        ),
+        (
+            ("--workdir=gone", "--output=empty.safetensors"),
+            "--output=empty.safetensors is a folder: --format=jaxtl writes",
+        ),
         (("--verify=bad.safetensors",), "bad.safetensors cannot be read"),
         (("--workdir=gone", "--output=x", "--format=bundle"), "give the --workdir of a run that has trained"),
         (("--workdir=gone", "--output=x", "--dtype=int8_static"), "but --format=jaxtl is written in float32"),
@@ -360,6 +391,7 @@ def test_litert_is_measured_on_val_and_verified_where_the_run_is_not(plain, pict
 def test_bad_flags_get_a_line(jaxtl, tmp_path, flags, message):
     (tmp_path / "x.word").touch()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.safetensors").mkdir()
     (tmp_path / "bad.safetensors").write_bytes(b"none")
     status, out, err = jaxtl("export", *flags)
     assert (status, out) == (1, "")

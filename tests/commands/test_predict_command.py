@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +79,29 @@ def test_a_run_with_a_loss_of_yes_and_no_evaluates_and_predicts_so(train, jaxtl,
     jaxtl("eval", *flags, f"--workdir={tmp_path / 'eval'}")
     again = json.loads((tmp_path / "eval" / "results.json").read_text())
     assert (again["loss"], again["test"]) == ("binary", results["test"])
+
+
+def test_a_name_that_is_no_utf8_is_a_line_like_others(jaxtl, run, pictures, tmp_path):
+    photo = pictures / "test" / "red" / "100.png"
+    names = [os.fsdecode(b"caf\xe9.png"), "\u82b1.png"]
+    for name in names:
+        shutil.copy(photo, tmp_path / name)
+    found = subprocess.run(
+        [sys.executable, "-m", "jaxtl.main", "predict", f"--workdir={run}", *(tmp_path / name for name in names)],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        check=True,
+    )
+    lines = found.stdout.decode().splitlines()
+    assert [json.loads(line)["file"] for line in lines] == [str(tmp_path / name) for name in names]
+    assert "\u82b1.png" in lines[1]  # For people to read.
+
+
+def test_an_address_is_asked_as_it_is(jaxtl, pictures):
+    address = "http://127.0.0.1:9/mine.safetensors"
+    status, out, err = jaxtl("predict", f"--workdir={address}", pictures / "test" / "red" / "100.png")
+    assert (status, out) == (1, "")
+    assert address in err
 
 
 def test_files_of_a_folder_that_are_no_images_are_named(jaxtl, run, pictures, tmp_path):

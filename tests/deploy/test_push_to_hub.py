@@ -13,7 +13,7 @@ from pathlib import Path
 from jaxtl.deploy.hub import check_repository, push_folder
 from jaxtl.errors import UserError
 try:
-    check_repository(sys.argv[2])
+    check_repository(sys.argv[2], public=len(sys.argv) > 3)
     print(push_folder(Path(sys.argv[1]), sys.argv[2], public=len(sys.argv) > 3))
 except UserError as error:
     print(f"error: {error}")
@@ -61,6 +61,12 @@ def test_a_folder_becomes_a_private_repository(hub, push):
     assert hub.facts["org/flowers"]["private"]
     # What is there is not written over.
     assert push().startswith("error: the hub has a repository org/flowers already, of 4 files: choose another name")
+    # Whom an empty one shows itself to is not changed by pushing to it.
+    hub.repositories["org/empty"], hub.facts["org/empty"] = {".gitattributes": b""}, {"private": False}
+    assert push("org/empty").startswith(
+        "error: the hub has an empty repository org/empty already, which is public, and a private one is asked for"
+    )
+    assert push("org/empty", "public") == f"{hub.address}/org/empty"
     assert push("org/others", "public") == f"{hub.address}/org/others"
     assert not hub.facts["org/others"]["private"]
 

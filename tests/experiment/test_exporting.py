@@ -103,4 +103,7 @@ def test_images_of_val_and_drawn_ones_verify_a_run_whose_data_are_here(monkeypat
 
     monkeypatch.setattr(exporting.data, "open_source", gone)
     views, words = exporting._views(None, program)
-    assert (len(views), words) == (4, "4 drawn images, since the run's own are not here")
+    assert (len(views), words) == (
+        4,
+        "4 drawn images, since the run's own cannot be opened here: there is no such folder",
+    )

@@ -13,6 +13,7 @@ from jaxtl.evaluate.predictions import as_arrays
 from jaxtl.evaluate.scaling import fit_temperature
 from jaxtl.experiment.calibrating import Calibration
 from jaxtl.experiment.judging import make_judge
+from jaxtl.experiment.loading import Decisions
 from jaxtl.experiment.operating import Wanted, choose_operating_points, lines_of
 
 CLASSES = ("red", "green", "blue")
@@ -216,8 +217,8 @@ def test_what_the_judge_refuses(tmp_path):
         make_judge(tmp_path, CLASSES, 9, calibrated=True)
     with pytest.raises(UserError, match="both say which images are of no class: give one"):
         make_judge(tmp_path, CLASSES, STEP, operating_points=True, reject_below=0.5)
-    with pytest.raises(UserError, match="--reject_below is 90, but it must be a probability"):
-        make_judge(tmp_path, CLASSES, STEP, reject_below=90)
+    with pytest.raises(UserError, match="reject_below is 90, but it must be a probability"):
+        Decisions(reject_below=90)
     good = json.loads((tmp_path / "operating_points.json").read_text())
     for rule in ({}, {"kind": "recall", "wanted": 0.9, "thresholds": {"red": 0.5}}, {"kind": "costs", "costs": [[1]]}):
         (tmp_path / "operating_points.json").write_text(json.dumps({**good, "rule": rule}))

@@ -56,7 +56,7 @@ def save_bundle(path: Path, program: Program, request: Request) -> str:
       UserError: flatbuffers is missing, or the program computes something else.
     """
     flatbuffers = find_flatbuffers()
-    name = path.name.removesuffix(".part")
+    name = path.name
     folder = path.with_name(f"{path.name}.folder") if name.endswith(".zip") else path
     folder.mkdir(parents=True)
     leaves = {key: _plain(leaf) for key, leaf in flatten(program.variables).items()}
@@ -73,7 +73,7 @@ def save_bundle(path: Path, program: Program, request: Request) -> str:
         notes={"provenance": provenance.to_text()},
     )
     (folder / "program.jax").write_bytes(_lower(program, leaves))
-    (folder / "bundle.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "bundle.json").write_text(json.dumps(facts, indent=1) + "\n")
     shutil.copyfile(_READER, folder / "predict.py")
     (folder / "__main__.py").write_text(_MAIN)
     words = _README.format(name=program.name, version=provenance.jaxtl, folder=name, jax=jax.__version__)

@@ -161,7 +161,7 @@ def main(given: Sequence[str] | None = None) -> int:
     for file in arguments.files:
         line = _line(bundle, file, arguments.calibrated)
         failed |= "error" in line
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+        print(json.dumps(line), flush=True)
     return int(failed)
 
 
@@ -174,6 +174,10 @@ def _line(bundle: Bundle, file: str, calibrated: bool) -> dict[str, Any]:
     except Exception as error:  # Each of Pillow's decoders has errors of its own for a broken file.
         return {"file": file, "error": str(error)}
     row = bundle.probabilities(bundle.logits(views), calibrated)[0]
-    classes = bundle.facts["classes"]
-    top = [{"class": classes[i], "probability": round(float(row[i]), 6)} for i in np.argsort(-row, kind="stable")[:5]]
-    return {"file": file, **top[0], "top5": top}
+    classes, order = bundle.facts["classes"], np.argsort(-row, kind="stable")
+    top = [{"class": classes[i], "probability": round(float(row[i]), 6)} for i in order[:5]]
+    said = bundle.facts["calibration"] or {}
+    if not said.get("several_labels"):
+        return {"file": file, **top[0], "top5": top}
+    cuts = [said["thresholds"].get(name, 0.5) for name in classes]
+    return {"file": file, "labels": [classes[i] for i in order if row[i] >= cuts[i]], "top5": top}

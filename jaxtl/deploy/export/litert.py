@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from jaxtl.deploy.export.program import Program
-from jaxtl.errors import UserError
+from jaxtl.errors import UserError, first_line
 
 INPUT, OUTPUT = "image", "logits"
 NEEDS = (
@@ -71,7 +71,7 @@ def convert(program: Program, *, with_pixels: bool) -> bytes:
             return found
     except Exception as error:  # Of MLIR: a class of each kind of trouble.
         named = sorted(set(re.findall(r"operation '([\w.]+)'", str(error))))
-        why = f"has no operation for {', '.join(named)}" if named else f"says: {_first_line(error)}"
+        why = f"has no operation for {', '.join(named)}" if named else f"says: {first_line(error)}"
         raise UserError(f"{program.name} cannot be converted: LiteRT {why}. Nothing was written.") from error
 
 
@@ -155,17 +155,13 @@ def open_model(model: bytes) -> Opened:
             interpreter = Interpreter(model_content=model, num_threads=THREADS)
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"LiteRT cannot open the model: {_first_line(error)}.") from None
+            raise UserError(f"LiteRT cannot open the model: {first_line(error)}.") from None
     return Opened(interpreter, np.dtype(interpreter.get_input_details()[0]["dtype"]))
 
 
 def program_name() -> str:
     """Returns the name of the interpreter with its version."""
     return f"LiteRT {version('ai-edge-litert')}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @contextlib.contextmanager

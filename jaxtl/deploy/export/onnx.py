@@ -11,11 +11,11 @@ import numpy as np
 from jaxtl.deploy.export import Format, Runner
 from jaxtl.deploy.export.notes import Notes
 from jaxtl.deploy.export.onnx_graph import make_graph, packages
-from jaxtl.deploy.export.program import Program, Request, normalized
+from jaxtl.deploy.export.program import Program, Request, in_two_parts, normalized
 from jaxtl.deploy.export.provenance import read_provenance
 from jaxtl.deploy.export.verification import TOLERANCE, reference_from_text, reference_to_text, require_same
 from jaxtl.deploy.export.weights import pixels_of
-from jaxtl.errors import UserError
+from jaxtl.errors import UserError, first_line
 from jaxtl.preprocessing import Pixels
 
 # Of float16: a number has 11 bits then, and what is summed up adds to that; DeiT-Tiny is 4.7e-4 off.
@@ -41,7 +41,7 @@ def save_onnx(path: Path, program: Program, request: Request) -> str:
     import onnx
 
     if sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(program.variables)) >= _LARGEST:
-        raise UserError("the model has over 2 GB of weights, more than one ONNX file holds; --format=bundle takes it.")
+        raise UserError("the model has over 2 GB of weights, more than one ONNX file holds; a bundle takes it.")
     graph = make_graph(program, request, names=(INPUT, OUTPUT))
     tolerance = TOLERANCES[request.dtype]
     provenance = request.provenance.noting(
@@ -70,7 +70,7 @@ def save_onnx(path: Path, program: Program, request: Request) -> str:
     lines = [
         f"{runner.program}, {request.origin}: {comparison}",
         f"opset {provenance.notes['opset']}, {request.dtype}; takes {facts['input']}",
-        trtexec_line(path.with_name(path.name.removesuffix(".part")), program, request),
+        trtexec_line(path, program, request),
     ]
     return "\n".join(lines)
 
@@ -112,15 +112,12 @@ def _open(whole: bytes, pixels: Pixels) -> Runner:
     try:
         session = onnxruntime.InferenceSession(whole, providers=["CPUExecutionProvider"])
     except Exception as error:  # Its errors have no class in common but this one.
-        raise UserError(f"onnxruntime cannot open the model: {str(error).splitlines()[0]}") from error
+        raise UserError(f"onnxruntime cannot open the model: {first_line(error)}") from error
     given = session.get_inputs()[0]
 
     def logits(views: np.ndarray) -> np.ndarray:
         images = views if given.type == "tensor(uint8)" else normalized(views, pixels)
-        # In two parts of different sizes, for the batch to be seen to be free.
-        cut = max(1, len(images) // 3)
-        parts = [part for part in (images[:cut], images[cut:]) if len(part)]
-        return np.concatenate([session.run(None, {given.name: part})[0] for part in parts])
+        return in_two_parts(lambda part: session.run(None, {given.name: part})[0], images)
 
     return Runner(f"onnxruntime {version('onnxruntime')}", logits)
 
@@ -137,7 +134,7 @@ def read_notes(path: Path) -> Notes:
     try:
         graph = onnx.load(str(path))
     except Exception as error:  # Of protobuf, whose class depends on how it is installed.
-        raise UserError(f"{path} is no ONNX file: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path} is no ONNX file: {first_line(error)}") from None
     found = {each.key.removeprefix(_PREFIX): each.value for each in graph.metadata_props}
     missing = [name for name in ("provenance", "verification") if name not in found]
     if missing:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtl.deploy.export.program import Program, Request
-from jaxtl.errors import UserError
+from jaxtl.errors import UserError, first_line
 from jaxtl.models.base import GroupedModel
 
 OPSET = 21
@@ -101,7 +101,7 @@ def _unsupported(error: Exception, module: GroupedModel) -> str:
         at = trace.tb_frame.f_locals.get("eqn")
         equation = at if hasattr(at, "primitive") and hasattr(at, "source_info") else equation
         trace = trace.tb_next
-    said = next(iter(str(error).splitlines()), type(error).__name__)
+    said = first_line(error)
     if equation is None:
         return f"jax2onnx cannot convert the model: {said}. Nothing was written."
     layer = layer_of(str(equation.source_info.name_stack))

@@ -12,10 +12,10 @@ from jaxtl.deploy.export import Format, Runner
 from jaxtl.deploy.export.notes import Notes, read_notes, write_notes
 from jaxtl.deploy.export.onnx import INPUT, OUTPUT, TOLERANCES
 from jaxtl.deploy.export.onnx_graph import JAX2ONNX, make_graph, packages
-from jaxtl.deploy.export.program import Program, Request, normalized
+from jaxtl.deploy.export.program import Program, Request, in_two_parts, normalized
 from jaxtl.deploy.export.verification import require_same
 from jaxtl.deploy.export.weights import pixels_of
-from jaxtl.errors import UserError
+from jaxtl.errors import UserError, first_line
 from jaxtl.preprocessing import Pixels
 
 NEEDS = f"pip install 'jaxtl[openvino]' && pip install --no-deps {JAX2ONNX}"
@@ -42,15 +42,14 @@ def save_openvino(path: Path, program: Program, request: Request) -> str:
     try:
         model = openvino.convert_model(onnx_file)
     except Exception as error:  # Each of its parts has errors of its own.
-        raise UserError(f"OpenVINO cannot take the model: {_first(error)}. Nothing was written.") from error
+        raise UserError(f"OpenVINO cannot take the model: {first_line(error)}. Nothing was written.") from error
     finally:
         onnx_file.unlink()
     for name, value in program.facts().items():
         model.set_rt_info(value if isinstance(value, str) else json.dumps(value), ["jaxtl", name])
     openvino.save_model(model, path / "model.xml", compress_to_fp16=request.dtype == "float16")
     provenance = request.provenance.noting(dtype=request.dtype, with_pixels=request.with_pixels)
-    facts = json.dumps(program.facts(), indent=1, ensure_ascii=False) + "\n"
-    (path / "model.json").write_text(facts, encoding="utf-8")
+    (path / "model.json").write_text(json.dumps(program.facts(), indent=1) + "\n")
     write_notes(path, Notes(provenance, program.reference(tolerance=tolerance)))
     runner = _open(path, program.pixels)
     expected = program.reference(request.views).logits
@@ -84,21 +83,15 @@ def _open(path: Path, pixels: Pixels) -> Runner:
         # In float32 whatever the processor would rather compute in: what is compared are the weights and operations.
         compiled = openvino.compile_model(path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except Exception as error:  # Each of its parts has errors of its own.
-        raise UserError(f"OpenVINO cannot open {path}: {_first(error)}") from error
+        raise UserError(f"OpenVINO cannot open {path}: {first_line(error)}") from error
     whole = compiled.input(0).get_element_type() == openvino.Type.u8
 
     def logits(views: np.ndarray) -> np.ndarray:
         images: Any = views if whole else normalized(views, pixels)
-        cut = max(1, len(images) // 3)
-        parts = [part for part in (images[:cut], images[cut:]) if len(part)]
         # Its arrays are overwritten by the next run.
-        return np.concatenate([np.array(compiled(np.ascontiguousarray(part))[0]) for part in parts])
+        return in_two_parts(lambda part: np.array(compiled(np.ascontiguousarray(part))[0]), images)
 
     return Runner(f"OpenVINO {openvino.__version__.partition('-')[0]} on the CPU", logits)
-
-
-def _first(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 FORMAT = Format(

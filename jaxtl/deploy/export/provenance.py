@@ -50,7 +50,7 @@ class Provenance:
 
     def to_text(self) -> str:
         """Gives JSON on one line, for the metadata of a file."""
-        return json.dumps(self.to_json(), ensure_ascii=False)
+        return json.dumps(self.to_json())
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Provenance":
@@ -79,7 +79,7 @@ class Provenance:
 
 def write_provenance(path: Path, provenance: Provenance) -> None:
     """Writes it as a file of JSON."""
-    path.write_text(json.dumps(provenance.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(provenance.to_json(), indent=1) + "\n")
 
 
 def read_provenance(text: str, where: Path) -> Provenance:

@@ -105,11 +105,8 @@ def write_folder(
     """Writes a new folder of arrays, for PyTorch, with their provenance, and JSON files by name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        try:
-            (folder / name).write_text(text, encoding="utf-8")
-        except UnicodeEncodeError:  # A class from a folder whose name is no UTF-8.
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        # In ASCII, as transformers writes it: the name of a class may be that of a folder, which need not be UTF-8.
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     # transformers refuses a file that does not say that it is for PyTorch.
     origin = {} if provenance is None else {"provenance": provenance.to_text()}
     write_safetensors(folder / "model.safetensors", arrays, {"format": "pt", **origin})

@@ -5,7 +5,7 @@ from pathlib import Path
 from jaxtl.deploy.export import Format, formats
 from jaxtl.deploy.export.notes import Notes, read_notes
 from jaxtl.deploy.export.verification import Comparison, compare
-from jaxtl.errors import UserError
+from jaxtl.errors import UserError, first_line
 
 
 def verify(path: Path) -> tuple[Notes, str, Comparison]:
@@ -23,7 +23,7 @@ def verify(path: Path) -> tuple[Notes, str, Comparison]:
     chosen = format_of(path)
     notes = (chosen.notes or read_notes)(path)
     if chosen.run is None:
-        raise UserError(f"no program that runs --format={chosen.name} is known here.")
+        raise UserError(f"no program that runs the format {chosen.name} is known here.")
     reference = notes.reference
     try:
         runner = chosen.run(path)
@@ -31,7 +31,7 @@ def verify(path: Path) -> tuple[Notes, str, Comparison]:
     except UserError:
         raise
     except Exception as error:  # Each program has errors of its own, and the file may hold anything.
-        said = next(iter(str(error).splitlines()), type(error).__name__)
+        said = first_line(error)
         raise UserError(f"{path} cannot be run on the images that it carries: {said}") from error
     return notes, runner.program, compare(found, reference.logits, tolerance=reference.tolerance)
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,31 @@ def test_probabilities_are_calibrated_where_that_is_asked_for(bundle):
     opened.facts["calibration"] |= {"folded_into_weights": True}
     found = opened.probabilities(logits, calibrated=True)
     np.testing.assert_allclose(found, to_probabilities(logits, sigmoid=True), rtol=1e-6)
+
+
+def test_several_labels_are_those_above_their_thresholds(bundle, tmp_path, monkeypatch):
+    Image.new("RGB", (40, 32), (200, 30, 90)).save(tmp_path / "a.png")
+    opened = reader.Bundle(bundle)
+    names = opened.facts["classes"]
+    cuts = dict(zip(names, (0.9, 0.7, 0.2, 0.5), strict=False))  # The fifth has none of its own: 0.5.
+    opened.facts["calibration"] = {"sigmoid": True, "several_labels": True, "thresholds": cuts}
+    opened.facts["probabilities"] = "sigmoid"
+    logits = np.array([[2.0, 1.0, -1.0, -0.1, 0.1]])  # Sigmoids 0.88, 0.73, 0.27, 0.48, 0.52.
+    monkeypatch.setattr(opened, "logits", lambda views: logits)
+    line = reader._line(opened, str(tmp_path / "a.png"), calibrated=False)
+    assert line["labels"] == [names[i] for i in (1, 4, 2)]
+    assert "class" not in line
+    assert [each["class"] for each in line["top5"]] == [names[i] for i in (0, 1, 4, 3, 2)]
+
+
+@pytest.mark.slow
+def test_a_class_whose_name_is_no_utf8_is_kept(resnet, tmp_path):
+    pytest.importorskip("flatbuffers")
+    names = (os.fsdecode(b"caf\xe9"), *resnet.classes[1:])
+    model = replace(resnet, classes=names)
+    save_bundle(tmp_path / "mine", model, request(model, format="bundle"))
+    assert reader.Bundle(tmp_path / "mine").facts["classes"] == list(names)
+    assert pretrained.open_weights(str(tmp_path / "mine" / "model.safetensors")).classes == names
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest", "lanczos"])
