@@ -81,16 +81,22 @@ def is_public(text: str) -> bool:
     [True, False, False, False, False]
     """
     ip = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        within = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if ip in _NAT64:
-            within = ipaddress.IPv4Address(ip.packed[-4:])
-        if within is not None:
-            return is_public(str(within))
-    return ip.is_global and not ip.is_multicast
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip.is_global and not ip.is_multicast and ip not in _SPECIAL
+    within = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+    if ip in _NAT64:
+        within = ipaddress.IPv4Address(ip.packed[-4:])
+    if within is not None:
+        return is_public(str(within))
+    return ip.is_global and ip in _UNICAST
 
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Of IPv6 nothing else is given to hosts of the internet. Python calls more global: old site-local addresses, those of a
+# network's own NAT64, and two older ways to write one of IPv4.
+_UNICAST = ipaddress.ip_network("2000::/3")
+# For protocols (RFC 6890), and for the data of a cloud about its machines; to Python before 3.11.10 most were global.
+_SPECIAL = ipaddress.ip_network("192.0.0.0/24")
 
 
 def _connect_to_public(place: tuple[str, int], timeout: Any = None, source_address: Any = None) -> socket.socket:

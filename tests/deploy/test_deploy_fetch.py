@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from jaxtl.deploy.fetch import fetch, is_address
+from jaxtl.deploy.fetch import fetch, is_address, is_public
 from jaxtl.errors import UserError
 
 
@@ -83,6 +83,32 @@ def test_nobody_there_and_other_kinds_of_addresses():
     for address in ("gs://bucket/photo.png", "file:///etc/passwd", "ftp://there/photo.png"):
         with pytest.raises(UserError, match="only http:// and https:// addresses are fetched; download it"):
             fetch(address)
+
+
+@pytest.mark.parametrize(
+    ("text", "public"),
+    [
+        ("93.184.215.14", True),
+        ("2606:4700::1111", True),
+        ("64:ff9b::5db8:d70e", True),  # NAT64 of 93.184.215.14.
+        ("2002:5db8:d70e::1", True),  # 6to4 of it.
+        ("64:ff9b::7f00:1", False),
+        ("2002:7f00:1::1", False),
+        ("fe80::1%eth0", False),
+        ("fc00::1", False),
+        ("fec0::2", False),  # Site-local.
+        ("64:ff9b:1::7f00:1", False),  # NAT64 of a network's own.
+        ("::ffff:0:7f00:1", False),  # 127.0.0.1, translated.
+        ("::127.0.0.1", False),
+        ("::", False),
+        ("ff0e::1", False),  # Multicast.
+        ("192.0.0.192", False),
+        ("224.0.0.1", False),
+        ("100.100.100.200", False),
+    ],
+)
+def test_which_numbers_are_public(text, public):
+    assert is_public(text) is public
 
 
 def test_addresses_and_paths():
