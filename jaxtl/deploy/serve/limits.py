@@ -1,5 +1,6 @@
 """What a server takes of its clients, how long it waits for them, and how long they wait."""
 
+import math
 from dataclasses import dataclass, fields
 
 from jaxtl.errors import UserError
@@ -34,9 +35,11 @@ class Limits:
 
     def __post_init__(self):
         for field in fields(self):
-            value, least = getattr(self, field.name), 0 if field.name == "delay_ms" else None
-            if value < 0 or (value == 0 and least is None):
-                raise UserError(f"{field.name} is {value:g}, but it must be above 0.")
+            value, may_be_zero = getattr(self, field.name), field.name == "delay_ms"
+            # Written so that nan, of which no comparison holds, is refused, too.
+            if not (0 < value < math.inf or (may_be_zero and value == 0)):
+                least = "at least 0" if may_be_zero else "above 0"
+                raise UserError(f"{field.name} is {value:g}, but it must be {least}, and finite.")
 
     @property
     def body_bytes(self) -> int:

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import json
+import math
 import re
 import socket
 import threading
@@ -357,3 +358,10 @@ def test_limits_are_above_zero(field):
     with pytest.raises(UserError, match=rf"{field} is 0, but it must be above 0"):
         Limits(**{field: 0})
     assert Limits(delay_ms=0).delay_ms == 0
+
+
+@pytest.mark.parametrize("field", ["megabytes", "total_megabytes", "answer_s", "delay_ms"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
+def test_limits_are_finite(field, value):
+    with pytest.raises(UserError, match=rf"{field} is {value:g}, but it must be (above|at least) 0, and finite"):
+        Limits(**{field: value})
