@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
+from jaxtl.data.decode import decode
 from jaxtl.data.formats import formats, kind_of_bytes
 from jaxtl.deploy.fetch import fetch
-from jaxtl.deploy.images import read_view
 from jaxtl.deploy.predictor import Predictor
 from jaxtl.deploy.serve.limits import Limits
 from jaxtl.errors import UserError
@@ -50,7 +50,13 @@ class Reader:
         return fetch(address, patience=seconds, seconds=seconds, limit=limit, public_only=not self._private)
 
     def _view(self, encoded: bytes) -> np.ndarray | str:
-        return self._obstacle(encoded) or read_view(encoded, self._predictor.view)
+        if obstacle := self._obstacle(encoded):
+            return obstacle
+        try:
+            # In the same formats as its size was read: a file may be of two, with another size in each.
+            return self._predictor.view(decode(encoded, "the file", taken=_taken()))
+        except UserError as error:
+            return str(error)
 
     def _obstacle(self, encoded: bytes) -> str:
         """Returns why an image is not decoded, by its header; "" where nothing is wrong so far."""
