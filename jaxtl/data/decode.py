@@ -1,7 +1,7 @@
 """From the bytes of an image file to RGB pixels, and to the square that a model sees in evaluation."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -36,7 +36,7 @@ class ImageError(UserError):
 
 
 def decode(
-    encoded: Encoded, name: str = "image", *, min_side: int = 0, taken: Sequence[str] | None = None
+    encoded: Encoded, name: str = "image", *, min_side: int = 0, taken: tuple[str, ...] | None = None
 ) -> Image.Image:
     """Decodes an image to upright RGB, the first frame of an animation.
 
@@ -144,7 +144,7 @@ def central_square(size: tuple[int, int], side: int) -> tuple[int, int]:
     return round((size[0] - side) / 2), round((size[1] - side) / 2)
 
 
-def _read(encoded: bytes, name: str, use: Callable[[Image.Image], T], taken: Sequence[str] | None = None) -> T:
+def _read(encoded: bytes, name: str, use: Callable[[Image.Image], T], taken: tuple[str, ...] | None = None) -> T:
     if not encoded:
         raise ImageError(f"{name} is empty (0 bytes); replace it or remove it")
     try:

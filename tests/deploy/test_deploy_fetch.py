@@ -1,5 +1,7 @@
 import contextlib
 import http.server
+import os
+import socket
 import threading
 import time
 
@@ -7,6 +9,9 @@ import pytest
 
 from jaxtl.deploy.fetch import fetch, is_address, is_public
 from jaxtl.errors import UserError
+
+# Paths whose slow part somebody waited for.
+WAITED_FOR = []
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -28,13 +33,34 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 for _ in range(8):
                     self.wfile.write(b"x")
                     time.sleep(0.05)
+        elif self.path == "/head.png":
+            self.drip(b"HTTP/1.0 200 OK\r\nX-Slow: " + b"x" * 200, b"\r\n\r\nphoto")
+        elif self.path == "/chunk.png":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            self.drip(b"5; x=" + b"x" * 200, b"\r\nphoto\r\n0\r\n\r\n")
+        elif self.path.startswith("/hop"):
+            hops = int(self.path[4])
+            time.sleep(0.3)
+            self.send_response(302)
+            self.send_header("Location", f"/hop{hops - 1}.png" if hops else "/photo.png")
+            self.end_headers()
         elif self.path in ("/photo.png", "/short.png"):
             self.send_response(200)
             self.send_header("Content-Length", str(1000 if self.path == "/photo.png" else 1500))
             self.end_headers()
+            WAITED_FOR.append(self.path)
             self.wfile.write(b"p" * 1000)
         else:
             self.send_error(404)
+
+    def drip(self, slow, rest):
+        """Sends bytes one by one, and then the rest, as long as somebody waits."""
+        with contextlib.suppress(ConnectionError):
+            for byte in slow:
+                time.sleep(0.02)
+                self.wfile.write(bytes([byte]))
+            WAITED_FOR.append(self.path)
+            self.wfile.write(rest)
 
     def log_message(self, *_):
         pass
@@ -73,6 +99,38 @@ def test_what_lies_there_and_where_it_has_moved_to(server):
 def test_what_goes_wrong(server, path, options, message):
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
         fetch(server + path, **options)
+
+
+@pytest.mark.parametrize("path", ["/head.png", "/chunk.png", "/hop8.png"])
+def test_the_time_is_that_of_all_of_it_and_not_of_one_read(server, path):
+    WAITED_FOR.clear()
+    with pytest.raises(UserError, match=r"did not give all of the file in 0.3 s; download it first"):
+        fetch(server + path, seconds=0.3)
+    assert not WAITED_FOR
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_the_time_ends_where_nothing_is_said(scheme):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(UserError, match=r"did not give all of the file in 0.2 s; download it first"):
+            fetch(f"{scheme}://127.0.0.1:{port}/photo.png", seconds=0.2)
+
+
+def test_no_thread_and_no_connection_is_left(server):
+    def left():
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    before = left()
+    for _ in range(20):
+        fetch(f"{server}/moved.png")
+        with pytest.raises(UserError):
+            fetch(f"{server}/hop8.png", seconds=0.01)
+    for _ in range(600):  # Those of the server end a little later.
+        if left() <= before:
+            break
+        time.sleep(0.05)
+    assert left() <= before
 
 
 def test_nobody_there_and_other_kinds_of_addresses():
