@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,6 +21,8 @@ from jaxtl.deploy.serve.metrics import Metrics
 from jaxtl.deploy.serve.openapi import describe
 from jaxtl.deploy.serve.reading import Reader
 from jaxtl.deploy.serve.receive import Asked, Receiver, Refused
+
+T = TypeVar("T")
 
 _SOON = {"Retry-After": "1"}
 
@@ -153,10 +155,10 @@ class Service:
     async def _lines(self, asked: Asked) -> list[dict[str, Any]]:
         """Returns what is said of the images of a request, as `Predictor.lines` has it."""
         # What is fetched may take long, and is not waited for by others: nothing is taken before it is there.
-        found = await asyncio.gather(*(self._reader.fetch(given) for _, given in asked.images))
+        found = await _all_of(self._reader.fetch(given) for _, given in asked.images)
         self.batcher.accept(len(found))
         try:
-            return await asyncio.gather(*(self._line(asked, i, each) for i, each in enumerate(found)))
+            return await _all_of(self._line(asked, i, each) for i, each in enumerate(found))
         finally:
             self.batcher.release(len(found))
 
@@ -168,6 +170,16 @@ class Service:
             return {**place, "error": view}
         logits = await asyncio.wrap_future(self.batcher.submit(view))
         return {**place, **self.predictor.judge_of(asked.top)(logits)}
+
+
+async def _all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Returns what all of them return, or raises what the first raises; then none of the others goes on."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in coroutines]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _html(text: str) -> Response:
