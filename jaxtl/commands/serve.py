@@ -13,7 +13,7 @@ _LIMITS = {
     "megabytes": "of a request",
     "images": "of a request",
     "megapixels": "of an image",
-    "total_megabytes": "of all requests that are held at a time",
+    "total_megabytes": "of all requests that are not answered yet",
     "connections": "that are open at a time",
     "receive_s": "seconds in which a request must be here",
     "answer_s": "seconds after which a request is given up",

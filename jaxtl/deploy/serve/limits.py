@@ -14,7 +14,8 @@ class Limits:
       megabytes: of the body of a request.
       images: of a request.
       megapixels: of an image.
-      total_megabytes: of all bodies that are held at a time; what comes beyond is told to come again.
+      total_megabytes: of all bodies, and of what lies at their addresses, that are not answered yet; what comes beyond
+        is told to come again. What is being fetched is counted when it is here.
       connections: that are open at a time.
       receive_s: seconds in which a request must be here, its head and its body each.
       answer_s: seconds after which a request is given up.

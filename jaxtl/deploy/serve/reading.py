@@ -28,12 +28,10 @@ class Reader:
         self._predictor, self._limits, self._private = predictor, limits, private_urls
         self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="jaxtl-fetch")
 
-    async def fetch(self, given: bytes | str) -> bytes | str:
-        """Returns the bytes of an image that is given, or lies at an address; or why there are none."""
-        if isinstance(given, bytes):
-            return given
+    async def fetch(self, address: str) -> bytes | str:
+        """Returns the bytes of the image that lies at an address, or why there are none."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._fetchers, self._fetch, given)
+            return await asyncio.get_running_loop().run_in_executor(self._fetchers, self._fetch, address)
         except UserError as error:
             return str(error)
 
