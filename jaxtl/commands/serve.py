@@ -15,7 +15,7 @@ _LIMITS = {
     "megapixels": "of an image",
     "total_megabytes": "of all requests that are not answered yet",
     "connections": "that are open at a time",
-    "receive_s": "seconds in which a request must be here",
+    "receive_s": "seconds in which a request must be here, and its answer be taken",
     "answer_s": "seconds after which a request is given up",
     "delay_ms": "that an image waits for others to be computed with",
     "latency_ms": "in which an image is to be answered: what would wait longer is told to come again",

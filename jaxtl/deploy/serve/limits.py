@@ -17,7 +17,7 @@ class Limits:
       total_megabytes: of all bodies, and of what lies at their addresses, that are not answered yet; what comes beyond
         is told to come again. What is being fetched is counted when it is here.
       connections: that are open at a time.
-      receive_s: seconds in which a request must be here, its head and its body each.
+      receive_s: seconds in which a request must be here, its head and its body each, and its answer be taken.
       answer_s: seconds after which a request is given up.
       delay_ms: milliseconds that an image waits for others to be computed with.
       latency_ms: milliseconds within which an image that is taken is to be answered; where more are waiting than can be
