@@ -1,6 +1,7 @@
 """A service on a predictor of means, run by a thread of its own, and what speaks with it."""
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import socket
@@ -55,6 +56,23 @@ def running(predictor=None, limits=None, **options):
         server.stop()
         thread.join(60)
         assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def blocked(limits=None, **options):
+    """Serves within what computes nothing until an event is set; gives a client and the event."""
+    ready, free = threading.Event(), threading.Event()
+
+    def combine(found):
+        assert not ready.is_set() or free.wait(60)
+        return found
+
+    with running(dataclasses.replace(make_predictor(), combine=combine), limits, **options) as client:
+        ready.set()
+        try:
+            yield client, free
+        finally:
+            free.set()
 
 
 class Client:

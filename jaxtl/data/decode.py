@@ -35,7 +35,9 @@ class ImageError(UserError):
     """An image file that cannot be read; the message names it."""
 
 
-def decode(encoded: Encoded, name: str = "image", *, min_side: int = 0) -> Image.Image:
+def decode(
+    encoded: Encoded, name: str = "image", *, min_side: int = 0, taken: tuple[str, ...] | None = None
+) -> Image.Image:
     """Decodes an image to upright RGB, the first frame of an animation.
 
     EXIF orientation is applied, transparency is laid over white, and 16-bit grey keeps its upper 8 bits. Colour
@@ -46,6 +48,7 @@ def decode(encoded: Encoded, name: str = "image", *, min_side: int = 0) -> Image
       name: what to call the image in an error.
       min_side: a JPEG file may come at 1/2, 1/4 or 1/8 of its size as long as its shorter side keeps this many pixels,
         which is several times faster for photographs of many megapixels; 0 decodes in full.
+      taken: names of Pillow for the formats that are tried, in this order; None for all that are read.
 
     Raises:
       ImageError: the image is broken, too large to be safe, or has pixels without a fixed range.
@@ -57,7 +60,7 @@ def decode(encoded: Encoded, name: str = "image", *, min_side: int = 0) -> Image
         _draft(image, min_side)
         return _to_rgb(_upright(image))
 
-    return _read(encoded, name, drafted)
+    return _read(encoded, name, drafted, taken)
 
 
 def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
@@ -141,11 +144,11 @@ def central_square(size: tuple[int, int], side: int) -> tuple[int, int]:
     return round((size[0] - side) / 2), round((size[1] - side) / 2)
 
 
-def _read(encoded: bytes, name: str, use: Callable[[Image.Image], T]) -> T:
+def _read(encoded: bytes, name: str, use: Callable[[Image.Image], T], taken: tuple[str, ...] | None = None) -> T:
     if not encoded:
         raise ImageError(f"{name} is empty (0 bytes); replace it or remove it")
     try:
-        with Image.open(io.BytesIO(encoded), formats=formats()) as image:
+        with Image.open(io.BytesIO(encoded), formats=formats() if taken is None else taken) as image:
             if max(image.size) > _LONGEST_BY_SHORTEST * min(image.size):
                 raise ImageError(f"has {image.width} x {image.height} pixels, too thin for a square; crop or remove it")
             return use(image)

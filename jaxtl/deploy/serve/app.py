@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,7 +20,9 @@ from jaxtl.deploy.serve.limits import Limits
 from jaxtl.deploy.serve.metrics import Metrics
 from jaxtl.deploy.serve.openapi import describe
 from jaxtl.deploy.serve.reading import Reader
-from jaxtl.deploy.serve.receive import Asked, Receiver, Refused
+from jaxtl.deploy.serve.receive import Asked, Held, Receiver, Refused, Share
+
+T = TypeVar("T")
 
 _SOON = {"Retry-After": "1"}
 
@@ -59,6 +61,7 @@ class Service:
         self.metrics = Metrics(lambda: self.batcher.accepted, lambda: self.ready)
         self.problem: Exception | None = None
         self._warm = False
+        self.held = Held(limits)
         self._receiver = Receiver(limits, urls=urls)
         self._reader = Reader(predictor, limits, private_urls=private_urls)
         self._openapi = describe(predictor, limits, urls=urls)
@@ -133,15 +136,10 @@ class Service:
     async def _answer(self, request: Request) -> Response:
         if not self._warm:
             raise Refused(503, "not ready yet: come again")
-        asked = await self._receiver.receive(request)
+        with self.held.share() as share:
+            asked = await self._receiver.receive(request, share)
+            lines = await self._lines_in_time(asked, share)
         count = len(asked.images)
-        try:
-            async with asyncio.timeout(self.limits.answer_s):
-                lines = await self._lines(asked)
-        except TimeoutError:
-            raise Refused(503, f"there was no answer within {self.limits.answer_s:g} s: come again") from None
-        except Busy:
-            raise Refused(503, "too many images are waiting: come again") from None
         failed = sum("error" in line for line in lines)
         self.metrics.images.labels("predicted").inc(count - failed)
         self.metrics.images.labels("unreadable").inc(failed)
@@ -150,15 +148,32 @@ class Service:
         answer = {"model": self.predictor.facts.get("model", ""), "predictions": lines}
         return _Json(answer, 422 if failed == count else 200, {"Cache-Control": "no-store"})
 
-    async def _lines(self, asked: Asked) -> list[dict[str, Any]]:
+    async def _lines_in_time(self, asked: Asked, share: Share) -> list[dict[str, Any]]:
+        try:
+            async with asyncio.timeout(self.limits.answer_s):
+                return await self._lines(asked, share)
+        except TimeoutError:
+            raise Refused(503, f"there was no answer within {self.limits.answer_s:g} s: come again") from None
+        except Busy:
+            raise Refused(503, "too many images are waiting: come again") from None
+
+    async def _lines(self, asked: Asked, share: Share) -> list[dict[str, Any]]:
         """Returns what is said of the images of a request, as `Predictor.lines` has it."""
         # What is fetched may take long, and is not waited for by others: nothing is taken before it is there.
-        found = await asyncio.gather(*(self._reader.fetch(given) for _, given in asked.images))
+        found = await _all_of(self._fetch(given, share) for _, given in asked.images)
         self.batcher.accept(len(found))
         try:
-            return await asyncio.gather(*(self._line(asked, i, each) for i, each in enumerate(found)))
+            return await _all_of(self._line(asked, i, each) for i, each in enumerate(found))
         finally:
             self.batcher.release(len(found))
+
+    async def _fetch(self, given: bytes | str, share: Share) -> bytes | str:
+        """Returns the bytes of an image, or why there are none; those of a request are counted already."""
+        if isinstance(given, bytes):
+            return given
+        found = await self._reader.fetch(given)
+        share.take(len(found))
+        return found
 
     async def _line(self, asked: Asked, index: int, encoded: bytes | str) -> dict[str, Any]:
         name, _ = asked.images[index]
@@ -168,6 +183,16 @@ class Service:
             return {**place, "error": view}
         logits = await asyncio.wrap_future(self.batcher.submit(view))
         return {**place, **self.predictor.judge_of(asked.top)(logits)}
+
+
+async def _all_of(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Returns what all of them return, or raises what the first raises; then none of the others goes on."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in coroutines]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _html(text: str) -> Response:

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
+from jaxtl.data.decode import decode
 from jaxtl.data.formats import formats, kind_of_bytes
 from jaxtl.deploy.fetch import fetch
-from jaxtl.deploy.images import read_view
 from jaxtl.deploy.predictor import Predictor
 from jaxtl.deploy.serve.limits import Limits
 from jaxtl.errors import UserError
@@ -28,12 +28,10 @@ class Reader:
         self._predictor, self._limits, self._private = predictor, limits, private_urls
         self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="jaxtl-fetch")
 
-    async def fetch(self, given: bytes | str) -> bytes | str:
-        """Returns the bytes of an image that is given, or lies at an address; or why there are none."""
-        if isinstance(given, bytes):
-            return given
+    async def fetch(self, address: str) -> bytes | str:
+        """Returns the bytes of the image that lies at an address, or why there are none."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._fetchers, self._fetch, given)
+            return await asyncio.get_running_loop().run_in_executor(self._fetchers, self._fetch, address)
         except UserError as error:
             return str(error)
 
@@ -50,7 +48,13 @@ class Reader:
         return fetch(address, patience=seconds, seconds=seconds, limit=limit, public_only=not self._private)
 
     def _view(self, encoded: bytes) -> np.ndarray | str:
-        return self._obstacle(encoded) or read_view(encoded, self._predictor.view)
+        if obstacle := self._obstacle(encoded):
+            return obstacle
+        try:
+            # In the same formats as its size was read: a file may be of two, with another size in each.
+            return self._predictor.view(decode(encoded, "the file", taken=_taken()))
+        except UserError as error:
+            return str(error)
 
     def _obstacle(self, encoded: bytes) -> str:
         """Returns why an image is not decoded, by its header; "" where nothing is wrong so far."""

@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,16 +43,66 @@ class Asked:
     top: int
 
 
+class Held:
+    """How many bytes are held of all requests that are not answered yet.
+
+    Attributes:
+      bytes: so many.
+    """
+
+    def __init__(self, limits: Limits):
+        """Takes how many may be held."""
+        self._megabytes, self.bytes = limits.total_megabytes, 0
+
+    @contextlib.contextmanager
+    def share(self) -> Iterator["Share"]:
+        """Counts the bytes of one request until the context ends, when they are held no more."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self.bytes -= share.bytes
+
+    def check(self, share: "Share") -> None:
+        """Passes if all may be held.
+
+        Raises:
+          Refused: they are too many.
+        """
+        limit = self._megabytes * 2**20
+        if share.bytes > limit:  # It would be refused however often it comes.
+            raise Refused(413, f"the images of the request have more than {self._megabytes:g} MB")
+        if self.bytes > limit:
+            raise Refused(503, "too many requests at a time: come again")
+
+
+class Share:
+    """The bytes of one request, which are of all that is held."""
+
+    def __init__(self, held: Held):
+        """Takes all that is held."""
+        self._held, self.bytes = held, 0
+
+    def take(self, count: int) -> None:
+        """Counts so many bytes as held, from the event loop.
+
+        Raises:
+          Refused: they are too many; they are counted nonetheless.
+        """
+        self.bytes += count
+        self._held.bytes += count
+        self._held.check(self)
+
+
 class Receiver:
-    """Reads requests, and knows how many bytes of all of them are held."""
+    """Reads requests."""
 
     def __init__(self, limits: Limits, *, urls: bool):
         """Takes the limits, and whether addresses are fetched."""
         self._limits, self._urls = limits, urls
-        self.held = 0
 
-    async def receive(self, request: Request) -> Asked:
-        """Reads a request.
+    async def receive(self, request: Request, share: Share) -> Asked:
+        """Reads a request, whose bytes its share counts.
 
         Raises:
           Refused: it is malformed, too large, too slow, or asks for what is not done here.
@@ -60,13 +111,12 @@ class Receiver:
         try:
             async with asyncio.timeout(self._limits.receive_s):
                 async for chunk in self._chunks(request):
+                    share.take(len(chunk))
                     body += chunk
         except TimeoutError:
             raise Refused(408, f"the request was not here within {self._limits.receive_s:g} s") from None
         except ClientDisconnect:
             raise Refused(400, "the connection ended within the request") from None
-        finally:
-            self.held -= len(body)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         top = request.query_params.get("top")
         if kind == "multipart/form-data":
@@ -95,10 +145,7 @@ class Receiver:
             taken += len(chunk)
             if taken > limit:
                 raise too_much
-            self.held += len(chunk)
             yield chunk
-            if self.held > self._limits.total_megabytes * 2**20:
-                raise Refused(503, "too many requests at a time: come again")
 
     async def _multipart(self, headers: Headers, body: bytes) -> tuple[list[tuple[str, bytes | str]], Any]:
         async def once() -> AsyncGenerator[bytes, None]:

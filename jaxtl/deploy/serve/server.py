@@ -1,20 +1,17 @@
-"""The process that serves: its signals, and connections that send nothing."""
+"""The process that serves: its signals, and how it ends."""
 
 import asyncio
 import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from jaxtl.deploy.serve.app import Service
-from jaxtl.deploy.serve.limits import Limits
+from jaxtl.deploy.serve.patience import patient_protocol
 
-# Seconds beyond those that an answer may take, for what was accepted before the end.
+# Seconds beyond those in which what was accepted before the end comes, is answered, and its answer is taken.
 _GRACE = 5
 
 
@@ -73,45 +70,12 @@ def _config(service: Service) -> uvicorn.Config:
     limits = service.limits
     return uvicorn.Config(
         service.application(),
-        http=_patient_protocol(limits),
+        http=patient_protocol(limits.receive_s),
         ws="none",
         lifespan="on",
         access_log=False,
         log_level="error",  # Clients that send nonsense would fill the log.
         server_header=False,
-        limit_concurrency=limits.connections,
-        timeout_graceful_shutdown=int(limits.answer_s + limits.receive_s + _GRACE),
+        limit_concurrency=limits.connections + 1,  # It refuses whoever reaches it.
+        timeout_graceful_shutdown=int(limits.receive_s + limits.answer_s + limits.receive_s + _GRACE),
     )
-
-
-def _patient_protocol(limits: Limits) -> type[H11Protocol]:
-    """Returns uvicorn's protocol with an end to its patience: it waits for ever for the head of a request."""
-
-    class Patient(H11Protocol):
-        _deadline: Any = None
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._wait()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            # Idle is who has sent no whole head; between two requests uvicorn itself waits for a few seconds only.
-            if self.conn.their_state is not h11.IDLE:
-                self._cancel()
-            elif self._deadline is None:
-                self._wait()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._cancel()
-            super().connection_lost(exc)
-
-        def _wait(self) -> None:
-            self._deadline = self.loop.call_later(limits.receive_s, self.transport.close)
-
-        def _cancel(self) -> None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-                self._deadline = None
-
-    return Patient

@@ -125,7 +125,7 @@ def test_none_is_a_mistake_of_the_server_and_nothing_is_left(recwarn):
         assert client.post(WHOLE["PNG"])[0] == 200
         assert client.get("/ready")[0] == 200
         assert client.service.batcher.accepted == 0
-        assert client.service._receiver.held == 0
+        assert client.service.held.bytes == 0
     assert threads <= before[0] + 8  # Those that fetch addresses begin when they are needed.
     assert files <= before[1] + 16  # Of connections that are about to close.
     assert memory < before[2] + 50, (before, memory)
