@@ -6,6 +6,9 @@ import numpy as np
 
 from jaxtl.audit.looks import Looks
 
+BLANK = "blank"
+"""The problem of an image of next to one colour."""
+
 # Of 960 photographs of flowers, the lowest contrast is 0.09, and the darkest reaches a light of 0.6; one is less
 # sharp than the limit, and all of 48 are after a Gaussian blur of 3 pixels in 224.
 _BLANK_CONTRAST = 0.02
@@ -24,7 +27,7 @@ def find_poor(looks: Mapping[int, Looks]) -> list[tuple[int, str, str]]:
     found = []
     for i, each in looks.items():
         if each.contrast < _BLANK_CONTRAST:
-            found.append((i, "blank", f"contrast {each.contrast:.3f}, of 0.5 at most"))
+            found.append((i, BLANK, f"contrast {each.contrast:.3f}, of 0.5 at most"))
         elif each.bright < _DARK:
             found.append((i, "dark", f"99 % of it is below {each.bright:.2f} of full light"))
         elif each.sharpness < _BLURRED:

@@ -239,7 +239,7 @@ def _other_label(row: Row, known: Mapping[str, tuple[Dataset, int]]) -> str | No
     """Returns the label that the source has, if it is another than that of the row."""
     dataset, i = known[row.image]
     now = in_words(dataset.labels[i], dataset.classes)
-    return now if row.label is not None and row.label != now.strip() else None
+    return now if row.label and row.label != now.strip() else None  # An empty cell says nothing.
 
 
 def _strange_actions(rows: Sequence[Row], known: Mapping[str, tuple[Dataset, int]], uri: str, path: str) -> list[str]:

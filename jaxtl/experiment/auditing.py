@@ -95,7 +95,9 @@ def _audit(config: ConfigDict) -> Audit:
     print(f"looks at {len(audited.images):,} images of {config.data.source}", flush=True)
     looks, broken = measure_all(audited.images, workers=config.data.workers)
     found = [Finding(i, "unreadable", line, findings.EXCLUDE) for i, line in broken.items()]
-    found += [Finding(i, problem, detail) for i, problem, detail in quality.find_poor(looks)]
+    poor = quality.find_poor(looks)
+    blank = {i for i, problem, _ in poor if problem == quality.BLANK}
+    found += [Finding(i, problem, detail, findings.EXCLUDE * (i in blank)) for i, problem, detail in poor]
     features, model = None, ""
     if opened is not None and looks:
         good = np.array(sorted(looks))
@@ -103,7 +105,8 @@ def _audit(config: ConfigDict) -> Audit:
         features = np.zeros((len(audited.images), rows.shape[1]), np.float32)
         features[good] = rows
         if judges:
-            found += _wrong_labels(features, good, audited, notes)
+            # An image without anything on it is of no class.
+            found += _wrong_labels(features, np.array([i for i in good if i not in blank]), audited, notes)
     found += findings.of_pairs(find_pairs(looks, features), audited)
     train = audited.images.take(np.flatnonzero(audited.sides == "train"))
     counted = train if len(train) else audited.images

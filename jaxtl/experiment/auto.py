@@ -68,7 +68,9 @@ def resolve(config: ConfigDict, facts: Facts) -> tuple[ConfigDict, tuple[str, ..
 def _unfreeze(facts: Facts) -> tuple[str, str]:
     if facts.pretrained and 0 < facts.images < _FEW_A_CLASS * facts.classes:
         return "head", f"{facts.images} images of {facts.classes} classes are too few to change features by"
-    return "all", "with enough images, everything that adapts is better than a head alone"
+    mean = f", here {facts.images / facts.classes:.3g}" if facts.images and facts.classes else ""
+    why = f"from {_FEW_A_CLASS} images a class on, on average{mean}, everything that adapts is better than a head alone"
+    return "all", why
 
 
 def _learning_rate(config: ConfigDict, facts: Facts) -> tuple[float, str]:

@@ -59,7 +59,7 @@ def test_what_is_planted_is_found_and_goes_away(jaxtl, config_file, spoilt, tmp_
         ("train/green/leak.png", "leak", "exclude"),
         ("train/green/other.bmp", "conflicting labels", ""),
         ("train/blue/001.png", "conflicting labels", ""),
-        ("train/blue/blank.png", "blank", ""),
+        ("train/blue/blank.png", "blank", "exclude"),
         ("train/blue/large.png", "odd size", ""),
         ("train/blue/large.png", "near duplicate", "exclude"),
     }
@@ -217,6 +217,8 @@ def test_wrong_labels_by_the_features_of_a_run(plain, jaxtl, config_file, pictur
     pytest.importorskip("cleanlab", reason="the extra audit is not installed")
     for i in range(3):
         (pictures / "train" / "red" / f"00{i}.png").rename(pictures / "train" / "green" / f"moved{i}.png")
+    # Of one colour, and called by another: a blank image is of no class, so no label is suggested for it.
+    Image.new("RGB", (24, 20), (220, 0, 0)).save(pictures / "train" / "blue" / "blank.png")
     weights = f"--config.model.weights=run:{plain / 'run'}"
     status, _, err = audit(jaxtl, config_file, f"folder:{pictures}", weights)
     assert (status, err) == (0, "")

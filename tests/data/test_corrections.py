@@ -71,6 +71,8 @@ def test_what_the_other_key_would_take_is_said(splits, table):
 def test_a_list_by_hand_of_a_spreadsheet_will_do(splits, table):
     path = table("a;exclude", "b;dog", header="\ufeffImage;Action")
     assert (read(splits, path).excluded, dict(read(splits, path).relabelled)) == ({"a"}, {"b": 1})
+    # Labels that were left empty say nothing.
+    assert read(splits, table("a,,exclude", header="image,label,action")).excluded == {"a"}
 
 
 def test_several_labels(table):

@@ -21,7 +21,8 @@ def read_folder(directory: str, notes: list[str] | None = None) -> dict[str, Dat
 
     Args:
       directory: the folder.
-      notes: takes a line on the files in class folders that are no images, if there are any.
+      notes: takes a line on the files that are not used, if there are any: what is no image in class folders, and
+        images beside the folders of splits.
 
     Returns:
       The splits by name; a folder without splits has one, called "all". Classes are sorted by name and common to all
@@ -38,18 +39,21 @@ def read_folder(directory: str, notes: list[str] | None = None) -> dict[str, Dat
     others: list[str] = []
     found = {
         split: _list_classes(root, subfolder, problems, others)
-        for split, subfolder in _split_folders(root, problems).items()
+        for split, subfolder in _split_folders(root, problems, others).items()
     }
     if problems:
         raise UserError("\n".join(problems), arguments=["source"])
     if others and notes is not None:
-        notes.append(f"{len(others)} files in class folders of {root} are not used: {describe_others(others)}")
+        notes.append(f"files of {root} that are not used: {describe_others(others)}")
     classes = tuple(sorted({name for by_class in found.values() for name in by_class}))
     return {split: _dataset(root, classes, by_class) for split, by_class in found.items()}
 
 
-def _split_folders(root: Path, problems: list[str]) -> dict[str, str]:
-    """Maps each split to its folder below the root; {"all": ""} when the class folders lie in the root itself."""
+def _split_folders(root: Path, problems: list[str], unused: list[str]) -> dict[str, str]:
+    """Maps each split to its folder below the root; {"all": ""} when the class folders lie in the root itself.
+
+    Images that lie beside the folders of splits are added to `unused`.
+    """
     folders, files = _visible(root, problems)
     if not folders:
         what = f"holds {len(files)} files but no class folders" if files else "is empty"
@@ -69,6 +73,7 @@ def _split_folders(root: Path, problems: list[str]) -> dict[str, str]:
             f"{root} holds split folders ({', '.join(like_splits)}) and also {few(others)}; "
             "rename those to train, val or test, or move them away"
         )
+    unused += [name for name in files if is_image(root / name)]
     splits: dict[str, str] = {}
     for name in like_splits:
         split = canonical(name.lower())

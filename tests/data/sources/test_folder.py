@@ -71,13 +71,14 @@ def test_what_counts_as_an_image(tmp_path):
 
 def test_other_files_in_class_folders_are_named_by_kind(tmp_path):
     fill(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png")
-    for other in ("train/a/notes.txt", "train/b/photo.heic", "test/a/labels.csv"):
+    for other in ("train/a/notes.txt", "train/b/photo.heic", "test/a/labels.csv", "labels.csv"):
         (tmp_path / other).write_text("no image")
+    fill(tmp_path, "stray.png")
     notes: list[str] = []
     assert [len(split) for split in read_folder(str(tmp_path), notes).values()] == [2, 1]
     if "HEIF" not in formats():
         assert notes == [
-            f"3 files in class folders of {tmp_path} are not used: 1 .txt (train/a/notes.txt); 1 HEIC "
+            f"files of {tmp_path} that are not used: 1 .png (stray.png); 1 .txt (train/a/notes.txt); 1 HEIC "
             "(train/b/photo.heic): pip install 'jaxtl[heif]'; 1 .csv (test/a/labels.csv)"
         ]
         (tmp_path / "train/b/1.png").unlink()
