@@ -13,8 +13,9 @@ from jaxtl.evaluate.alignment import Aligned
 from jaxtl.evaluate.combining import FITTED, Combination
 from jaxtl.evaluate.details import judge
 from jaxtl.experiment.comparing import Comparison, Run, metrics_of, pair
-from jaxtl.experiment.comparison_tables import Cell, Table, to_markdown
-from jaxtl.experiment.gain import table_lines, verdicts
+from jaxtl.experiment.comparison_tables import Cell, Table, tests_to_json, to_markdown
+from jaxtl.experiment.gain import table_lines
+from jaxtl.experiment.verdicts import gains
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def compare_candidates(
             "this ensemble was fitted to val: its metrics, calibration and operating points there are in-sample"
         )
     comparison = Comparison(runs, split, metrics, paired, {}, notes)
-    said = verdicts(comparison, [name for name in found if name not in candidates[split].members])
+    said = gains(comparison, [name for name in found if name not in candidates[split].members])
     mine = _title(by)
     lines = [
         *_lines_on_val(on_val, len(splits["val"])),
@@ -98,7 +99,7 @@ def compare_candidates(
     rows = {name: {"metrics": metrics[name]} for name in judged}
     for name, differences in paired.differences.items():
         rows[name]["differences"] = {key: asdict(each) for key, each in differences.items()}
-        rows[name]["mcnemar"] = asdict(paired.tests[name])
+        rows[name] |= tests_to_json(paired, name)
     return lines, {"split": split, "baseline": best, "rows": rows, "val": on_val}
 
 
