@@ -96,9 +96,25 @@ def read_runs(workdirs: Sequence[Path]) -> list[Run]:
     """Reads what runs have left so far, but for predictions.
 
     Raises:
-      UserError: a folder holds no run, or a file of it cannot be read.
+      UserError: a folder holds no run, or is given twice, or a file of it cannot be read.
     """
+    refuse_twice(workdirs)
     return [_read(name, workdir) for name, workdir in zip(short_names(workdirs), workdirs, strict=True)]
+
+
+def refuse_twice(workdirs: Sequence[Path]) -> None:
+    """Sees that each folder is given once, whatever it is called.
+
+    Raises:
+      UserError: one is given twice.
+    """
+    seen: dict[Path, Path] = {}
+    for workdir in workdirs:
+        there = seen.get(workdir.resolve())
+        if there is not None:
+            more = "" if str(there) == str(workdir) else f" (as {there} and {workdir})"
+            raise UserError(f"{workdir} is given twice{more}: give each run once.")
+        seen[workdir.resolve()] = workdir
 
 
 def short_names(workdirs: Sequence[Path]) -> list[str]:

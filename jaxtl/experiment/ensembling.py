@@ -45,7 +45,7 @@ def make_ensemble(workdirs: Sequence[Path], workdir: Path, by: str, views: Predi
       UserError: the runs do not fit each other, their data cannot be opened, or the workdir is taken.
     """
     started = time.perf_counter()
-    members = read_members(workdirs)
+    members = read_members(workdirs, no_ensemble="is a member of no other: give its members")
     _check_members(members, views)
     check_output(workdir, members)
     shared = open_shared(members)
