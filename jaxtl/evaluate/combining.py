@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from jaxtl.evaluate.stacking import fit_stacking, folds, log_softmax, stacking_features
+
 WAYS = {
     "vote": "each model votes for its likeliest class; means of probabilities break ties",
     "weighted": "a weighted mean of probabilities, with the weights of the least log loss on val",
     "logits": "the mean of logits, which is the geometric mean of probabilities",
-    "stacking": "a logistic regression of log-probabilities, fitted on val",
+    "stacking": "the mean of logits and a logistic regression of what to add to it, fitted on val",
 }
+FITTED = ("weighted", "stacking")
+"""The ways that are fitted to val, so that their metrics on it are in-sample: better than on other images."""
 # No probability is taken for less: of one mistake that a model was sure of, the log loss should not be without end.
 _LEAST = 1e-12
-# Penalties that stacking chooses among by cross-validation (scikit-learn's C, from strong to weak).
-_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Combination:
       weights: of the models, not negative, with the sum 1; what stacking makes of each has no one number, and is ().
       coefficients: of stacking, [C, M * C]; else ().
       intercept: of stacking, [C]; else ().
+      cross_validated: of what was fitted, the log loss on images that it was not fitted to; None where nobody knows.
     """
 
     by: str
     weights: tuple[float, ...] = ()
     coefficients: tuple[tuple[float, ...], ...] = ()
     intercept: tuple[float, ...] = ()
+    cross_validated: float | None = None
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
         """Returns logits [N, C], whose softmax are the probabilities, of the logits of all models [M, N, C]; float32.
@@ -42,9 +45,9 @@ class Combination:
         >>> bool(np.allclose(np.exp(Combination("weighted", (0.5, 0.5))(both)), [[0.7, 0.3]]))
         True
         """
-        logs = log_probabilities(logits)
+        logs = log_softmax(logits)
         if self.by == "stacking":
-            found = _features(logs) @ np.array(self.coefficients).T + np.array(self.intercept)
+            found = stacking_features(logs) @ np.array(self.coefficients).T + np.array(self.intercept)
         elif self.by == "logits":
             found = np.tensordot(np.array(self.weights), logs, 1)
         else:
@@ -59,7 +62,8 @@ class Combination:
     def to_json(self) -> dict[str, Any]:
         """Gives plain values; `from_json` reads them again."""
         stacking = {"coefficients": [list(row) for row in self.coefficients], "intercept": list(self.intercept)}
-        return {"by": self.by, "weights": list(self.weights), **(stacking if self.coefficients else {})}
+        found = {"by": self.by, "weights": list(self.weights), **(stacking if self.coefficients else {})}
+        return found | ({} if self.cross_validated is None else {"cross_validated_log_loss": self.cross_validated})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Combination":
@@ -72,7 +76,8 @@ class Combination:
             raise ValueError(f"{values['by']!r} is none of {', '.join(WAYS)}")
         rows = tuple(tuple(map(float, row)) for row in values.get("coefficients", ()))
         weights, intercept = (tuple(map(float, values.get(key, ()))) for key in ("weights", "intercept"))
-        return cls(values["by"], weights, rows, intercept)
+        loss = values.get("cross_validated_log_loss")
+        return cls(values["by"], weights, rows, intercept, None if loss is None else float(loss))
 
 
 def fit(by: str, labels: np.ndarray, logits: np.ndarray) -> Combination:
@@ -86,11 +91,15 @@ def fit(by: str, labels: np.ndarray, logits: np.ndarray) -> Combination:
     Raises:
       ValueError: for stacking, a class has no image, or there is one class alone.
     """
-    models = len(logits)
+    models, counts = len(logits), np.bincount(labels, minlength=logits.shape[-1])
     if by == "weighted":
-        return Combination(by, fit_weights(labels, logits))
+        loss = _cross_validated_loss(labels, logits) if len(labels) > 1 else None
+        return Combination(by, fit_weights(labels, logits), cross_validated=loss)
     if by == "stacking":
-        return _fit_stacking(labels, logits)
+        if len(counts) < 2 or not counts.all():
+            raise ValueError(f"class {int(counts.argmin())} has no image to fit to, or is the only one")
+        coefficients, intercept, loss = fit_stacking(labels, log_softmax(logits))
+        return Combination(by, (), tuple(map(tuple, coefficients.tolist())), tuple(intercept.tolist()), loss)
     return Combination(by, (1 / models,) * models)
 
 
@@ -102,7 +111,7 @@ def fit_weights(labels: np.ndarray, logits: np.ndarray) -> tuple[float, ...]:
     from scipy.optimize import minimize  # Here, since it takes a moment to import.
 
     models = len(logits)
-    own = np.exp(log_probabilities(logits)[:, np.arange(len(labels)), labels])  # Of the true class [M, N].
+    own = np.exp(log_softmax(logits)[:, np.arange(len(labels)), labels])  # Of the true class [M, N].
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         mixed = np.maximum(weights @ own, _LEAST)
@@ -122,39 +131,10 @@ def fit_weights(labels: np.ndarray, logits: np.ndarray) -> tuple[float, ...]:
     return tuple((weights / weights.sum()).tolist())
 
 
-def _fit_stacking(labels: np.ndarray, logits: np.ndarray) -> Combination:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
-
-    classes, counts = logits.shape[-1], np.bincount(labels, minlength=logits.shape[-1])
-    if not counts.all():
-        raise ValueError(f"class {int(counts.argmin())} has no image to fit to")
-    features = _features(log_probabilities(logits))
-
-    def model(penalty: float) -> Any:
-        return LogisticRegression(C=penalty, max_iter=2000)
-
-    penalty, folds = _PENALTIES[2], min(_FOLDS, int(counts.min()))
-    if folds > 1:
-        split = StratifiedKFold(folds, shuffle=True, random_state=0)
-        scores = [cross_val_score(model(p), features, labels, cv=split, scoring="neg_log_loss") for p in _PENALTIES]
-        penalty = _PENALTIES[int(np.argmax([score.mean() for score in scores]))]
-    fitted = model(penalty).fit(features, labels)
-    rows, intercept = fitted.coef_, fitted.intercept_
-    if classes == 2:  # Of two classes scikit-learn keeps the logit of the second.
-        rows, intercept = np.concatenate([0 * rows, rows]), np.concatenate([0 * intercept, intercept])
-    return Combination("stacking", (), tuple(map(tuple, rows.tolist())), tuple(intercept.tolist()))
-
-
-def log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """Returns the logarithms of the softmax of logits [..., C], in float64."""
-    logits = np.asarray(logits, np.float64)
-    shifted = logits - logits.max(-1, keepdims=True)
-    logs: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return logs
-
-
-def _features(logs: np.ndarray) -> np.ndarray:
-    """Returns what stacking reads of log-probabilities [M, N, C]: [N, M * C], of each model with the mean 0."""
-    centred = logs - logs.mean(-1, keepdims=True)
-    return np.concatenate(list(centred), axis=-1)
+def _cross_validated_loss(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Returns the log loss of weighted means, each image judged by weights that were fitted to others."""
+    total = 0.0
+    for seen, unseen in folds(labels):
+        found = Combination("weighted", fit_weights(labels[seen], logits[:, seen]))(logits[:, unseen])
+        total -= float(log_softmax(found)[np.arange(len(unseen)), labels[unseen]].sum())
+    return total / len(labels)

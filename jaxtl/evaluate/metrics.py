@@ -105,7 +105,8 @@ def headline(result: Mapping[str, Any]) -> str:
     subset = "subset " if "hamming_loss" in result else ""
     images = "image" if result["count"] == 1 else "images"
     accuracy = f"{subset}accuracy {100 * result['accuracy']:.1f} % of {result['count']:,} {images}{interval}"
-    return "  ".join([accuracy, *shares, f"loss {result['loss']:.4f}"])
+    fitted = ["(in-sample: it was fitted to these images)"] if result.get("in_sample") else []
+    return "  ".join([accuracy, *shares, f"loss {result['loss']:.4f}", *fitted])
 
 
 def detailed_headline(result: Mapping[str, Any]) -> str:

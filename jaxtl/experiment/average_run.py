@@ -32,7 +32,9 @@ def average_runs(workdirs: Sequence[Path], workdir: Path, by: str) -> dict[str, 
       UserError: the runs do not fit each other, data or weights cannot be opened, or the workdir is taken.
     """
     started = time.perf_counter()
-    members = read_members(workdirs)
+    members = read_members(
+        workdirs, no_ensemble="has no weights of one network to average: give runs, or put them together with ensemble"
+    )
     check_members(members, by)
     check_output(workdir, members)
     made = files.open_workdir(workdir, base_of(members, by).config.data.source)

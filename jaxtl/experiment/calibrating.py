@@ -12,6 +12,7 @@ from jaxtl.evaluate.scaling import Quality, Scaling, fit, fit_temperature, quali
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.measuring import Measured
+from jaxtl.experiment.run_files import fitted_to_val
 from jaxtl.experiment.run_files import has_several as has_several
 from jaxtl.experiment.run_files import is_sigmoid as is_sigmoid
 
@@ -116,7 +117,8 @@ def _fit_and_write(
     files.write_json(workdir / NAME, {**calibration.to_json(), **of_splits})
     short = {key: value for key, value in calibration.to_json().items() if key not in ("scale", "bias", "step")}
     summaries = {name: {"before": both[0].summary(), "after": both[1].summary()} for name, both in found.items()}
-    return {"calibration": {**short, **summaries}}
+    in_sample = {"in_sample": True} if fitted_to_val(workdir) else {}
+    return {"calibration": {**short, **in_sample, **summaries}}
 
 
 def _predictions(split: str, found: Measured) -> Predictions:
@@ -134,7 +136,8 @@ def calibration_line(found: Mapping[str, Any]) -> str:
     before, after = (100 * found[split][when]["ece"] for when in ("before", "after"))
     what = "a scale and a bias for each class" if found["method"] == "vector" else in_words(found["temperature"])
     note = f" ({found['note']})" if found["note"] else ""
-    line = f"calibrated {what} fitted on {found['fitted_on']}{note}: ECE on {split} {before:.1f} -> {after:.1f} %"
+    same = ", to which the ensemble was fitted, too" if found.get("in_sample") else ""
+    line = f"calibrated {what} fitted on {found['fitted_on']}{same}{note}: ECE on {split} {before:.1f} -> {after:.1f} %"
     losses = [found[split][when].get("log_loss", 0.0) for when in ("before", "after")]
     if losses[1] <= losses[0]:
         return line

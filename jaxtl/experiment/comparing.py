@@ -13,7 +13,7 @@ from jaxtl.evaluate.alignment import Aligned, NamedPredictions, align
 from jaxtl.evaluate.bootstrap import Judged, bootstrap_intervals
 from jaxtl.evaluate.details import judge
 from jaxtl.evaluate.metrics import wilson_interval
-from jaxtl.evaluate.paired import Difference, McNemar, holm, mcnemar, paired_differences, plain_metrics
+from jaxtl.evaluate.paired import Difference, McNemar, holm, mcnemar, paired_differences, paired_t_test, plain_metrics
 from jaxtl.evaluate.predictions import read_predictions, splits_in
 from jaxtl.experiment import workdir as files
 from jaxtl.report.learning_curves import parse_metrics
@@ -43,6 +43,12 @@ class Run:
     lines: Sequence[Mapping[str, Any]]
     splits: Sequence[str]
 
+    @property
+    def members(self) -> Sequence[str]:
+        """The names of what an ensemble was put together from; of a run none."""
+        found: Sequence[str] = self.results.get("ensemble", {}).get("members", ())
+        return found
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -54,6 +60,7 @@ class Paired:
       differences: each other run -> metric -> how much higher it is than the baseline's.
       tests: each other run -> McNemar's test; the baseline is the first model of it.
       adjusted: each other run -> its p-value by Holm's correction for all of them.
+      of_loss: each other run -> the p-value of a paired t-test of the log losses, and that by Holm's correction.
     """
 
     aligned: Aligned
@@ -61,6 +68,7 @@ class Paired:
     differences: Mapping[str, Mapping[str, Difference]]
     tests: Mapping[str, McNemar]
     adjusted: Mapping[str, float]
+    of_loss: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -88,9 +96,25 @@ def read_runs(workdirs: Sequence[Path]) -> list[Run]:
     """Reads what runs have left so far, but for predictions.
 
     Raises:
-      UserError: a folder holds no run, or a file of it cannot be read.
+      UserError: a folder holds no run, or is given twice, or a file of it cannot be read.
     """
+    refuse_twice(workdirs)
     return [_read(name, workdir) for name, workdir in zip(short_names(workdirs), workdirs, strict=True)]
+
+
+def refuse_twice(workdirs: Sequence[Path]) -> None:
+    """Sees that each folder is given once, whatever it is called.
+
+    Raises:
+      UserError: one is given twice.
+    """
+    seen: dict[Path, Path] = {}
+    for workdir in workdirs:
+        there = seen.get(workdir.resolve())
+        if there is not None:
+            more = "" if str(there) == str(workdir) else f" (as {there} and {workdir})"
+            raise UserError(f"{workdir} is given twice{more}: give each run once.")
+        seen[workdir.resolve()] = workdir
 
 
 def short_names(workdirs: Sequence[Path]) -> list[str]:
@@ -116,9 +140,13 @@ def compare(runs: Sequence[Run], *, split: str = "", shared: bool = False) -> Co
       UserError: a run has no such split, or classes, images or labels differ.
     """
     notes = [note for run in runs if (note := _absence(run))]
+    notes += [f"{run.name} is an ensemble of {', '.join(run.members)}: it has no config" for run in runs if run.members]
     able = [run for run in runs if run.splits]
     split, chosen = _choose_split(runs, able, split)
     notes += chosen
+    if split == "val":
+        fitted = [run for run in able if run.results.get("val", {}).get("in_sample")]
+        notes += [f"{run.name} was fitted to val, so its metrics on it are in-sample: too good" for run in fitted]
     predictions = {run.name: _read_predictions(run, split) for run in able}
     paired = None
     metrics = {run.name: _results_of(run, split) for run in runs}
@@ -145,12 +173,14 @@ def pair(aligned: Aligned) -> Paired:
     (baseline, first), *others = aligned.judged.items()
     names, models = [name for name, _ in others], [judged for _, judged in others]
     tests = [mcnemar(first.correct, judged.correct) for judged in models]
+    of_loss = [paired_t_test(first.log_losses, judged.log_losses) for judged in models]
     return Paired(
         aligned,
         baseline,
         dict(zip(names, paired_differences([first, *models]), strict=True)),
         dict(zip(names, tests, strict=True)),
         dict(zip(names, holm([test.p for test in tests]), strict=True)),
+        dict(zip(names, zip(of_loss, holm(of_loss), strict=True), strict=True)),
     )
 
 
@@ -240,8 +270,8 @@ def metrics_of(judged: Judged) -> dict[str, Any]:
 
 
 def _config_differences(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """Returns the keys of configs that differ: key -> run -> value."""
-    values = {run.name: config_lib.complete(run.config) for run in runs}
+    """Returns the keys of configs that differ: key -> run -> value. An ensemble has that of a member alone."""
+    values = {run.name: config_lib.complete(run.config) for run in runs if not run.members}
     keys = dict.fromkeys(key for each in values.values() for key in each)
     found = {key: {name: each.get(key) for name, each in values.items()} for key in keys}
-    return {key: of for key, of in found.items() if any(value != of[runs[0].name] for value in of.values())}
+    return {key: of for key, of in found.items() if any(value != next(iter(of.values())) for value in of.values())}

@@ -12,6 +12,7 @@ from jaxtl.experiment import comparison_tables as tables
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.comparing import Comparison, Paired
 from jaxtl.experiment.comparison_tables import Cell, Table
+from jaxtl.experiment.verdicts import verdicts
 from jaxtl.report.learning_curves import Marks, learning_curves
 from jaxtl.report.page import percent, render
 
@@ -74,7 +75,7 @@ def page_of(comparison: Comparison) -> str:
         "runs": [run.name for run in runs],
         "headings": tables.headings(comparison),
         "notes": comparison.notes,
-        "verdicts": tables.verdicts(comparison),
+        "verdicts": verdicts(comparison),
         "metrics": tables.metrics_table(comparison),
         "differences": tables.differences_table(comparison),
         "charts": learning_curves(trained, Marks(best, stages=(), steps_per_epoch=epoch)) if trained else [],

@@ -7,7 +7,8 @@ from typing import Any
 
 from jaxtl.evaluate.metrics import percent_interval
 from jaxtl.evaluate.paired import Difference
-from jaxtl.experiment.comparing import Comparison, Run
+from jaxtl.experiment.comparing import Comparison, Paired, Run
+from jaxtl.experiment.verdicts import p_in_words, verdicts
 from jaxtl.report.page import number, percent
 from jaxtl.train.screen import duration
 
@@ -62,8 +63,6 @@ _METRICS = (
     _Metric("brier", "Brier", share=False, higher_is_better=False),
     _Metric("macro_roc_auc", "macro ROC-AUC", share=False),
 )
-# A difference of accuracies counts as one where chance gives it more seldom.
-_LEVEL = 0.05
 _NONE = Cell("–")
 
 
@@ -109,16 +108,11 @@ def differences_table(comparison: Comparison) -> Table | None:
     for name, found in paired.differences.items():
         test = paired.tests[name]
         values = [test.p, *([paired.adjusted[name]] if several else [])]
-        tested = [Cell(_p_value(p), value=p) for p in values]
+        tested = [Cell(p_in_words(p), value=p) for p in values]
         tested += [Cell(f"{count:,}", value=count) for count in (test.only_first, test.only_second)]
         rows.append([Cell(name), *(_difference_cell(metric, found[metric.key]) for metric in shown), *tested])
     header = ["run", *titles, *of_test]
     return Table(header, rows, [False] + [True] * (len(header) - 1))
-
-
-def _p_value(p: float) -> str:
-    """Returns a p-value for a person: below some number its digits say nothing."""
-    return f"{p:.2g}" if p >= 1e-12 else "< 1e-12"
 
 
 def _difference_cell(metric: _Metric, found: Difference) -> Cell:
@@ -132,7 +126,7 @@ def _difference_cell(metric: _Metric, found: Difference) -> Cell:
 
 def config_table(comparison: Comparison) -> Table:
     """Returns keys x runs, of the keys of the configs that differ."""
-    names = [run.name for run in comparison.runs]
+    names = [run.name for run in comparison.runs if not run.members]
     rows = [
         [Cell(key), *(Cell(json.dumps(values[name], ensure_ascii=False)) for name in names)]
         for key, values in comparison.config.items()
@@ -198,34 +192,18 @@ def headings(comparison: Comparison) -> dict[str, str]:
             f"Differences from {paired.baseline} on the same {len(paired.aligned.names):,} images, with 95 % intervals "
             "(paired bootstrap; * where it does not contain 0), and McNemar's exact test"
         )
-    found["config"] = "What differs in the configs" if comparison.config else "The configs do not differ"
+    found["config"] = _config_heading(comparison)
     return found
 
 
-def verdicts(comparison: Comparison) -> list[str]:
-    """Returns a sentence on each other run: whether it is right more or less often than the baseline, for all we know.
-
-    By McNemar's test at 5 %, of several runs with Holm's correction.
-    """
-    paired = comparison.paired
-    if paired is None:
-        return []
-    found = []
-    for name, differences in paired.differences.items():
-        p = paired.adjusted[name]
-        accuracy = differences["accuracy"]
-        value, low, high = (100 * each + 0 for each in (accuracy.value, *accuracy.interval))
-        test = f"McNemar's p = {_p_value(p)}" + (" by Holm" if len(paired.differences) > 1 else "")
-        if p < _LEVEL:
-            better, worse = (name, paired.baseline) if value > 0 else (paired.baseline, name)
-            low, high = (low, high) if value > 0 else (-high + 0, -low + 0)
-            found.append(
-                f"{better} is better than {worse} by {abs(value):.1f} points ({low:.1f} to {high:.1f}), {test}."
-            )
-            continue
-        interval = f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
-        found.append(f"No difference can be told between {paired.baseline} and {name}: accuracy {interval}, {test}.")
-    return found
+def _config_heading(comparison: Comparison) -> str:
+    if comparison.config:
+        return "What differs in the configs"
+    ensembles = [run.name for run in comparison.runs if run.members]
+    if len(comparison.runs) - len(ensembles) > 1 or not ensembles:
+        return "The configs do not differ"
+    are = "are ensembles" if len(ensembles) > 1 else "is an ensemble"
+    return f"No configs are compared: {' and '.join(ensembles)} {are}"
 
 
 def to_text(comparison: Comparison) -> str:
@@ -241,6 +219,14 @@ def to_text(comparison: Comparison) -> str:
         parts.append("\n".join(f"- note: {note}" for note in comparison.notes))
     parts += verdicts(comparison)
     return "\n\n".join(parts) + "\n"
+
+
+def tests_to_json(paired: Paired, name: str) -> dict[str, Any]:
+    """Returns the tests of a run against the baseline: "mcnemar", and where log losses are compared "t_test"."""
+    found = {"mcnemar": {**asdict(paired.tests[name]), "holm_p": paired.adjusted[name]}}
+    if "log_loss" in paired.differences[name]:
+        found["t_test"] = dict(zip(("p", "holm_p"), paired.of_loss[name], strict=True))
+    return found
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
@@ -268,7 +254,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         found["differences"] = {
             name: {
                 **{key: asdict(each) for key, each in of.items()},
-                "mcnemar": {**asdict(paired.tests[name]), "holm_p": paired.adjusted[name]},
+                **tests_to_json(paired, name),
             }
             for name, of in paired.differences.items()
         }

@@ -14,7 +14,7 @@ from jaxtl import data
 from jaxtl.data.augment.prediction_views import PredictionViews
 from jaxtl.deploy.ensemble import Ensemble, Network
 from jaxtl.errors import UserError
-from jaxtl.evaluate.combining import WAYS, Combination, fit
+from jaxtl.evaluate.combining import FITTED, WAYS, Combination, fit
 from jaxtl.experiment import options
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.calibrating import recalibrate
@@ -45,7 +45,7 @@ def make_ensemble(workdirs: Sequence[Path], workdir: Path, by: str, views: Predi
       UserError: the runs do not fit each other, their data cannot be opened, or the workdir is taken.
     """
     started = time.perf_counter()
-    members = read_members(workdirs)
+    members = read_members(workdirs, no_ensemble="is a member of no other: give its members")
     _check_members(members, views)
     check_output(workdir, members)
     shared = open_shared(members)
@@ -64,7 +64,7 @@ def make_ensemble(workdirs: Sequence[Path], workdir: Path, by: str, views: Predi
     print(f"weights   {_weights_in_words(ensemble.networks, fitted)}", flush=True)
     splits = {name: split for name, split in (("val", shared.val), ("test", shared.test)) if split is not None}
     candidates = {name: make_candidates(networks, logits[name], fitted) for name in splits}
-    lines, table = compare_candidates(candidates, splits, by)
+    lines, table = compare_candidates(candidates, splits, by, fitted)
     measured = {name: measure_logits(name, split, candidates[name].ways[by]) for name, split in splits.items()}
     results = {
         **_facts(members, ensemble),
@@ -79,6 +79,8 @@ def make_ensemble(workdirs: Sequence[Path], workdir: Path, by: str, views: Predi
         "command": _command(members, by, views),
         "seconds": {"total": time.perf_counter() - started},
     }
+    if by in FITTED:
+        results["val"]["in_sample"] = True
     files.write_json(workdir / "config.json", config_lib.to_dict(first))
     files.write_json(workdir / "environment.json", environment_record())
     write_ensemble(workdir, ensemble, members, steps)

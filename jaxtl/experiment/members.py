@@ -11,9 +11,10 @@ from jaxtl import data
 from jaxtl.errors import UserError
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.changes import changed_facts, digests
-from jaxtl.experiment.comparing import short_names
+from jaxtl.experiment.comparing import refuse_twice, short_names
 
 _SHOWN = 5
+_NO_WEIGHTS = "has no weights of one network: give a run that is one"
 
 
 @dataclass(frozen=True)
@@ -48,24 +49,25 @@ class Member:
         return dict(files.read_json(path)) if path.exists() else {}
 
 
-def read_members(workdirs: Sequence[Path]) -> list[Member]:
+def read_members(workdirs: Sequence[Path], *, no_ensemble: str = _NO_WEIGHTS) -> list[Member]:
     """Reads the files of finished runs, but for their weights.
+
+    Args:
+      workdirs: of the runs.
+      no_ensemble: why none of them may be an ensemble: what goes on after "an ensemble".
 
     Raises:
       UserError: a folder holds no finished run, or is given twice.
     """
-    seen: dict[Path, Path] = {}
-    for workdir in workdirs:
-        if (there := seen.setdefault(workdir.resolve(), workdir)) is not workdir:
-            more = "" if str(there) == str(workdir) else f" (as {there} and {workdir})"
-            raise UserError(f"{workdir} is given twice{more}: give each run once.")
-    return [_read(name, workdir) for name, workdir in zip(short_names(workdirs), workdirs, strict=True)]
+    refuse_twice(workdirs)
+    names = short_names(workdirs)
+    return [_read(name, workdir, no_ensemble) for name, workdir in zip(names, workdirs, strict=True)]
 
 
-def _read(name: str, workdir: Path) -> Member:
+def _read(name: str, workdir: Path, no_ensemble: str) -> Member:
     if not workdir.is_dir():
         raise UserError(f"there is no folder {workdir}: give the workdirs of runs.")
-    files.refuse_ensemble(workdir, "is a member of no other: give its members")
+    files.refuse_ensemble(workdir, no_ensemble)
     if not (workdir / "model.json").exists() or not files.has_checkpoints(workdir):
         raise UserError(f"{workdir} holds no run: give the workdirs of runs that have trained.")
     if not (workdir / "results.json").exists():

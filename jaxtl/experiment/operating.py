@@ -17,6 +17,7 @@ from jaxtl.evaluate.scaling import Scaling
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.calibrating import find_calibration, is_sigmoid, refuse_several, val_of
 from jaxtl.experiment.cost_file import read_costs
+from jaxtl.experiment.run_files import fitted_to_val
 
 NAME = "operating_points.json"
 SHARES = ("precision", "recall", "accuracy", "coverage")
@@ -72,7 +73,8 @@ def choose_operating_points(workdir: Path, wanted: Wanted) -> dict[str, Any]:
 
     Returns:
       what the file holds: "classes", "calibration", "rule" (what `deploy.judge` applies; None if nothing was wanted),
-      "chosen_on"; of "val" and "test" what the rule reaches there; and "rejection", points of the coverage curves.
+      "chosen_on"; "in_sample" where the run is an ensemble that was fitted there, too; of "val" and "test" what the
+      rule reaches there; and "rejection", points of the coverage curves.
 
     Raises:
       UserError: the run kept no predictions on val, or what is wanted cannot be said of them.
@@ -103,6 +105,7 @@ def choose_operating_points(workdir: Path, wanted: Wanted) -> dict[str, Any]:
         "classes": list(classes),
         "calibration": calibration.to_json(),
         "chosen_on": "val",
+        **({"in_sample": True} if fitted_to_val(workdir) else {}),
         "rule": rule,
         **({name: measure(split) for name, split in splits.items()} if rule else {}),
         "rejection": {
@@ -183,6 +186,8 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
     made = found["calibration"]
     how = f"temperature {made['temperature']:#.3g}" if made["method"] == "temperature" else "vector scaling"
     lines = [f"probabilities are calibrated ({how}); chosen on val" + ", measured on test" * ("test" in splits)]
+    if found.get("in_sample"):
+        lines.append("note: the ensemble was fitted to val, too, so what is told of val is too good: see test")
     if rule is None:
         lines.append(
             f"nothing is wanted, so no threshold is chosen, and no {NAME} is written: give --precision, --recall, "

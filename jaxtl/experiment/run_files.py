@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxtl.checkpoints.folders import steps_in
 from jaxtl.errors import UserError
+from jaxtl.evaluate.combining import FITTED
 from jaxtl.parallel import processes
 
 ENSEMBLE = "ensemble.json"
@@ -16,6 +17,11 @@ ENSEMBLE = "ensemble.json"
 def is_ensemble(workdir: Path) -> bool:
     """Tells whether a workdir is that of an ensemble, which has members instead of checkpoints."""
     return (workdir / ENSEMBLE).exists()
+
+
+def fitted_to_val(workdir: Path) -> bool:
+    """Tells whether a workdir is that of an ensemble that was fitted to val, where its predictions are in-sample."""
+    return is_ensemble(workdir) and read_json(workdir / ENSEMBLE).get("combination", {}).get("by") in FITTED
 
 
 def refuse_ensemble(workdir: Path, why: str) -> None:

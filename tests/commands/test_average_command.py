@@ -80,6 +80,11 @@ def test_checkpoints_of_one_run_are_averaged(plain, jaxtl, tmp_path):
         (["a", "none"], "greedy", "there is no folder none: give the workdirs of runs."),
         (["a", "other"], "uniform", "a and other are different networks (vit_petals"),
         (["a", "b"], "a", ""),
+        (
+            ["a", "both"],
+            "uniform",
+            "both is an ensemble, and an ensemble has no weights of one network to average: give runs",
+        ),
         (["a"], "checkpoints", "a has kept one checkpoint only, of step 12"),
         (["a"], "wise", "a began with no weights, so there is nothing to interpolate from"),
     ],
@@ -88,6 +93,8 @@ def test_what_is_wrong_is_told_in_a_line_and_nothing_is_written(runs, jaxtl, tmp
     variant(runs[0], tmp_path / "other", shifted(3))
     facts = read(runs[0], "model.json")
     (tmp_path / "other" / "model.json").write_text(json.dumps({**facts, "model": facts["model"] + ",mlp_width=20"}))
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "ensemble.json").write_text("{}")
     status, _, error = jaxtl("average", *names, f"--by={by}", f"--workdir={tmp_path / 'out'}")
     assert not (tmp_path / "out").exists()
     if not told:

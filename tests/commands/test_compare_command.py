@@ -28,6 +28,7 @@ def test_it_prints_the_tables_and_writes_them_and_a_page(runs, tmp_path, capsys,
     ("arguments", "told"),
     [
         (["{a}"], "compare needs two runs or more"),
+        (["{a}", "{b}", "{a}"], "is given twice: give each run once."),
         (["{a}", "{a}/nothing"], "error: there is no folder"),
         (["{a}", "{b}", "--output={a}"], "is the workdir of a run"),
         (["{a}", "{b}", "--config.train.seed=1"], "takes no --config.train.seed"),

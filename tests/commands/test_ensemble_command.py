@@ -45,6 +45,10 @@ def test_an_ensemble_outlives_its_members_and_the_commands_know_it(made, jaxtl, 
         f"ensemble by {way}" for way in ("vote", "weighted", "logits", "stacking")
     )]  # fmt: skip
     assert sum(results["ensemble"]["weights"]) == pytest.approx(1)
+    # Weights, metrics on val and the calibration are of the same images.
+    assert (results["val"]["in_sample"], results["calibration"]["in_sample"]) == (True, True)
+    assert "in_sample" not in results["test"]
+    assert printed.count("(in-sample: it was fitted to these images)") == 1
     assert "ensemble by weighted (this one) against " in printed
     assert (workdir / "ensemble.md").read_text() in printed
     # eval measures on test what was measured there when it was made, and predict says the same of each image.

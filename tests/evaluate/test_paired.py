@@ -3,7 +3,15 @@ import pytest
 
 from jaxtl.evaluate.bootstrap import METRICS, Judged, bootstrap_intervals
 from jaxtl.evaluate.details import detailed_metrics, judge
-from jaxtl.evaluate.paired import holm, mcnemar, only_right, paired_differences, plain_metrics, recalls
+from jaxtl.evaluate.paired import (
+    holm,
+    mcnemar,
+    only_right,
+    paired_differences,
+    paired_t_test,
+    plain_metrics,
+    recalls,
+)
 
 
 def table(both, only_first, only_second, neither):
@@ -29,6 +37,21 @@ def test_mcnemar_is_scipys_binomial_test(counts):
     found = mcnemar(*table(*counts))
     assert (found.only_first, found.only_second) == counts[1:3]
     assert found.p == pytest.approx(binomtest(counts[1], counts[1] + counts[2]).pvalue, rel=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.1, -0.5])
+def test_the_paired_t_test_is_scipys(shift):
+    from scipy.stats import ttest_rel
+
+    first, second = np.random.default_rng(0).exponential(size=(2, 40))
+    assert paired_t_test(first, second + shift) == pytest.approx(ttest_rel(first, second + shift).pvalue, rel=1e-9)
+
+
+def test_models_that_say_the_same_or_of_one_image_cannot_be_told_apart():
+    losses = np.array([0.5, 0.25, 0.125])
+    assert paired_t_test(losses, losses) == 1
+    assert paired_t_test(losses[:1], losses[:1] + 1) == 1
+    assert paired_t_test(losses, losses + 0.5) == 0
 
 
 def test_mcnemar_of_literal_values():

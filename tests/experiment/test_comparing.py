@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -34,12 +35,20 @@ def test_two_runs_differ_by_what_their_results_say(tmp_path):
     assert (found.metrics["a"]["count"], "per_class" in found.metrics["a"]) == (30, False)
 
 
-def test_a_run_against_itself_differs_by_nothing(tmp_path):
+def test_a_run_against_its_copy_differs_by_nothing(tmp_path):
     run = write_run(tmp_path / "a")
-    found = of(run, run)
-    name = f"{run} (2)"
-    assert all((each.value, each.interval) == (0, [0, 0]) for each in found.paired.differences[name].values())
-    assert (found.paired.tests[name].p, found.config) == (1, {})
+    found = of(run, shutil.copytree(run, tmp_path / "b"))
+    assert all((each.value, each.interval) == (0, [0, 0]) for each in found.paired.differences["b"].values())
+    assert (found.paired.tests["b"].p, found.paired.of_loss["b"], found.config) == (1, (1, 1), {})
+
+
+def test_a_run_that_is_given_twice_is_an_error(tmp_path):
+    run = write_run(tmp_path / "a")
+    (tmp_path / "link").symlink_to(run)
+    with pytest.raises(UserError, match=r"a is given twice: give each run once"):
+        read_runs([run, run])
+    with pytest.raises(UserError, match=r"link is given twice \(as .*/a and .*/link\): give each run once"):
+        read_runs([run, tmp_path / "link"])
 
 
 def test_the_order_of_images_and_classes_changes_nothing(tmp_path):

@@ -71,7 +71,7 @@ def test_the_classes_that_differ_most_come_first(monkeypatch):
     third = judged(labels, [0, 4, 1, 1, 2, 2, 3, 3], 5)
     names = ["cat", "dog", "emu", "fox", "gnu"]
     aligned = Aligned(names, [str(i) for i in range(8)], {"a": first, "b": second, "c": third}, {})
-    table, left_out = class_table(Paired(aligned, "a", {"b": {}, "c": {}}, {}, {}))
+    table, left_out = class_table(Paired(aligned, "a", {"b": {}, "c": {}}, {}, {}, {}))
     assert [[cell.text for cell in row] for row in table.rows] == [
         ["emu", "2", "100.0 %", "0.0 %", "100.0 %", "-100.0"],
         ["cat", "2", "100.0 %", "100.0 %", "50.0 %", "-50.0"],
@@ -80,7 +80,7 @@ def test_the_classes_that_differ_most_come_first(monkeypatch):
     ]
     assert (left_out, [row[-1].kind for row in table.rows]) == (0, ["bad", "bad", "good", ""])
     monkeypatch.setattr(comparison_page, "_MAX_CLASSES", 1)
-    table, left_out = class_table(Paired(aligned, "a", {"b": {}, "c": {}}, {}, {}))
+    table, left_out = class_table(Paired(aligned, "a", {"b": {}, "c": {}}, {}, {}, {}))
     assert ([row[0].text for row in table.rows], left_out) == (["emu"], 3)
 
 

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import pytest
 from compared import write_run, write_unfinished
@@ -8,6 +7,7 @@ from jaxtl.evaluate.paired import Difference
 from jaxtl.experiment import comparison_tables as tables
 from jaxtl.experiment.comparing import compare, read_runs
 from jaxtl.experiment.comparison_tables import Cell, Table
+from jaxtl.experiment.verdicts import verdicts
 
 
 @pytest.fixture(scope="module")
@@ -66,27 +66,8 @@ def test_several_runs_have_holms_p_values(found):
     assert rows["c"]["right in run only"].text == str(found.paired.tests["c"].only_second)
 
 
-@pytest.mark.parametrize(("p", "expected"), [(1.0, "1"), (0.01234, "0.012"), (7.33e-5, "7.3e-05"), (0.0, "< 1e-12")])
-def test_a_p_value_has_two_digits(p, expected):
-    assert tables._p_value(p) == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "interval", "p", "expected"),
-    [
-        (0.125, [0.05, 0.2], 0.0123, "b is better than a by 12.5 points (5.0 to 20.0), McNemar's p = 0.012."),
-        (-0.125, [-0.2, -0.05], 0.0123, "a is better than b by 12.5 points (5.0 to 20.0), McNemar's p = 0.012."),
-        (0.0, [0.0, 0.0], 1.0, "No difference can be told between a and b: accuracy +0.0 points (+0.0 to +0.0), "
-         "McNemar's p = 1."),
-    ],
-)  # fmt: skip
-def test_a_verdict_is_a_sentence(found, value, interval, p, expected):
-    paired = replace(found.paired, differences={"b": {"accuracy": Difference(value, interval)}}, adjusted={"b": p})
-    assert tables.verdicts(replace(found, paired=paired)) == [expected]
-
-
 def test_the_verdicts_come_last(found):
-    lines = tables.verdicts(found)
+    lines = verdicts(found)
     assert [" by Holm." in line for line in lines] == [True, True]
     assert tables.to_text(found).endswith("\n\n".join(lines) + "\n")
 
@@ -131,5 +112,22 @@ def test_json_holds_what_the_tables_show(found):
     assert values["differences"]["b"]["accuracy"] == {"value": difference.value, "interval": difference.interval}
     test = values["differences"]["b"]["mcnemar"]
     assert list(test) == ["only_first", "only_second", "p", "holm_p"]
+    p, holm_p = found.paired.of_loss["b"]
+    assert values["differences"]["b"]["t_test"] == {"p": p, "holm_p": holm_p}
     assert values["runs"]["begun"]["finished"] is False
     assert values["config"]["train.seed"] == {"a": 0, "b": 1, "c": 2, "begun": 0}
+
+
+def test_an_ensemble_has_no_config_that_could_differ(tmp_path):
+    runs = [write_run(tmp_path / name, seed=seed) for seed, name in enumerate(("a", "both"))]
+    results = json.loads((runs[1] / "results.json").read_text())
+    results["val"]["in_sample"] = True
+    (runs[1] / "results.json").write_text(json.dumps({**results, "ensemble": {"members": ["a", "b"]}}))
+    text = tables.to_text(compare(read_runs(runs)))
+    assert "No configs are compared: both is an ensemble.\n" in text
+    assert "- note: both is an ensemble of a, b: it has no config\n" in text
+    other = write_run(tmp_path / "c", config={"train.seed": 3})
+    third = compare(read_runs([*runs, other]), split="val")
+    assert third.config == {"train.seed": {"a": 0, "c": 3}}
+    assert tables.config_table(third).header == ["key", "a", "c"]
+    assert "both was fitted to val, so its metrics on it are in-sample: too good" in third.notes

@@ -46,8 +46,12 @@ def test_what_is_no_finished_run_is_told(make, tmp_path):
         with pytest.raises(UserError, match=told):
             members.read_members(given)
     (one.workdir / "ensemble.json").write_text("{}")
-    with pytest.raises(UserError, match="a is an ensemble, and an ensemble is a member of no other"):
+    with pytest.raises(UserError, match=r"a is an ensemble, and an ensemble has no weights of one network: give a run"):
         members.read_members([one.workdir])
+    with pytest.raises(
+        UserError, match=r"a is an ensemble, and an ensemble is a member of no other: give its members\."
+    ):
+        members.read_members([one.workdir], no_ensemble="is a member of no other: give its members")
     (one.workdir / "ensemble.json").unlink()
     (one.workdir / "results.json").unlink()
     with pytest.raises(UserError, match="a is not finished: go on with it first"):

@@ -46,6 +46,16 @@ def write(workdir, *, splits=("val", "test"), classes=CLASSES, single=False, **k
     return found
 
 
+@pytest.mark.parametrize(("by", "said"), [("weighted", True), ("logits", False)])
+def test_an_ensemble_that_was_fitted_to_val_says_that_its_numbers_there_are_in_sample(tmp_path, by, said):
+    write(tmp_path)
+    (tmp_path / "ensemble.json").write_text(json.dumps({"combination": {"by": by}}))
+    found = choose(tmp_path, "accuracy", 0.9)
+    assert found.get("in_sample", False) == said
+    note = "note: the ensemble was fitted to val, too, so what is told of val is too good: see test"
+    assert (note in lines_of(found)) == said
+
+
 def choose(workdir, *wanted, **fields):
     found = choose_operating_points(workdir, Wanted(*wanted, **fields))
     if found["rule"] is not None:
