@@ -18,7 +18,8 @@ from jaxtl.errors import UserError
 # An image file, or the address of one.
 Place: TypeAlias = Path | str
 # One image: where it lies, its pixels uint8 [H, W, 3], a picture of Pillow, or the bytes of a file.
-Item: TypeAlias = Place | np.ndarray | Image.Image | bytes
+# Of a list, also why one of it is none of these.
+Item: TypeAlias = Place | np.ndarray | Image.Image | bytes | UserError
 # What operating systems leave in every folder; nobody means it.
 _DROPPINGS = {"thumbs.db", "desktop.ini", ".ds_store", ".localized"}
 
@@ -81,7 +82,8 @@ def to_items(given: Any) -> tuple[list[Item], bool]:
         [B, H, W, 3]; a folder, whose images come by name; or any iterable of all these.
 
     Raises:
-      UserError: it is something else, or a folder without images.
+      UserError: it is something else, or a folder without images. In a list, what is no image stays, for its entry to
+        say so.
     """
     if isinstance(given, (str, os.PathLike)):
         place = to_place(given)
@@ -102,10 +104,19 @@ def to_items(given: Any) -> tuple[list[Item], bool]:
             f"{type(given).__name__} is no image: give a file, an address, a picture of Pillow, bytes, uint8 "
             "[H, W, 3] or [B, H, W, 3], a folder, or a list of them."
         )
-    return [item for each in given for item in to_items(each)[0]], False
+    return [item for each in given for item in _of_list(each)], False
+
+
+def _of_list(given: Any) -> list[Item]:
+    try:
+        return to_items(given)[0]
+    except UserError as error:
+        return [error]
 
 
 def _rows(pixels: np.ndarray) -> tuple[list[Item], bool]:
+    if not pixels.size:
+        raise UserError(f"the array is {pixels.dtype} {list(pixels.shape)}, and holds no pixels.")
     if pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[3] == 3:
         return list(pixels), False
     if pixels.dtype == np.uint8 and (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))):
@@ -116,13 +127,16 @@ def _rows(pixels: np.ndarray) -> tuple[list[Item], bool]:
     elif pixels.ndim in (3, 4) and pixels.shape[-3] in (1, 3):
         advice = "; channels come last: transpose it"
     raise UserError(
-        f"the array is {pixels.dtype} {list(pixels.shape)}, expected uint8 [H, W, 3] or [B, H, W, 3]{advice}."
+        f"the array is {pixels.dtype} {list(pixels.shape)}, expected uint8 [H, W, 3] or [B, H, W, 3] (one image may be "
+        f"[H, W], [H, W, 1], or with transparency [H, W, 4]){advice}."
     )
 
 
 def read_view(item: Item, view: EvalView) -> np.ndarray | str:
     """Returns what `view` makes of an image, or why it cannot be read."""
     try:
+        if isinstance(item, UserError):
+            return str(item)
         if isinstance(item, Image.Image):
             return view(upright_rgb(item, "the image"))
         if isinstance(item, np.ndarray):

@@ -95,7 +95,7 @@ class Predictor:
             logits = iter(self.logits_of_views(np.stack(whole)) if whole else ())
             for item, each in zip(chunk, found, strict=True):
                 place = {"file": str(item)} if isinstance(item, (str, os.PathLike)) else {}
-                yield {**place, **({"error": each} if isinstance(each, str) else judge(next(logits)))}
+                yield {**place, **({"error": each} if isinstance(each, str) else _judged(next(logits), judge))}
 
     def judge_of(self, top: int) -> Judge | LabelJudge:
         """Returns the judge that gives so many of the likeliest classes.
@@ -180,3 +180,10 @@ class Predictor:
     def readers(self) -> ThreadPoolExecutor:
         """The threads that decode, one a core."""
         return ThreadPoolExecutor(cores(), thread_name_prefix="jaxtl-decode")
+
+
+def _judged(logits: np.ndarray, judge: Judge | LabelJudge) -> dict[str, Any]:
+    """Returns what is said of an image; of numbers that are none, that."""
+    if not np.isfinite(logits).all():
+        return {"error": "its logits are not finite: the weights are damaged, or too large for the precision"}
+    return judge(logits)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -28,6 +29,11 @@ from jaxtl.experiment.loaded_model import Model, load_model
 BUNDLED = "model.safetensors"
 """The weights in a bundle."""
 
+# What is no place on this machine.
+_ADDRESS = re.compile(r"hf:|[a-z]+://")
+# Exports that hold a program of another kind, by their endings.
+_PROGRAMS = {".onnx": "onnxruntime", ".tflite": "LiteRT"}
+
 ENSEMBLE_STEP = 0
 """What stands for the step of a checkpoint where an ensemble has none."""
 
@@ -48,8 +54,9 @@ class Decisions:
 
     def __post_init__(self) -> None:
         """Raises a UserError where what is asked for cannot be."""
-        if self.reject_below is not None and not 0 <= self.reject_below <= 1:
-            raise UserError(f"reject_below is {self.reject_below:g}, but it must be a probability, from 0 to 1.")
+        least = self.reject_below
+        if least is not None and not (isinstance(least, (int, float)) and 0 <= least <= 1):
+            raise UserError(f"reject_below is {least!r}, but it must be a probability, from 0 to 1.")
 
 
 PLAIN = Decisions()
@@ -70,6 +77,7 @@ def load_predictor(
     Raises:
       UserError: there is nothing that predicts, or not what the decisions ask for.
     """
+    _check_location(location)
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise UserError(f"batch_size is {batch_size!r}, but it must be a whole number, 1 or more.")
     text = os.fspath(location)
@@ -90,6 +98,21 @@ def load_predictor(
         if workdir.is_dir() and not any(workdir.glob("*.safetensors")):
             raise UserError(f"{error} Or give the --workdir of a run that has trained.") from error
         raise
+
+
+def _check_location(location: str | Path) -> None:
+    """Raises a UserError where a location is no address, and there is nothing, or what another program runs."""
+    text = os.fspath(location)
+    if _ADDRESS.match(text):
+        return
+    path = Path(text.removeprefix("run:")).expanduser()
+    if not text or not path.exists():
+        raise UserError(f"there is no {text!r}: give the workdir of a run, an export, a weight file, or hf:org/name.")
+    if path.suffix in _PROGRAMS or (path / "model.xml").exists():
+        raise UserError(
+            f"{path} is for {_PROGRAMS.get(path.suffix, 'OpenVINO')}, which runs it; `export --verify` does, too. Load "
+            "the run, or a bundle of it."
+        )
 
 
 def keep_compiled() -> None:

@@ -1,6 +1,5 @@
 """What a run has to say at its end: results.json, and the last lines on the screen."""
 
-import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from jaxtl.experiment.calibrating import calibration_line
 from jaxtl.experiment.model import weights_location
 from jaxtl.experiment.training_plan import Plan
 from jaxtl.train.progress import Progress
-from jaxtl.train.screen import duration
+from jaxtl.train.screen import duration, epoch_of
 
 
 def results_of(experiment: Experiment, step: int, progress: Progress) -> dict[str, Any]:
@@ -85,7 +84,7 @@ def closing_lines(results: Mapping[str, Any], workdir: Path) -> list[str]:
 def _of_training(results: Mapping[str, Any]) -> list[str]:
     """Returns which checkpoint was the best, and how fast the run was; what was put together of runs has neither."""
     per_epoch = results.get("steps_per_epoch")
-    epoch = f" (epoch {math.ceil(results['best_step'] / per_epoch)})" if per_epoch else ""
+    epoch = f" (epoch {epoch_of(results['best_step'], per_epoch)})" if per_epoch else ""
     how = "the last, as train.monitor says" if results["monitor"] == "last" else f"by {results['monitor']} on val"
     lines = [f"best      step {results['best_step']} of {results['steps']}{epoch}, {how}"]
     if "head_start" in results:

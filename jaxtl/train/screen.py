@@ -98,8 +98,7 @@ class Screen:
     def _epoch(self, step: int) -> str:
         if not self._steps_per_epoch:
             return ""
-        total = math.ceil(self._total / self._steps_per_epoch)
-        return f"epoch {min(math.ceil(step / self._steps_per_epoch), total)}/{total}"
+        return f"epoch {epoch_of(step, self._steps_per_epoch)}/{epoch_of(self._total, self._steps_per_epoch)}"
 
     def _fit_bar(self) -> None:
         """Leaves out of the bar what a narrow terminal has no room for."""
@@ -128,3 +127,13 @@ _SHOWN: Mapping[str, Callable[[float], str]] = {
     "skipped": lambda value: f"{value:g} steps left out",
     "images_per_second": lambda value: f"{value:,.0f} images/s" if value >= 10 else f"{value:.2g} images/s",
 }
+
+
+def epoch_of(step: int, steps_per_epoch: float) -> int:
+    """Returns the number of the epoch that a step lies in; one that ends within a step has all of it.
+
+    >>> [epoch_of(step, 40.4) for step in (0, 1, 41, 42, 122)]
+    [0, 1, 1, 2, 3]
+    """
+    epoch = math.ceil(step / steps_per_epoch)
+    return epoch - 1 if epoch and math.ceil((epoch - 1) * steps_per_epoch) >= step else epoch

@@ -75,7 +75,7 @@ def test_a_run_with_flatten_a_dense_layer_and_one_logit(train, jaxtl, two, two_a
 
     status, _, err = jaxtl("export", f"--workdir={cached}", "--format=timm", f"--output={tmp_path / 'timm'}")
     assert status == 1
-    assert "It can be exported to jaxtl." in err
+    assert "It can be exported to jaxtl; " in err
     exported = tmp_path / "mine.safetensors"
     assert jaxtl("export", f"--workdir={cached}", f"--output={exported}")[0] == 0
     status, out, err = jaxtl(

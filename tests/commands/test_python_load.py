@@ -57,7 +57,7 @@ def test_the_fast_way_to_a_checkpoint_gives_what_orbax_gives(run, monkeypatch, t
     gc.collect()  # So that they are told of here.
 
 
-def test_runs_and_exports_of_them_say_the_same(run, photo, tmp_path, jaxtl_command):
+def test_runs_and_exports_of_them_say_the_same(run, photo, tmp_path, jaxtl_command, monkeypatch):
     predictor = jaxtl.load(run)
     expected, logits = predictor(photo), predictor.logits(photo)
     assert predictor.classes == ("blue", "green", "red")
@@ -69,6 +69,18 @@ def test_runs_and_exports_of_them_say_the_same(run, photo, tmp_path, jaxtl_comma
         assert loaded(photo)["class"] == expected["class"]
     with pytest.raises(UserError, match="operating points belong to a run"):
         jaxtl.load(tmp_path / "a.safetensors", operating_points=True)
+    for place, message in (
+        ("", "there is no ''"),
+        ("nowhere", "there is no 'nowhere': give the workdir of a run"),
+        ("mine.onnx", "mine.onnx is for onnxruntime, which runs it"),
+        ("openvino", "openvino is for OpenVINO"),
+    ):
+        (tmp_path / "openvino").mkdir(exist_ok=True)
+        for file in ("mine.onnx", "openvino/model.xml", "openvino/model.json"):
+            (tmp_path / file).touch()
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UserError, match=message):
+            jaxtl.load(place)
     damaged = tmp_path / "e.zip"
     damaged.write_bytes((tmp_path / "d.zip").read_bytes()[:-100])
     with pytest.raises(UserError, match=r"e\.zip is no bundle .* or damaged"):

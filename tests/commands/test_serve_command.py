@@ -81,7 +81,7 @@ def test_one_line_for_each_thing_that_is_missing(jaxtl, run, tmp_path, monkeypat
     if EXTRA:
         (tmp_path / "empty").mkdir()
         for flags, message in [
-            ((f"--workdir={tmp_path / 'gone'}",), "no weight file"),
+            ((f"--workdir={tmp_path / 'gone'}",), "there is no "),
             ((f"--workdir={tmp_path / 'empty'}",), "should hold one weight file"),
             ((f"--workdir={run}", "--host=no.such.host.test"), "has no address"),
             ((f"--workdir={run}", "--port=99999"), "port is 99999"),

@@ -58,7 +58,6 @@ def test_what_one_image_may_be_and_what_several(files):
         (np.zeros(5, np.uint8), r"uint8 \[5\], expected uint8"),
         (7, "int is no image"),
         (None, "NoneType is no image"),
-        ([7], "int is no image"),
     ],
 )
 def test_what_is_no_image_is_told(given, message):

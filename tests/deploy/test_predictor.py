@@ -75,6 +75,30 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(predictor, files):
         predictor(files / "notes.jpg")
 
 
+def test_in_a_list_what_is_no_image_has_an_entry_that_says_so(predictor, files):
+    found = predictor([files / "b.png", None, np.zeros((0, 5, 3), np.uint8), np.zeros((4, 4, 3), np.float32)])
+    assert found[0]["class"] == "dark"
+    assert [line["error"].split(",")[0] for line in found[1:3]] == [
+        "NoneType is no image: give a file",
+        "the array is uint8 [0",
+    ]
+    assert found[3]["error"].startswith("the array is float32 [4, 4, 3], expected uint8")
+    assert found[3]["index"] == 3
+
+
+def test_logits_that_are_no_numbers_are_an_error_and_no_class(files):
+    def broken(variables, images):
+        return variables * jnp.where(images[:, 0, 0, :2] > 15, jnp.nan, 1)
+
+    programs = Programs(broken, np.float32(1), 2)
+    predictor = Predictor("a test", Judge(("dark", "red")), partial(eval_view, pixels=PIXELS), programs, programs)
+    found = predictor([files / "b.png", files / "c.png"])
+    assert found[0]["class"] == "dark"
+    assert found[1]["error"].startswith("its logits are not finite")
+    with pytest.raises(UserError, match=r"c\.png: its logits are not finite"):
+        predictor(files / "c.png")
+
+
 def test_an_address_is_fetched_and_what_goes_wrong_there_stands_in_its_line(predictor, files):
     found = predictor([files / "a.png", "gs://bucket/photo.png"])
     assert found[1] == {

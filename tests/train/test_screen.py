@@ -19,7 +19,7 @@ def test_lines_for_a_person_hold_what_he_follows(capsys):
         screen.line(10, "train", values)
         screen.line(30, "val", {"accuracy": 0.9, "loss": 0.25, "precision": 0.5, "f1": 0.8})
     assert capsys.readouterr().out.splitlines() == [
-        "epoch 2/4  step 10/30  train  loss 0.5123  accuracy 87.5 %  learning rate 0.008  52 images/s",
+        "epoch 1/4  step 10/30  train  loss 0.5123  accuracy 87.5 %  learning rate 0.008  52 images/s",
         "epoch 4/4  step 30/30  val    loss 0.25  accuracy 90.0 %  F1 80.0 %",
     ]
     with Screen(1000) as screen:

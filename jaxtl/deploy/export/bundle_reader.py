@@ -150,13 +150,17 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--calibrated", action="store_true", help="give calibrated probabilities")
     parser.add_argument("files", nargs="*", metavar="PHOTO")
     arguments = parser.parse_args(given)
-    bundle = Bundle()
+    if not (arguments.files or arguments.verify):
+        parser.error("give photographs, or --verify")
+    try:
+        bundle = Bundle()
+        bundle._open()
+    except Exception as error:  # Zip files, flatbuffers and jax have errors of their own.
+        raise SystemExit(f"error: this bundle cannot be read: {error}") from None
     if arguments.verify:
         largest, passes = bundle.verify()
         print(f"{'verified' if passes else 'differs'}: the largest difference of logits is {largest:.2g}")
         return int(not passes)
-    if not arguments.files:
-        parser.error("give photographs, or --verify")
     failed = False
     for file in arguments.files:
         line = _line(bundle, file, arguments.calibrated)

@@ -43,10 +43,11 @@ def lay_out(
         made: tuple[Any, ...] = made_for(formats()[form])
         return made
     except UserError as error:
-        # Of the formats that hold weights; programs hold any model.
-        weights = {name: other for name, other in formats().items() if name != form and not other.compares}
-        able = ", ".join(name for name, other in weights.items() if takes(other))
-        raise UserError(f"{error} It can be exported to {able}.") from None
+        weights = [name for name, other in formats().items() if name != form and not other.compares and takes(other)]
+        programs = [name for name, other in formats().items() if other.compares]
+        raise UserError(
+            f"{error} It can be exported to {', '.join(weights)}; {', '.join(programs)} hold any model."
+        ) from None
 
 
 def module_of(leaves: Mapping[str, np.ndarray], model: str, pixels: Pixels, epsilon: float | None) -> GroupedModel:

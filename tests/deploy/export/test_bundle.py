@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -92,6 +93,17 @@ def test_several_labels_are_those_above_their_thresholds(bundle, tmp_path, monke
     assert line["labels"] == [names[i] for i in (1, 4, 2)]
     assert "class" not in line
     assert [each["class"] for each in line["top5"]] == [names[i] for i in (0, 1, 4, 3, 2)]
+
+
+def test_a_damaged_bundle_is_one_line(bundle, tmp_path, monkeypatch, capsys):
+    broken = shutil.copytree(bundle, tmp_path / "mine")
+    (broken / "program.jax").write_bytes(b"none")
+    monkeypatch.setattr(reader, "__file__", str(broken / "predict.py"))
+    with pytest.raises(SystemExit, match=r"^error: this bundle cannot be read: "):
+        reader.main(["photo.jpg"])
+    (broken / "bundle.json").unlink()
+    with pytest.raises(SystemExit, match=r"^error: this bundle cannot be read: "):
+        reader.main(["--verify"])
 
 
 @pytest.mark.slow
