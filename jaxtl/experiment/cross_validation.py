@@ -28,6 +28,7 @@ from jaxtl.experiment.model import weights_location
 from jaxtl.experiment.probing import group_outputs, probe_splits
 from jaxtl.experiment.run import train_run
 from jaxtl.experiment.splits import open_splits, usable
+from jaxtl.experiment.trained_images import count_trained, first_weights
 from jaxtl.parallel import processes
 
 NAME = "crossval.json"
@@ -89,7 +90,7 @@ def cross_validate(config: ConfigDict, workdir: Path, cut: Cut, *, probe: bool =
         raise UserError(f"--folds={cut.folds} --repeats={cut.repeats}: it takes two folds or more, one repeat or more.")
     config_lib.check(config)
     files.open_workdir(workdir, config.data.source)
-    files.refuse_run(workdir, "crossval", config.model.weights)
+    files.refuse_run(workdir, "crossval", None)
     _refuse_other_cut(workdir, config, cut)
     plan = _plan(config, cut)
     files.write_json(workdir / "config.json", config_lib.to_dict(config))
@@ -155,9 +156,21 @@ def _plan(config: ConfigDict, cut: Cut) -> Plan:
     whole = source.split(pool)
     if whole.several:
         raise UserError(f"{source.uri} has several labels an image: cross-validation measures one class an image.")
+    _refuse_seen(config, source, whole)
     assign_folds(whole, cut.folds)
     splits = [open_splits(fold_config(config, pool, fold), source) for fold in cut.all]
     return Plan(pool, cut.all, splits, whole)
+
+
+def _refuse_seen(config: ConfigDict, source: data.Source, images: data.Dataset) -> None:
+    weights = config.model.weights
+    if seen := count_trained(weights, source, images):
+        first = first_weights(weights)
+        advice = f"give what it began with, --config.model.weights={first}" if first else "give other weights"
+        raise UserError(
+            f"--config.model.weights={weights} was trained on {seen:,} of the {len(images):,} images that are cut into "
+            f"folds, so each fold would be tested by a model that has seen it: {advice}."
+        )
 
 
 def _train(config: ConfigDict, workdir: Path, plan: Plan) -> tuple[list[TestFold], dict[str, Any]]:

@@ -80,15 +80,18 @@ def open_workdir(workdir: Path, source: str = "") -> list[Path]:
     return made
 
 
-def refuse_run(workdir: Path, command: str, weights: str) -> None:
+def refuse_run(workdir: Path, command: str, weights: str | None) -> None:
     """Raises a UserError if the workdir is that of a run, whose config.json and results.json must stay.
 
     Args:
       workdir: where a command would write.
       command: its name, such as "eval".
-      weights: those that it was given; if they are not the run's, the error says how to give them.
+      weights: those that it was given; if they are not the run's, the error says how to give them. None: it says
+        nothing of that, since the command would train on images that the run has seen.
     """
     if (workdir / "checkpoints").exists():
+        if weights is None:
+            raise UserError(f"--workdir={workdir} is that of a run, whose files must stay: give another folder.")
         own = f"run:{workdir}"
         given = "" if weights == own else f"--config.model.weights={own} "
         raise UserError(
