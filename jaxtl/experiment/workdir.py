@@ -17,11 +17,14 @@ from ml_collections import ConfigDict
 from jaxtl import config as config_lib
 from jaxtl.errors import UserError, writing
 from jaxtl.experiment import lock
+from jaxtl.experiment.run_files import CROSS_VALIDATION as CROSS_VALIDATION
 from jaxtl.experiment.run_files import ENSEMBLE as ENSEMBLE
+from jaxtl.experiment.run_files import FOLD as FOLD
 from jaxtl.experiment.run_files import has_checkpoints as has_checkpoints
 from jaxtl.experiment.run_files import is_ensemble as is_ensemble
 from jaxtl.experiment.run_files import note_unfinished as note_unfinished
 from jaxtl.experiment.run_files import read_json as read_json
+from jaxtl.experiment.run_files import refuse_cross_validation as refuse_cross_validation
 from jaxtl.experiment.run_files import refuse_ensemble as refuse_ensemble
 from jaxtl.parallel import processes
 
