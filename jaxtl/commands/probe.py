@@ -18,7 +18,7 @@ from jaxtl.experiment import workdir as files
 from jaxtl.experiment.broken_images import all_named
 from jaxtl.experiment.build import build
 from jaxtl.experiment.model import weights_location
-from jaxtl.experiment.probing import begin_compiling, group_outputs, probe_splits
+from jaxtl.experiment.probing import begin_compiling, group_outputs, probe_splits, unweighed_notes
 
 PROBES = {"knn": probe_knn, "linear": probe_linear}
 
@@ -44,7 +44,7 @@ def run(config: ConfigDict, workdir: Path | str, *, per_group: bool = False) -> 
     experiment = build(config, purpose="features")
     model, splits, count = experiment.model, experiment.splits, len(experiment.splits.train.classes)
     assert splits.test is not None
-    for note in splits.notes:
+    for note in (*splits.notes, *unweighed_notes(config, splits)):
         print(note)
     names = [name for name, _ in model.module.groups() if name != "head"]
     forward = functools.partial(group_outputs, model=model, names=names, chosen=names if per_group else names[-1:])

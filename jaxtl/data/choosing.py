@@ -207,8 +207,11 @@ def _tenth_of_folds(source: Source, training: Dataset, train: str, notes: list[s
             arguments=["val"],
         )
     rest, val = (training.take(np.flatnonzero(sides == side)) for side in (cuts.TRAIN, cuts.VAL))
+    whole = "" if training.groups is None else ", as whole groups stay together"
+    share = f"{100 * len(val) / len(training):.0f} %{whole}"
     notes.append(
-        f"{len(val):,} examples of {train!r}, a tenth, choose the checkpoint, {len(rest):,} remain to train on"
+        f"{len(val):,} of {len(training):,} examples of {train!r} ({share}) choose the checkpoint, {len(rest):,} "
+        "remain to train on"
     )
     return rest, val
 

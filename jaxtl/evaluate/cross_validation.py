@@ -9,6 +9,7 @@ import numpy as np
 from jaxtl.evaluate.accumulate import MAX_CONFUSION_CLASSES
 from jaxtl.evaluate.bootstrap import METRICS, Judged
 from jaxtl.evaluate.details import judge
+from jaxtl.evaluate.metrics import wilson_interval
 from jaxtl.evaluate.paired import plain_metrics
 
 
@@ -46,31 +47,29 @@ def summarise(folds: Sequence[TestFold], classes: Sequence[str], *, sigmoid: boo
     Returns:
       "metrics": of each of `bootstrap.METRICS` the "mean" over folds, their standard deviation "std", and "interval",
       95 % (see `corrected_interval`). "per_class": of each class "count", and "recall", "precision" and "f1" likewise,
-      over the folds that have images of it; None where none has. "per_fold": the metrics of each. "confusion_matrix":
-      of all repeats together (row: the true class). "test_to_train": the ratio of images that the correction takes.
+      over the folds that have images of it; None where none has. Intervals of accuracy, recall and precision hold
+      Wilson's, too, of the out-of-fold predictions of all images, which one repeat counts once: folds that happen to
+      agree do not say what other images would give. "per_fold": the metrics of each. "confusion_matrix": of all repeats
+      together (row: the true class). "test_to_train": the ratio of images that the correction takes.
     """
     judged = [judge(fold.labels, fold.logits, sigmoid=sigmoid) for fold in folds]
     plain = [plain_metrics(each) for each in judged]
     ratio = float(np.mean([len(fold.labels) / fold.trained for fold in folds]))
-    number = len(classes)
-    of_classes, counts = _per_class(judged)
+    repeats = max(fold.repeat for fold in folds)
+    metrics = {
+        name: _estimate(np.array([values[name] for values in plain]), ratio, share=name != "log_loss")
+        for name in METRICS
+    }
+    hits = sum(int(each.correct.sum()) for each in judged)
+    metrics["accuracy"] = _with_wilson(metrics["accuracy"], hits, sum(len(fold.labels) for fold in folds), repeats)
     return {
-        "metrics": {
-            name: _estimate(np.array([values[name] for values in plain]), ratio, share=name != "log_loss")
-            for name in METRICS
-        },
-        "per_class": {
-            name: {
-                "count": int(counts[:, c].sum() // max(fold.repeat for fold in folds)),
-                **{metric: _estimate(values[:, c], ratio) for metric, values in of_classes.items()},
-            }
-            for c, name in enumerate(classes)
-        },
+        "metrics": metrics,
+        "per_class": _per_class(judged, classes, ratio, repeats),
         "per_fold": [
             {"fold": fold.number, "repeat": fold.repeat, "count": len(fold.labels), "trained": fold.trained, **values}
             for fold, values in zip(folds, plain, strict=True)
         ],
-        "confusion_matrix": _confusion(judged).tolist() if number <= MAX_CONFUSION_CLASSES else None,
+        "confusion_matrix": _confusion(judged).tolist() if len(classes) <= MAX_CONFUSION_CLASSES else None,
         "test_to_train": ratio,
     }
 
@@ -110,6 +109,15 @@ def _estimate(values: np.ndarray, ratio: float, *, share: bool = True) -> dict[s
     return {"mean": float(values.mean()), "std": float(values.std(ddof=1)), "interval": interval, "folds": len(values)}
 
 
+def _with_wilson(estimate: dict[str, Any] | None, hits: int, count: int, repeats: int) -> dict[str, Any] | None:
+    """Returns an estimate of a share whose interval holds that of the hits, too, among as many as one repeat has."""
+    if estimate is None or estimate["interval"] is None or not count:
+        return estimate
+    low, high = estimate["interval"]
+    lowest, highest = wilson_interval(round(hits / repeats), max(1, round(count / repeats)))
+    return {**estimate, "interval": [min(low, lowest), max(high, highest)]}
+
+
 def _confusion(judged: Sequence[Judged]) -> np.ndarray:
     """Returns the confusion matrix of all folds together [C, C]."""
     matrix = np.zeros((judged[0].classes, judged[0].classes), np.int64)
@@ -118,8 +126,10 @@ def _confusion(judged: Sequence[Judged]) -> np.ndarray:
     return matrix
 
 
-def _per_class(judged: Sequence[Judged]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Returns recall, precision and F1 of each class in each fold [J, C], NaN without images, and their numbers."""
+def _per_class(
+    judged: Sequence[Judged], classes: Sequence[str], ratio: float, repeats: int
+) -> dict[str, dict[str, Any]]:
+    """Returns of each class the number of its images, and estimates of its recall, precision and F1."""
 
     def count(of: Sequence[np.ndarray]) -> np.ndarray:
         return np.stack([np.bincount(classes, minlength=judged[0].classes) for classes in of])
@@ -132,9 +142,16 @@ def _per_class(judged: Sequence[Judged]) -> tuple[dict[str, np.ndarray], np.ndar
         shares = np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
         return np.where(actual > 0, shares, np.nan)
 
-    shares = {
-        "recall": divided(hits, actual),
-        "precision": divided(hits, predicted),
-        "f1": divided(2 * hits, actual + predicted),
-    }
-    return shares, actual
+    recall, precision, f1 = (divided(hits, actual), divided(hits, predicted), divided(2 * hits, actual + predicted))
+
+    def of_class(c: int) -> dict[str, Any]:
+        right = int(hits[:, c].sum())
+        of_label, of_prediction = int(actual[:, c].sum()), int(predicted[:, c].sum())
+        return {
+            "count": of_label // repeats,
+            "recall": _with_wilson(_estimate(recall[:, c], ratio), right, of_label, repeats),
+            "precision": _with_wilson(_estimate(precision[:, c], ratio), right, of_prediction, repeats),
+            "f1": _estimate(f1[:, c], ratio),
+        }
+
+    return {name: of_class(c) for c, name in enumerate(classes)}

@@ -21,7 +21,7 @@ from jaxtl.evaluate.metrics import gives_top5
 from jaxtl.evaluate.multilabel import mean_average_precision
 from jaxtl.experiment import auto, options
 from jaxtl.experiment import workdir as files
-from jaxtl.experiment.evaluation import align_classes, choose_split, trained_on
+from jaxtl.experiment.evaluation import align_classes, choose_split
 from jaxtl.experiment.losses import choose_loss, evaluation_loss
 from jaxtl.experiment.model import (
     Model,
@@ -35,6 +35,7 @@ from jaxtl.experiment.model import (
 )
 from jaxtl.experiment.sizes import fit_to_size, fitting_batch, note_few, with_fitted
 from jaxtl.experiment.splits import open_splits, usable, with_shared_images
+from jaxtl.experiment.trained_images import count_trained
 from jaxtl.experiment.training_plan import NO_PLAN, Plan, make_plan
 from jaxtl.models import check_size
 from jaxtl.parallel.partitioner import Partitioner, make_partitioner
@@ -70,8 +71,7 @@ class Experiment:
       loss: of training.
       eval_loss: what evaluations report.
       loss_name: what the config calls both.
-      trained_on: how many images of the split that is evaluated the run of the weights was trained on, where it has
-        the same source; else 0.
+      trained_on: how many images of the split that is evaluated trained the weights (see `count_trained`).
       given: the config as it was given; None where it is `config`.
       earlier: whether it goes on with a run of before splits and steps were cut to the size of the data.
     """
@@ -268,21 +268,10 @@ def _evaluation(
             f"{source.uri} has several labels an image, and the run was trained for one, with the loss "
             f'"{trained.train.loss}": give data with one label, or train with "binary".'
         )
-    known = _trained_on(Path(location.removeprefix("run:")), source, dataset) if exact else 0
+    known = count_trained(location, source, dataset)
     loss = evaluation_loss(trained, len(classes), several=dataset.several)
     experiment = Experiment(config, model, variables, report, splits, name, partitioner=partitioner)
     return replace(experiment, loss=loss, eval_loss=loss, loss_name=trained.train.loss, trained_on=known)
-
-
-def _trained_on(workdir: Path, source: data.Source, measured: data.Dataset) -> int:
-    """Returns how many of the images a run was trained on; 0 of another source than its own."""
-    trained = files.run_config(workdir)
-    if trained.data.source != source.uri:
-        return 0
-    try:
-        return trained_on(open_splits(trained, source, by_class=not files.began_earlier(workdir)).train, measured)
-    except UserError:  # The data have changed since: nobody knows.
-        return 0
 
 
 def evaluated_split(config: ConfigDict, source: data.Source) -> tuple[str, data.Dataset]:

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +24,14 @@ from jaxtl.experiment import workdir as files
 from jaxtl.experiment.broken_images import all_named
 from jaxtl.experiment.build import build
 from jaxtl.experiment.model import weights_location
-from jaxtl.experiment.probing import group_outputs, probe_splits
+from jaxtl.experiment.probing import group_outputs, probe_splits, unweighed_notes
 from jaxtl.experiment.run import train_run
 from jaxtl.experiment.splits import open_splits, usable
+from jaxtl.experiment.trained_images import count_trained, first_weights
 from jaxtl.parallel import processes
 
-NAME = "crossval.json"
-_FOLDER = re.compile(r"(?:repeat\d+_)?fold\d+of(?P<of>\d+)")
+NAME = files.CROSS_VALIDATION
+_RUNS, _PROBES = "runs", "linear probes of frozen features"
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,11 @@ def cross_validate(config: ConfigDict, workdir: Path, cut: Cut, *, probe: bool =
         raise UserError(f"--folds={cut.folds} --repeats={cut.repeats}: it takes two folds or more, one repeat or more.")
     config_lib.check(config)
     files.open_workdir(workdir, config.data.source)
-    files.refuse_run(workdir, "crossval", config.model.weights)
-    _refuse_other_cut(workdir, config, cut)
+    files.refuse_run(workdir, "crossval", None)
+    _refuse_other_cut(workdir, config, cut, probe=probe)
     plan = _plan(config, cut)
+    if not probe:
+        _check_begun(config, workdir, plan)
     files.write_json(workdir / "config.json", config_lib.to_dict(config))
     tested, more = _probe(config, plan) if probe else _train(config, workdir, plan)
     classes = plan.splits[0].train.classes
@@ -103,7 +105,7 @@ def cross_validate(config: ConfigDict, workdir: Path, cut: Cut, *, probe: bool =
         "pool": plan.pool,
         "folds": cut.folds,
         "repeats": cut.repeats,
-        "trained": "linear probes of frozen features" if probe else "runs",
+        "trained": _PROBES if probe else _RUNS,
         **summarise(tested, classes, sigmoid=sigmoid),
         **more,
     }
@@ -127,16 +129,23 @@ def fold_name(fold: Fold) -> str:
     return f"repeat{fold.repeat}_" * (fold.repeat > 1) + f"fold{fold.number}of{fold.of}"
 
 
-def _refuse_other_cut(workdir: Path, config: ConfigDict, cut: Cut) -> None:
+def _refuse_other_cut(workdir: Path, config: ConfigDict, cut: Cut, *, probe: bool) -> None:
     if any((workdir / name).exists() for name in ("results.json", "probe.json")):
         raise UserError(f"--workdir={workdir} holds the results of another command: give another folder.")
-    found = [match for path in sorted(workdir.iterdir()) if (match := _FOLDER.fullmatch(path.name))]
+    found = [match for path in sorted(workdir.iterdir()) if (match := files.FOLD.fullmatch(path.name))]
     others = [match for match in found if int(match["of"]) != cut.folds]
     if others:
         count, names = others[0]["of"], ", ".join(match[0] for match in others[:3])
         raise UserError(
             f"--workdir={workdir} holds a cross-validation of {count} folds ({names}): give --folds={count}, or "
             "another --workdir."
+        )
+    path = workdir / NAME
+    kind = files.read_json(path).get("trained", _RUNS) if path.exists() else _RUNS if found else ""
+    if kind and (kind == _PROBES) != probe:
+        raise UserError(
+            f"--workdir={workdir} holds a cross-validation of {kind}, which would be overwritten: "
+            f"{'leave out' if probe else 'give'} --probe, or give another --workdir."
         )
     if config.data.test:
         raise UserError(
@@ -155,9 +164,32 @@ def _plan(config: ConfigDict, cut: Cut) -> Plan:
     whole = source.split(pool)
     if whole.several:
         raise UserError(f"{source.uri} has several labels an image: cross-validation measures one class an image.")
+    _refuse_seen(config, source, whole)
     assign_folds(whole, cut.folds)
     splits = [open_splits(fold_config(config, pool, fold), source) for fold in cut.all]
     return Plan(pool, cut.all, splits, whole)
+
+
+def _refuse_seen(config: ConfigDict, source: data.Source, images: data.Dataset) -> None:
+    weights = config.model.weights
+    if seen := count_trained(weights, source, images):
+        first = first_weights(weights)
+        advice = f"give what it began with, --config.model.weights={first}" if first else "give other weights"
+        raise UserError(
+            f"--config.model.weights={weights} was trained on {seen:,} of the {len(images):,} images that are cut into "
+            f"folds, so each fold would be tested by a model that has seen it: {advice}."
+        )
+
+
+def _check_begun(config: ConfigDict, workdir: Path, plan: Plan) -> None:
+    """Sees that runs of before can be put together with the others, before anything is written or trained."""
+    for fold, splits in zip(plan.folds, plan.splits, strict=True):
+        folder, of_fold = workdir / fold_name(fold), fold_config(config, plan.pool, fold)
+        is_done = (folder / "results.json").exists()
+        if is_done or files.has_checkpoints(folder):
+            files.claim(folder, files.with_former_defaults(of_fold, folder))
+        if is_done:
+            _tested(folder, splits)
 
 
 def _train(config: ConfigDict, workdir: Path, plan: Plan) -> tuple[list[TestFold], dict[str, Any]]:
@@ -165,10 +197,6 @@ def _train(config: ConfigDict, workdir: Path, plan: Plan) -> tuple[list[TestFold
     configs = [fold_config(config, plan.pool, fold) for fold in plan.folds]
     folders = [workdir / fold_name(fold) for fold in plan.folds]
     done = [(folder / "results.json").exists() for folder in folders]
-    for is_done, of_fold, folder, splits in zip(done, configs, folders, plan.splits, strict=True):
-        if is_done:  # Before others are trained: they could not be put together with it.
-            files.claim(folder, of_fold)
-            _tested(folder, splits)
     for number, (fold, of_fold, folder) in enumerate(zip(plan.folds, configs, folders, strict=True), start=1):
         state = ": finished already" if done[number - 1] else ""
         print(f"== {fold} ({number} of {len(folders)}), {folder}{state}", flush=True)
@@ -206,6 +234,8 @@ def _probe(config: ConfigDict, plan: Plan) -> tuple[list[TestFold], dict[str, An
     names = [name for name, _ in experiment.model.module.groups() if name != "head"]
     forward = functools.partial(group_outputs, model=experiment.model, names=names, chosen=names[-1:])
     splits = experiment.splits
+    for note in unweighed_notes(config, splits):
+        print(note)
     with all_named(splits.train, splits.val, splits.test, workers=config.data.workers):
         parts = probe_splits(experiment, forward)[names[-1]]
     features = np.concatenate([part.features for part in parts])

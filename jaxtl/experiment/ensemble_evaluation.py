@@ -19,6 +19,7 @@ from jaxtl.experiment.measuring import measure_logits, write_predictions
 from jaxtl.experiment.reporting import report_at_end
 from jaxtl.experiment.results import metric_lines
 from jaxtl.experiment.splits import usable
+from jaxtl.experiment.trained_images import count_trained
 
 
 def ensemble_in(config: ConfigDict) -> Path | None:
@@ -55,6 +56,8 @@ def evaluate_ensemble(config: ConfigDict, members: Path, workdir: Path) -> dict[
     for note in source.notes:
         print(note)
     print(f"evaluates {name} of {config.data.source}: {len(dataset):,} images", flush=True)
+    if trained := count_trained(config.model.weights, source, dataset):
+        print(f"warning   members were trained on {trained:,} of them: the metrics are too good")
     size = max(1, options.eval_batch_size(config) // ensemble.views.count)
     begun = time.perf_counter()
     with all_named(dataset, workers=config.data.workers):
@@ -70,6 +73,7 @@ def evaluate_ensemble(config: ConfigDict, members: Path, workdir: Path) -> dict[
         "loss": "softmax",
         "seconds": {"total": ended - started, "evaluate": ended - begun},
         "test": measured.metrics,
+        **({"trained_on": trained} if trained else {}),
     }
     files.write_json(workdir / "config.json", config_lib.to_dict(config))
     write_predictions(workdir, ensemble.classes, measured)

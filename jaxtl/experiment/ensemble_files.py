@@ -14,6 +14,7 @@ from jaxtl.evaluate.combining import Combination
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.members import Member
 from jaxtl.experiment.model import load_model
+from jaxtl.experiment.trained_images import training_splits
 from jaxtl.pretrained.native import save_native
 from jaxtl.trees import nest
 
@@ -64,6 +65,8 @@ def write_ensemble(workdir: Path, ensemble: Ensemble, members: Sequence[Member],
                 "sha256": _sha256(path),
                 "run": str(member.workdir),
                 "step": step,
+                # Their run may be gone when someone asks.
+                "trained": training_splits(member.workdir),
             }
         )
     names = ", ".join(each["model"] for each in listed)

@@ -33,11 +33,6 @@ def title(origin: str) -> str:
     return origin if " " not in origin else "val" if "validation" in origin else "test"
 
 
-def trained_on(trained: data.Dataset, measured: data.Dataset) -> int:
-    """Returns how many of the images that are measured are among those of a training split of the same source."""
-    return len(set(map(str, trained.names)) & set(map(str, measured.names)))
-
-
 def align_classes(
     width: int,
     source_classes: tuple[str, ...] | None,

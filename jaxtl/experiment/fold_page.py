@@ -8,7 +8,7 @@ import numpy as np
 from jaxtl import data
 from jaxtl.evaluate.cross_validation import TestFold
 from jaxtl.evaluate.details import probabilities_of
-from jaxtl.experiment.fold_table import TITLES, headline, share_in_words
+from jaxtl.experiment.fold_table import TITLES, few_results, headline, share_in_words
 from jaxtl.experiment.thumbnails import thumbnail
 from jaxtl.report.confusion import confusion_chart
 from jaxtl.report.fold_chart import fold_chart
@@ -35,6 +35,7 @@ def fold_page(results: Mapping[str, Any], tested: Sequence[TestFold], images: da
     per_class = sorted(results["per_class"].items(), key=lambda item: _mean(item[1]["recall"]))
     values: dict[str, Any] = {
         "headline": headline(results),
+        "few": few_results(results),
         "data": public_location(results["data"]),
         "model": results["model"],
         "accuracy": share_in_words(accuracy),

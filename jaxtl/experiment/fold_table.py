@@ -5,6 +5,8 @@ from typing import Any
 
 from jaxtl.evaluate.metrics import percent_interval
 
+# Results up to which the spread of folds is hardly known.
+_FEW = 3
 TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -21,6 +23,8 @@ def lines_of(results: Mapping[str, Any]) -> list[str]:
         headline(results),
         "means over folds, and 95 % intervals that allow for overlapping training sets",
     ]
+    if note := few_results(results):
+        lines.append(f"note      {note}")
     for key, title in TITLES.items():
         found = results["metrics"][key]
         if key == "log_loss":
@@ -48,9 +52,18 @@ def headline(results: Mapping[str, Any]) -> str:
     return f"{results['folds']} folds{repeats} of {results['pool']} ({images:,} images), {results['trained']}"
 
 
+def few_results(results: Mapping[str, Any]) -> str:
+    """Returns a note that the intervals rest on few results, or ""."""
+    number = len(results["per_fold"])
+    more = "more --folds or --repeats tell more"
+    return f"the intervals rest on {number} results only, the folds: {more}" if number <= _FEW else ""
+
+
 def share_in_words(found: Mapping[str, Any] | None) -> str:
     """Returns a mean and its interval in percent."""
     if found is None:
         return "-"
-    interval = "" if found["interval"] is None else f"  ({percent_interval(found['interval'])})"
+    bounds = found["interval"]
+    # Where all folds agree, they know of nothing else: that is no interval.
+    interval = "" if bounds is None or bounds[0] == bounds[1] else f"  ({percent_interval(bounds)})"
     return f"{100 * found['mean']:5.1f} %{interval}"

@@ -68,6 +68,17 @@ def begins_with_probe(experiment: Experiment) -> bool:
     return mode != "zeros" and not obstacle
 
 
+def why_zeros(experiment: Experiment) -> str:
+    """Returns why a new head on pretrained features starts from zeros where the choice is left; "" where it does not.
+
+    Where everything is random, or the head is kept, no one expects a probe.
+    """
+    report = experiment.load_report
+    if experiment.config.finetune.head_start != "auto" or report is None or not has_new_head(report, experiment.model):
+        return ""
+    return _obstacle(experiment)
+
+
 def is_comparable(experiment: Experiment) -> bool:
     """Tells whether training aims at what a probe does, so that its loss on val may decide between them.
 

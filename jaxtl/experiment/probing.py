@@ -7,7 +7,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
+from jaxtl import data
 from jaxtl.data.normalize import normalize
 from jaxtl.evaluate.probe import Split, compile_linear
 from jaxtl.experiment import options
@@ -32,6 +34,14 @@ def group_outputs(
             outputs[name] = x.reshape(len(x), -1, x.shape[-1]).astype(np.float32).mean(1)
             start = following
     return outputs
+
+
+def unweighed_notes(config: ConfigDict, splits: data.Splits) -> list[str]:
+    """Returns a line on what weighs classes or images in training, and does not in a probe; none where nothing does."""
+    names = [f"train.{key}" for key in ("class_weights", "sampling") if config.train[key]]
+    names += ["the column weight"] if splits.train.weights is not None else []
+    counts = "counts" if len(names) == 1 else "count"
+    return [f"note      probes weigh all images alike: {', '.join(names)} {counts} in training only"] if names else []
 
 
 def begin_compiling(

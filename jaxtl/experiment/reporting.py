@@ -140,10 +140,13 @@ def read_facts(workdir: Path, splits: Mapping[str, data.Dataset] | None = None) 
     """Returns what is known of a run; the arguments and errors are those of `write_report`."""
     if not (workdir / "config.json").exists():
         raise UserError(f"--workdir={workdir} holds no run: give the folder of one that has begun to train.")
+    files.refuse_cross_validation(workdir)
     config = files.run_config(workdir)
     optional = {name: _read(workdir / f"{name}.json") for name in _OPTIONAL}
     results = optional["results"]
     trains = _is_run(workdir)
+    if not trains and not results:
+        raise UserError(f"--workdir={workdir} holds neither a run that has begun to train nor what eval wrote.")
     predictions = _predictions(workdir, sigmoid=results.get("loss") == "binary")
     notes = []
     if splits is None and predictions:

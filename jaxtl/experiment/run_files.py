@@ -1,6 +1,7 @@
 """What lies in the folder of a run, read without its config: a predictor opens a run by it in a second less."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,24 @@ from jaxtl.parallel import processes
 
 ENSEMBLE = "ensemble.json"
 """The file that an ensemble has, and nothing else."""
+
+
+CROSS_VALIDATION = "crossval.json"
+"""The file that a cross-validation has when it is finished, and nothing else."""
+
+FOLD = re.compile(r"(?:repeat\d+_)?fold\d+of(?P<of>\d+)")
+"""The name of the folder of a fold's run."""
+
+
+def refuse_cross_validation(workdir: Path) -> None:
+    """Raises a UserError if a workdir is that of a cross-validation, finished or not."""
+    runs = sorted(path for path in workdir.iterdir() if FOLD.fullmatch(path.name))
+    if runs or (workdir / CROSS_VALIDATION).exists():
+        one = f" Of its runs, report takes one, such as {runs[0]}." if runs else ""
+        page = (workdir / CROSS_VALIDATION).with_suffix(".html")
+        raise UserError(
+            f"{workdir} holds a cross-validation, whose page is written by crossval at its end: {page}.{one}"
+        )
 
 
 def is_ensemble(workdir: Path) -> bool:

@@ -17,7 +17,7 @@ from jaxtl.experiment import lr_sweep, pictures, steps
 from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment
 from jaxtl.experiment.calibrating import calibrate
-from jaxtl.experiment.head_start import begins_with_probe, is_comparable, start_from_probe
+from jaxtl.experiment.head_start import begins_with_probe, is_comparable, start_from_probe, why_zeros
 from jaxtl.experiment.input_pipeline import Inputs, make_inputs
 from jaxtl.experiment.log_writers import open_writers
 from jaxtl.experiment.measuring import can_keep, measure, write_predictions
@@ -136,6 +136,8 @@ def _train(
             # Its checkpoint holds what follows to its figure: where nothing beats it on val, it is kept.
             progress.due = is_comparable(experiment)
             progress.spend("features")
+        elif begins and (reason := why_zeros(experiment)):
+            print(f"the head starts from zeros, not from a linear classifier of the features: {reason}")
         state = partitioner.shard_state(state)
         reference = steps.begin_reference_cost(experiment)
         progress.spend("start")

@@ -17,11 +17,14 @@ from ml_collections import ConfigDict
 from jaxtl import config as config_lib
 from jaxtl.errors import UserError, writing
 from jaxtl.experiment import lock
+from jaxtl.experiment.run_files import CROSS_VALIDATION as CROSS_VALIDATION
 from jaxtl.experiment.run_files import ENSEMBLE as ENSEMBLE
+from jaxtl.experiment.run_files import FOLD as FOLD
 from jaxtl.experiment.run_files import has_checkpoints as has_checkpoints
 from jaxtl.experiment.run_files import is_ensemble as is_ensemble
 from jaxtl.experiment.run_files import note_unfinished as note_unfinished
 from jaxtl.experiment.run_files import read_json as read_json
+from jaxtl.experiment.run_files import refuse_cross_validation as refuse_cross_validation
 from jaxtl.experiment.run_files import refuse_ensemble as refuse_ensemble
 from jaxtl.parallel import processes
 
@@ -80,15 +83,18 @@ def open_workdir(workdir: Path, source: str = "") -> list[Path]:
     return made
 
 
-def refuse_run(workdir: Path, command: str, weights: str) -> None:
+def refuse_run(workdir: Path, command: str, weights: str | None) -> None:
     """Raises a UserError if the workdir is that of a run, whose config.json and results.json must stay.
 
     Args:
       workdir: where a command would write.
       command: its name, such as "eval".
-      weights: those that it was given; if they are not the run's, the error says how to give them.
+      weights: those that it was given; if they are not the run's, the error says how to give them. None: it says
+        nothing of that, since the command would train on images that the run has seen.
     """
     if (workdir / "checkpoints").exists():
+        if weights is None:
+            raise UserError(f"--workdir={workdir} is that of a run, whose files must stay: give another folder.")
         own = f"run:{workdir}"
         given = "" if weights == own else f"--config.model.weights={own} "
         raise UserError(

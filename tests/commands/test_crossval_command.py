@@ -24,8 +24,9 @@ def crossval(jaxtl, config_file, pictures, tmp_path):
 
 
 def test_probes_of_all_folds(crossval, tmp_path):
-    status, out, err = crossval("--folds=3", "--repeats=2", "--probe")
+    status, out, err = crossval("--folds=3", "--repeats=2", "--probe", "--config.train.class_weights=balanced")
     assert (status, err) == (0, "")
+    assert "note      probes weigh all images alike: train.class_weights counts in training only" in out
     assert "3 folds x 2 repeats of train (60 images), linear probes of frozen features" in out
     results = json.loads((tmp_path / "cv" / "crossval.json").read_text())
     assert [(fold["repeat"], fold["fold"]) for fold in results["per_fold"]] == [
@@ -96,6 +97,10 @@ def test_data_that_changed_since_a_fold_was_finished(crossval, pictures, tmp_pat
     assert status == 1
     assert "was tested on other images than its fold has now: the data have changed since" in err
     assert not (tmp_path / "cv" / "fold2of2").exists()
+    (tmp_path / "cv" / "config.json").write_text("as it was")
+    status, _, err = crossval("--folds=2", "--config.optimizer.learning_rate=0.5")
+    assert (status, "of another config" in err) == (1, True)
+    assert (tmp_path / "cv" / "config.json").read_text() == "as it was"
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,12 @@ def test_an_ensemble_outlives_its_members_and_the_commands_know_it(made, jaxtl, 
     assert (status, told) == (0, "")
     again = read(tmp_path / "again", "results.json")["test"]
     assert again["log_loss"] == pytest.approx(results["test"]["log_loss"], abs=1e-5)
+    assert "trained_on" not in read(tmp_path / "again", "results.json")
+    seen = ("--config.eval.split=train", f"--workdir={tmp_path / 'seen'}")
+    status, said, _ = jaxtl("eval", f"--config.model.weights=run:{workdir}", *seen)
+    trained = read(tmp_path / "seen", "results.json")["trained_on"]
+    assert (status, 0 < trained < 60) == (0, True)  # A tenth of train validated.
+    assert f"warning   members were trained on {trained} of them: the metrics are too good" in said
     images = sorted((pictures / "test").rglob("*.png"))
     status, lines, _ = jaxtl("predict", f"--workdir={workdir}", *images)
     assert status == 0

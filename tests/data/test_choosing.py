@@ -241,7 +241,18 @@ def test_the_other_folds_train_and_a_tenth_of_them_validates():
         assert sorted((*splits.train.names, *splits.val.names, *splits.test.names)) == sorted(data.split("all").names)
         assert 6 <= len(splits.val) <= 24
         assert splits.val.class_counts().min() >= 1
-        assert f"{len(splits.val)} examples of" in splits.notes[0]
+        whole = len(splits.train) + len(splits.val)
+        share = f"({100 * len(splits.val) / whole:.0f} %) choose the checkpoint"
+        assert f"{len(splits.val)} of {whole} examples of 'train[not fold {number}/4]' {share}" in splits.notes[0]
+
+
+def test_the_share_that_validates_is_the_true_one_where_groups_stay_together():
+    data = pool("all", 96)
+    grouped = dataclasses.replace(data, groups=tuple(f"g{i // 16}{i % 2}" for i in range(96)))
+    splits = choose_splits(Source("csv:x", ("0", "1"), {"all": grouped}), train="all[not fold 1/2]")
+    assert (len(splits.train), len(splits.val)) == (32, 16)
+    note = "16 of 48 examples of 'all[not fold 1/2]' (33 %, as whole groups stay together) choose the checkpoint, 32 "
+    assert any(note in each for each in splits.notes)
 
 
 def test_folds_of_a_source_with_splits_leave_its_test_alone_unless_they_are_of_all():

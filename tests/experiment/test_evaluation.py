@@ -3,7 +3,7 @@ import pytest
 
 from jaxtl.data import Dataset, Source
 from jaxtl.errors import UserError
-from jaxtl.experiment.evaluation import align_classes, choose_split, trained_on
+from jaxtl.experiment.evaluation import align_classes, choose_split
 
 
 def source(classes=("a", "b"), uri="folder:photos", **splits):
@@ -33,11 +33,6 @@ def test_what_is_measured(asked, splits, chosen):
 def test_a_source_that_leaves_it_open_is_an_error():
     with pytest.raises(UserError, match=r"has the splits one, two: say which with --config.eval.split"):
         choose_split("", source(one=2, two=2))
-
-
-def test_images_of_the_training_split_are_counted():
-    pool = source(train=6, test=4)  # Their names are numbers from 0 on in both.
-    assert trained_on(pool.split("train"), pool.split("test")) == 4
 
 
 def align(width, known, data, **options):

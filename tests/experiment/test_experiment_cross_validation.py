@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from tiny import config
@@ -45,3 +47,49 @@ def test_the_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "cv" / "repeat2_fold1of12").mkdir(parents=True)
     with pytest.raises(UserError, match=r"holds a cross-validation of 12 folds \(repeat2_fold1of12\)"):
         cross_validate(config(model__name="vit_ti16", data__source="folder:x"), tmp_path / "cv", Cut(2))
+
+
+@pytest.mark.parametrize(
+    ("there", "probe", "said"),
+    [
+        ('{"trained": "runs"}', True, "of runs, which would be overwritten: leave out --probe"),
+        ('{"trained": "linear probes of frozen features"}', False, "of linear probes .* overwritten: give --probe"),
+        ("", True, "of runs, which would be overwritten: leave out --probe"),
+    ],
+)
+def test_runs_and_probes_do_not_overwrite_each_other(tmp_path, there, probe, said):
+    from jaxtl.errors import UserError
+
+    if there:
+        (tmp_path / "crossval.json").write_text(there)
+    else:
+        (tmp_path / "fold1of3").mkdir()  # It is not finished.
+    with pytest.raises(UserError, match=said):
+        cross_validate(config(model__name="vit_ti16", data__source="folder:x"), tmp_path, Cut(3), probe=probe)
+
+
+@pytest.mark.parametrize("name", ["crossval.json", "fold1of2"])
+def test_the_page_of_a_cross_validation_is_not_that_of_a_run(tmp_path, name):
+    from jaxtl.errors import UserError
+    from jaxtl.experiment.reporting import write_report
+
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"source": "folder:x"}}))
+    if name == "crossval.json":
+        (tmp_path / name).write_text("{}")
+    else:
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=r"holds a cross-validation, whose page .*crossval\.html") as told:
+        write_report(tmp_path)
+    assert ("report takes one, such as" in str(told.value)) == (name == "fold1of2")
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_folder_that_holds_nothing_measured_has_no_page(tmp_path):
+    from jaxtl.errors import UserError
+    from jaxtl.experiment.reporting import write_report
+
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"source": "folder:x"}}))
+    (tmp_path / "probe.json").write_text("{}")
+    with pytest.raises(UserError, match="holds neither a run that has begun to train nor what eval wrote"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report").exists()

@@ -1,4 +1,4 @@
-from jaxtl.experiment.fold_table import lines_of
+from jaxtl.experiment.fold_table import few_results, lines_of, share_in_words
 
 
 def estimate(mean, interval):
@@ -33,3 +33,13 @@ def test_metrics_classes_and_folds_in_lines():
     assert " ".join(lines[9].split()) == "ant 12 90.0 % (82 to 98) 90.0 % (82 to 98) 90.0 %"
     assert " ".join(lines[10].split()) == "bee 0 - - -"
     assert lines[-2:] == ["folds of repeat 1  accuracy 50.0  75.0 %", "folds of repeat 2  accuracy 75.0  100.0 %"]
+
+
+def test_what_rests_on_few_results_is_said():
+    folds = [{"fold": number} for number in (1, 2, 3, 4)]
+    assert few_results({"per_fold": folds[:2]}).startswith("the intervals rest on 2 results only, the folds: more")
+    assert few_results({"per_fold": folds}) == ""
+
+
+def test_folds_that_agree_have_no_interval():
+    assert share_in_words(estimate(0.75, [0.75, 0.75])) == " 75.0 %"

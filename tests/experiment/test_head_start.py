@@ -15,7 +15,14 @@ from jaxtl import models
 from jaxtl.checkpoints.manager import Checkpoints, read_best
 from jaxtl.errors import Stopped, UserError
 from jaxtl.evaluate.probe import Linear, Split, fit_linear
-from jaxtl.experiment.head_start import begins_with_probe, is_comparable, is_linear, start_from_probe, with_head
+from jaxtl.experiment.head_start import (
+    begins_with_probe,
+    is_comparable,
+    is_linear,
+    start_from_probe,
+    why_zeros,
+    with_head,
+)
 from jaxtl.experiment.input_pipeline import read_images
 from jaxtl.experiment.start import start_run
 from jaxtl.experiment.training import train_to_end
@@ -223,3 +230,18 @@ def test_features_in_half_precision_are_fitted_in_single():
 @pytest.mark.parametrize("keys", [{"train__class_weights": "balanced"}, {"train__sampling": "sqrt"}])
 def test_what_weighs_classes_aims_at_another_figure(keys):
     assert not is_comparable(tiny.experiment(tiny.config(**keys)))
+
+
+def test_a_head_that_no_probe_fits_says_why_it_starts_from_zeros(tmp_path, capsys):
+    given = pretrained(tiny.experiment(tiny.config(train__steps=1)))
+    binary = dataclasses.replace(given, loss_name="binary")
+    assert why_zeros(given) == ""
+    assert why_zeros(binary) == 'the loss is "binary", and a probe fits the cross entropy'
+    assert why_zeros(dataclasses.replace(binary, load_report=None)) == ""  # No one expects one.
+    zeros = tiny.config(finetune__head_start="zeros")
+    assert why_zeros(dataclasses.replace(binary, config=zeros)) == ""  # It was asked for.
+    (tmp_path / "run").mkdir()
+    train_to_end(start_run(binary, tmp_path / "run"), tmp_path / "run", started=0.0, stop=lambda: False)
+    assert (
+        "the head starts from zeros, not from a linear classifier of the features: the loss" in capsys.readouterr().out
+    )
