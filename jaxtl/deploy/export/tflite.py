@@ -61,7 +61,9 @@ def save_tflite(path: Path, program: Program, request: Request) -> str:
     whole = convert(program, with_pixels=request.with_pixels)
     found = _runner(whole, program.pixels)
     expected = program.reference(request.views)
-    comparison = require_same(found.logits(request.views), expected.logits, program=found.program)
+    comparison = require_same(
+        found.logits(request.views), expected.logits, program=found.program, tolerance=expected.tolerance
+    )
     lines = [f"{found.program}, float32, {request.origin}: {comparison}"]
     rows = [_measure("float32", whole, program, request)]
     drawn = program.reference()
@@ -69,7 +71,7 @@ def save_tflite(path: Path, program: Program, request: Request) -> str:
         images = [] if request.train is None else list(_as_taken(request.train, program.pixels, request.with_pixels))
         whole = quantize(whole, request.dtype, [image[None] for image in images])
         found = _runner(whole, program.pixels)
-        tolerance = TOLERANCES[request.dtype]
+        tolerance = max(TOLERANCES[request.dtype], program.tolerance)
         comparison = require_same(
             found.logits(request.views),
             expected.logits,
