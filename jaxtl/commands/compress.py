@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxtl.commands import flags
+from jaxtl.experiment.compress_recipe import RECIPES, SCOPES, Recipe, make_recipe, takers
 from jaxtl.experiment.compress_run import compress_run
-from jaxtl.experiment.compressing import RECIPES, SCOPES, Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,22 +16,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     said = "; ".join(f"{name}: {text}" for name, text in RECIPES.items())
     parser.add_argument("--recipe", choices=tuple(RECIPES), required=True, help=said)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder for the new run")
-    for flag, default, text in (
-        ("--sparsity", 0.5, "of prune: the share of weights that is zero (0.5)"),
-        ("--ramp", 0.0, "of prune: the share of the steps in which the zeros grow (0: all before the first)"),
-        ("--flops", 0.3, "of structure: the share of FLOPs that goes (0.3)"),
-        ("--epochs", None, "of fine-tuning (prune and 2:4: 2, structure: 4, others: 0, which rounds alone)"),
+    for name, text in (
+        ("sparsity", "the share of weights that is zero (0.5)"),
+        ("ramp", "the share of the steps in which the zeros grow (0: all before the first)"),
+        ("flops", "the share of FLOPs that goes (0.3)"),
     ):
-        parser.add_argument(flag, type=float, default=default, metavar="X", help=text)
+        parser.add_argument(f"--{name}", type=float, metavar="X", help=f"of {takers(name)}: {text}")
+    text = "of fine-tuning (prune and 2:4: 2, structure: 4, others: 0, which rounds alone)"
+    parser.add_argument("--epochs", type=float, metavar="X", help=text)
     said = "; ".join(f"{name}: {text}" for name, text in SCOPES.items())
-    parser.add_argument("--scope", choices=tuple(SCOPES), default="unit", help=f"of prune and 2:4; {said}")
+    parser.add_argument("--scope", choices=tuple(SCOPES), help=f"of {takers('scope')} (unit); {said}")
     parser.epilog = "--config.KEY=VALUE replaces values of the run's config for the fine-tuning"
 
 
 def main(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Runs the command from its flags."""
     given = {name: getattr(arguments, name) for name in ("sparsity", "flops", "epochs", "ramp", "scope")}
-    run(arguments.workdir, arguments.output, Recipe(arguments.recipe, **given), overrides)
+    run(arguments.workdir, arguments.output, make_recipe(arguments.recipe, **given), overrides)
 
 
 def run(

@@ -79,7 +79,7 @@ def refit(kernel: jax.Array, mask: jax.Array, gram: jax.Array) -> jax.Array:
         # Rows and columns of what goes are those of the identity, so that all units have systems of one size.
         system = jnp.where(stays[:, None] & stays[None, :], gram, 0) + jnp.diag(jnp.where(stays, 0.0, 1.0))
         found = jax.scipy.linalg.solve(system, jnp.where(stays, gram @ weights, 0), assume_a="pos")
-        # Where inputs are all zero there is nothing to fit.
+        # Products that are not finite say nothing to fit to.
         return jnp.where(stays, jnp.where(jnp.isfinite(found).all(), found, weights), 0)
 
     return jax.lax.map(of_unit, (kernel.T, mask.T), batch_size=_AT_ONCE).T
@@ -102,5 +102,10 @@ def refit_rows(kernel: np.ndarray, rows: np.ndarray, gram: np.ndarray) -> np.nda
 
 
 def _damped(gram: jax.Array) -> jax.Array:
-    least = jnp.maximum(_DAMPING * jnp.diag(gram).mean(), jnp.finfo(jnp.float32).tiny)
-    return gram + least * jnp.eye(len(gram))
+    """Returns the products by the mean of their diagonal, damped: whatever factor they have, the solution is the same.
+
+    Of inputs that are all zero only the damping is left, with which weights stay as they are; as a share of their mean
+    it would be too small a number for float32, which would make zeros of them.
+    """
+    mean = jnp.diag(gram).mean()
+    return gram / jnp.where(mean > 0, mean, 1) + _DAMPING * jnp.eye(len(gram))

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ from jaxtl.compress.refitting import GRAM, add_grams, refit
 from jaxtl.compress.structure import choose_widths, cut_units, importance
 from jaxtl.errors import UserError
 from jaxtl.experiment import options
+from jaxtl.experiment import workdir as files
 from jaxtl.experiment.build import Experiment, build, build_run
+from jaxtl.experiment.compress_recipe import Recipe
 from jaxtl.experiment.members import Member
 from jaxtl.experiment.model import Model
 from jaxtl.finetune.param_groups import assign
@@ -30,75 +31,11 @@ from jaxtl.pretrained import save_native
 from jaxtl.profiling.flops import count_flops
 from jaxtl.trees import flatten, nest
 
-RECIPES = {
-    "prune": "the smallest weights become zero, and stay zero",
-    "2:4": "two of each four inputs of a unit become zero",
-    "structure": "whole units go: channels between convolutions, units of MLPs, heads",
-    **FORMS,
-}
 BEGINNING = "beginning.safetensors"
 """What a run begins with whose network is another than that of the run it was made of."""
 
-SCOPES = {
-    "unit": "each unit by itself, by its weights times the norms of their inputs on training images",
-    **{scope: f"{name} by the size of weights" for scope, name in (("global", "all"), ("group", "each group"))},
-}
-"""What has the share of zeros, and by what they are chosen."""
-
 _RATE = 0.3  # By which what only has to settle again trains, beside the run it was made of.
-_EPOCHS = {"prune": 2.0, "2:4": 2.0, "structure": 4.0}
 _IMAGES = 256  # That inputs are measured on.
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What is asked for.
-
-    Attributes:
-      name: one of RECIPES.
-      sparsity: the share of weights that becomes zero.
-      flops: the share of FLOPs that goes, of "structure".
-      epochs: of fine-tuning after it; None for what the recipe is usually given: none, where it only rounds.
-      ramp: the share of the fine-tuning in which the zeros grow; 0 for all before it.
-      scope: of pruning, one of SCOPES.
-    """
-
-    name: str
-    sparsity: float = 0.5
-    flops: float = 0.3
-    epochs: float | None = None
-    ramp: float = 0.0
-    scope: str = "unit"
-
-    @property
-    def length(self) -> float:
-        """The epochs of fine-tuning."""
-        return _EPOCHS.get(self.name, 0.0) if self.epochs is None else self.epochs
-
-    def check(self) -> None:
-        """Sees that it is sound.
-
-        Raises:
-          UserError: a number is out of its range.
-        """
-        if self.name not in RECIPES:
-            raise UserError(f"--recipe={self.name} is none of {', '.join(RECIPES)}.")
-        for flag, value in (("sparsity", self.sparsity), ("flops", self.flops)):
-            if not 0 < value < 1:
-                raise UserError(f"--{flag} is {value:g}, but it must lie between 0 and 1, such as 0.5.")
-        if not 0 <= self.ramp < 1 or (self.ramp and self.name != "prune"):
-            raise UserError(f"--ramp is {self.ramp:g}, but it must be at least 0 and below 1, and is of prune alone.")
-        if self.ramp and self.scope == "unit":
-            raise UserError("--ramp goes by the size of weights: give --scope=global or group with it.")
-        if self.length < 0 or (self.ramp and not self.length):
-            raise UserError(f"--epochs is {self.length:g}, but it must be 0 or more, and above 0 with --ramp.")
-
-    def in_words(self) -> str:
-        """Says what it does, with its numbers."""
-        amount = {"prune": f" ({self.sparsity:.0%})", "structure": f" ({self.flops:.0%} of the FLOPs)"}
-        growing = f", growing over {self.ramp:.0%} of the steps" if self.ramp else ""
-        tuned = f"; then {self.length:g} epochs of fine-tuning" if self.length else ""
-        return f"{self.name}: {RECIPES[self.name]}{amount.get(self.name, '')}{growing}{tuned}"
 
 
 def make_config(member: Member, recipe: Recipe, overrides: Mapping[str, str]) -> ConfigDict:
@@ -122,7 +59,7 @@ def make_config(member: Member, recipe: Recipe, overrides: Mapping[str, str]) ->
     config.train.steps = 0
     config.train.check_learning_rate = False  # A loss that is low already falls at no rate.
     # A run that trains nothing keeps a length, which every config has.
-    config.train.epochs = recipe.length or (config.train.epochs if config.train.epochs != 0 else 1.0)
+    config.train.epochs = recipe.epochs or (config.train.epochs if config.train.epochs != 0 else 1.0)
     if recipe.name in ("prune", "2:4"):
         sparsity, pattern = (recipe.sparsity, "") if recipe.name == "prune" else (0.5, "2:4")
         # What is zero in the beginning already is what goes.
@@ -187,6 +124,23 @@ def make_beginning(config: ConfigDict, member: Member, recipe: Recipe, folder: P
         epsilon=model.epsilon,
     )
     config.model.weights = str(path)
+    return config
+
+
+def begun_config(config: ConfigDict, recipe: Recipe, folder: Path) -> ConfigDict:
+    """Returns the config that begins with the BEGINNING that lies there already: a run that goes on keeps its own.
+
+    Made again, on another device, it would differ by its rounding, and no run goes on with other weights.
+
+    Args:
+      config: from `make_config`.
+      recipe: what is asked for.
+      folder: of the run that goes on.
+    """
+    config = copy.deepcopy(config)
+    if recipe.name == "structure":  # How many units stayed was chosen by what was measured.
+        config.model.name = files.run_config(folder).model.name
+    config.model.weights = str(folder / BEGINNING)
     return config
 
 

@@ -81,12 +81,21 @@ def check_output(workdir: Path, members: Sequence[Member], *, flag: str = "--wor
     Raises:
       UserError: it lies in a member, or holds something of another run.
     """
-    for member in members:
-        if member.workdir.resolve() in (workdir.resolve(), *workdir.resolve().parents):
-            raise UserError(f"{flag}={workdir} is {member.workdir}, or lies in it: give a new folder.")
+    check_apart(workdir, members, flag=flag)
     there = [name for name in ("config.json", "checkpoints", "results.json") if (workdir / name).exists()]
     if there:
         raise UserError(f"{flag}={workdir} holds a run already ({there[0]}): give a new folder.")
+
+
+def check_apart(workdir: Path, members: Sequence[Member], *, flag: str = "--workdir") -> None:
+    """Sees that what is written there is written into no member; `flag` is what says where.
+
+    Raises:
+      UserError: it lies in a member, or is one.
+    """
+    for member in members:
+        if member.workdir.resolve() in (workdir.resolve(), *workdir.resolve().parents):
+            raise UserError(f"{flag}={workdir} is {member.workdir}, or lies in it: give a new folder.")
 
 
 def check_classes(members: Sequence[Member], *, ordered: bool = False) -> None:

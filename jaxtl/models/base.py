@@ -218,10 +218,15 @@ class GroupedModel(CustomHead, kw_only=True):
     @nn.nowrap
     def apply(self, variables: Any, *args: Any, **options: Any) -> Any:
         """Applies the model as `nn.Module.apply` does, to variables that may hold quantized kernels (see `pack`)."""
+        if self.quantized and quantization.KERNELS not in variables:
+            variables = quantization.with_rounded_kernels(variables, self.quantized, self.precise_kernels())
+        return self.apply_rounded(variables, *args, **options)
+
+    @nn.nowrap
+    def apply_rounded(self, variables: Any, *args: Any, **options: Any) -> Any:
+        """Applies the model to variables whose kernels are quantized, or rounded already: none is rounded again."""
         if quantization.KERNELS in variables:
             variables = quantization.unpack(variables)
-        elif self.quantized:
-            variables = quantization.with_rounded_kernels(variables, self.quantized, self.precise_kernels())
         return super().apply(variables, *args, **options)
 
     def precise_kernels(self) -> tuple[str, ...]:

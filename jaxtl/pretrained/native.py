@@ -30,6 +30,15 @@ def native_facts(
     }
 
 
+def native_leaves(variables: Mapping[str, Any], model: str) -> dict[str, np.ndarray]:
+    """Returns the arrays that `save_native` writes of the variables of a model, by name."""
+    if form := fields_of(model).get("quantized"):
+        module = build(model, num_classes=count_classes(model, flatten(variables)))
+        variables = pack(variables, form, module.precise_kernels())
+    # Not `ascontiguousarray`, which makes a scalar a row of one.
+    return {name: np.asarray(leaf, order="C") for name, leaf in flatten(variables).items()}
+
+
 def save_native(
     path: str | Path,
     variables: Mapping[str, Any],
@@ -57,10 +66,7 @@ def save_native(
       notes: more texts for the file's metadata, by name.
     """
     num_classes = count_classes(model, flatten(variables))
-    if form := fields_of(model).get("quantized"):
-        variables = pack(variables, form, build(model, num_classes=num_classes).precise_kernels())
-    # Not `ascontiguousarray`, which makes a scalar a row of one.
-    leaves = {name: np.asarray(leaf, order="C") for name, leaf in flatten(variables).items()}
+    leaves = native_leaves(variables, model)
     facts = native_facts(model, num_classes=num_classes, epsilon=epsilon, pixels=pixels, classes=classes)
     facts |= {} if calibration is None else {"calibration": calibration}
     write_safetensors(Path(path), leaves, {"jaxtl": json.dumps(facts), **(notes or {})})

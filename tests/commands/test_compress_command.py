@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -80,28 +81,83 @@ def test_zeros_grow_on_a_ramp_and_no_checkpoint_before_its_end_is_the_best(compr
 
 
 @pytest.mark.slow
-def test_killed_on_its_ramp_it_ends_bit_for_bit_as_if_it_had_never_stopped(plain, compress, tmp_path):
-    flags = [
-        "--sparsity=0.7",
-        "--ramp=0.6",
-        "--scope=group",
-        "--epochs=6",
-        "--config.train.ema_decay=0.8",
-        "--config.train.eval_every=3",
-    ]
-    whole, status, _, told = compress("prune", *flags, name="whole")
+@pytest.mark.parametrize(
+    ("recipe", "flags"),
+    [
+        ("prune", ["--sparsity=0.7", "--ramp=0.6", "--scope=group"]),
+        ("prune", []),
+        ("structure", ["--flops=0.3"]),
+    ],
+)
+def test_killed_twice_it_ends_bit_for_bit_as_if_it_had_never_stopped(recipe, flags, plain, compress, tmp_path):
+    flags = [*flags, "--epochs=6", "--config.train.ema_decay=0.8", "--config.train.eval_every=3"]
+    whole, status, _, told = compress(recipe, *flags, name="whole")
     assert (status, told) == (0, "")
-    command = [sys.executable, "-m", "jaxtl.main", "compress", f"--workdir={plain / 'run'}", "--recipe=prune", *flags]
-    command += [f"--output={tmp_path / 'killed'}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while not any(folder.name.isdigit() for folder in (tmp_path / "killed" / "checkpoints").glob("*")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "jaxtl.main", "compress", f"--workdir={plain / 'run'}", f"--recipe={recipe}"]
+    command += [*flags, f"--output={killed}"]
+    kill_when(command, lambda: any(folder.name.isdigit() for folder in (killed / "checkpoints").glob("*")))
+    beginning = killed / "beginning.safetensors"
+    if beginning.exists():
+        # Another device would round otherwise, and training refuses other weights than it began with: it is not made
+        # again.
+        os.utime(beginning, ns=(0, 0))
+    printed = kill_when(command, (killed / "results.json").exists)
+    assert "continues at step" in printed
+    assert not beginning.exists() or beginning.stat().st_mtime_ns == 0
+    assert "compress" not in read(killed)
+    assert not (killed / "compress.md").exists()
     again = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    assert "continues at step" in again.stdout
-    jax.tree.map(np.testing.assert_array_equal, read_best(whole)[1], read_best(tmp_path / "killed")[1])
+    assert "is finished already" in again.stdout
+    assert (killed / "compress.md").read_text().splitlines()[-1].startswith(f"| {killed}")
+    tables = [[{**row, "run": "", "ms": 0} for row in read(run)["compress"]["table"]] for run in (whole, killed)]
+    assert tables[0] == tables[1]
+    jax.tree.map(np.testing.assert_array_equal, read_best(whole)[1], read_best(killed)[1])
+
+
+@pytest.mark.slow
+def test_killed_while_it_only_rounds_it_begins_again(plain, compress, tmp_path):
+    whole, status, _, told = compress("w8a8", name="whole")
+    assert (status, told) == (0, "")
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "jaxtl.main", "compress", f"--workdir={plain / 'run'}", "--recipe=w8a8"]
+    command += [f"--output={killed}"]
+    kill_when(command, (killed / "config.json").exists)
+    kill_when(command, (killed / "results.json").exists)
+    assert "compress" not in read(killed)
+    subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    assert read(killed)["compress"]["recipe"] == "w8a8"
+    jax.tree.map(np.testing.assert_array_equal, read_best(whole)[1], read_best(killed)[1])
+
+
+def test_what_was_stopped_goes_on_with_the_same_alone(compress, jaxtl):
+    new, status, _, told = compress("structure", "--flops=0.2", "--epochs=1")
+    assert (status, told) == (0, "")
+    results = read(new)
+    del results["compress"]
+    (new / "results.json").write_text(json.dumps(results))  # As if it had been stopped before its table.
+    _, status, _, told = compress("structure", "--flops=0.3", "--epochs=1")
+    assert (status, told) == (
+        1,
+        f"error: --output={new} holds a run that was stopped, and was asked for otherwise (flops 0.2, not 0.3): ask "
+        "for the same to go on with it, or give a new folder.\n",
+    )
+    _, status, printed, told = compress("structure", "--flops=0.2", "--epochs=1")
+    assert (status, told) == (0, "")
+    assert "| accuracy on test |" in printed
+    assert {**read(new), "compress": None} == {**results, "compress": None}
+    _, status, _, told = compress("structure", "--flops=0.2", "--epochs=1")
+    assert (status, told) == (1, f"error: --output={new} holds a run already (config.json): give a new folder.\n")
+
+
+def kill_when(command, has_come):
+    """Runs a process and kills it once something has come to be; returns what it printed until then."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        while not has_come():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        return process.stdout.read()
 
 
 def test_by_default_each_unit_loses_its_share(compress):
@@ -120,7 +176,9 @@ def test_two_of_four_inputs_are_zero_after_fine_tuning(compress):
     leaves = flatten(read_best(new)[1]["params"])
     for path in KERNELS:
         inputs, units = leaves[path].shape
-        assert ((leaves[path].reshape(inputs // 4, 4, units) != 0).sum(1) <= 2).all()
+        kept = (leaves[path].reshape(inputs // 4, 4, units) != 0).sum(1)
+        assert kept.max() == 2
+        assert (kept == 2).mean() > 0.95  # One that stays may be zero by chance, as that of an input that is.
 
 
 def test_a_run_of_fewer_units_has_smaller_arrays_and_fewer_flops(compress, jaxtl, pictures, tmp_path):
@@ -185,7 +243,10 @@ def test_what_cannot_be_compressed_is_said_in_a_line_and_leaves_nothing(compress
         ("prune", ["--sparsity=1.5"], "--sparsity is 1.5, but it must lie between 0 and 1"),
         ("structure", ["--flops=0"], "--flops is 0, but it must lie between 0 and 1"),
         ("structure", ["--flops=0.99"], "can go at most"),
-        ("int8", ["--ramp=0.5"], "--ramp is 0.5, but it must be at least 0 and below 1, and is of prune alone"),
+        ("int8", ["--ramp=0.5"], "--ramp is for prune, not for --recipe=int8."),
+        ("structure", ["--sparsity=0.5"], "--sparsity is for prune, not for --recipe=structure."),
+        ("prune", ["--ramp=1"], "--ramp is 1, but it must be at least 0 and below 1."),
+        ("int8", ["--epochs=nan"], "--epochs is nan, but it must be 0 or more"),
         ("prune", ["--ramp=0.5"], "--ramp goes by the size of weights: give --scope=global or group with it."),
         (
             "prune",
@@ -212,4 +273,9 @@ def test_what_cannot_be_compressed_is_said_in_a_line_and_leaves_nothing(compress
         assert (status, told) == (
             1,
             f"error: --output={taken} holds a run already (config.json): give a new folder.\n",
+        )
+        _, status, _, told = compress(recipe, of=taken, name=taken / "within")
+        assert (status, told) == (
+            1,
+            f"error: --output={taken / 'within'} is {taken}, or lies in it: give a new folder.\n",
         )

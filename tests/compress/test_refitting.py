@@ -43,9 +43,18 @@ def test_a_unit_that_loses_nothing_stays_as_it_is(layer):
 
 def test_inputs_that_are_all_zero_leave_what_stays(layer):
     _, kernel, mask = layer
-    found = refit(kernel, mask, np.zeros((8, 8), np.float32))
-    assert np.isfinite(found).all()
-    assert not np.asarray(found)[~mask].any()
+    zeros = np.zeros((8, 8), np.float32)
+    found = np.asarray(refit(kernel, mask, zeros))
+    np.testing.assert_allclose(found[mask], kernel[mask], rtol=1e-5)
+    assert not found[~mask].any()
+    np.testing.assert_allclose(refit_rows(kernel, np.array([1, 4]), zeros), kernel[[1, 4]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1e-36, 1e30])
+def test_how_large_inputs_are_makes_no_difference(factor, layer):
+    inputs, kernel, mask = layer
+    gram = inputs.T @ inputs / len(inputs)
+    np.testing.assert_allclose(refit(kernel, mask, gram * np.float32(factor)), refit(kernel, mask, gram), atol=1e-3)
 
 
 def test_rows_that_stay_give_most_of_what_all_gave(layer):

@@ -59,12 +59,12 @@ def save_bundle(path: Path, program: Program, request: Request) -> str:
     name = path.name
     folder = path.with_name(f"{path.name}.folder") if name.endswith(".zip") else path
     folder.mkdir(parents=True)
-    leaves = {key: _plain(leaf) for key, leaf in flatten(program.variables).items()}
+    variables = nest({key: _plain(leaf) for key, leaf in flatten(program.variables).items()})
     facts = {**program.facts(), "platforms": list(PLATFORMS), "jax": jax.__version__, "input": _input(program)}
     provenance = request.provenance.noting(platforms=list(PLATFORMS), jax=jax.__version__)
     pretrained.save_native(
         folder / "model.safetensors",
-        nest(leaves),
+        variables,
         model=program.name,
         pixels=program.pixels,
         classes=program.classes,
@@ -72,7 +72,7 @@ def save_bundle(path: Path, program: Program, request: Request) -> str:
         calibration=program.calibration,
         notes={"provenance": provenance.to_text()},
     )
-    (folder / "program.jax").write_bytes(_lower(program, leaves))
+    (folder / "program.jax").write_bytes(_lower(program, pretrained.native_leaves(variables, program.name)))
     (folder / "bundle.json").write_text(json.dumps(facts, indent=1) + "\n")
     shutil.copyfile(_READER, folder / "predict.py")
     (folder / "__main__.py").write_text(_MAIN)
@@ -82,8 +82,9 @@ def save_bundle(path: Path, program: Program, request: Request) -> str:
     shutil.copytree(flatbuffers, folder / "vendor" / "flatbuffers", ignore=ignored)
     write_notes(folder, Notes(provenance, program.reference()))
     runner = run_bundle(folder)
+    expected = program.reference(request.views)
     comparison = require_same(
-        runner.logits(request.views), program.reference(request.views).logits, program=runner.program
+        runner.logits(request.views), expected.logits, program=runner.program, tolerance=expected.tolerance
     )
     if folder != path:
         _zip(folder, path)

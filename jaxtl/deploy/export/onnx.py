@@ -62,9 +62,9 @@ def save_onnx(path: Path, program: Program, request: Request) -> str:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise UserError(f"ONNX's checker refuses the model: {error}. Nothing was written.") from error
     runner = _open(whole, program.pixels)
-    expected = program.reference(request.views)
+    expected = program.reference(request.views, tolerance=tolerance)
     comparison = require_same(
-        runner.logits(request.views), expected.logits, program=runner.program, tolerance=tolerance
+        runner.logits(request.views), expected.logits, program=runner.program, tolerance=expected.tolerance
     )
     path.write_bytes(whole)
     lines = [

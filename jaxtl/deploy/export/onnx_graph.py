@@ -5,12 +5,14 @@ import importlib.util
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxtl.compress.quantization import RANGES, rounded_input
 from jaxtl.deploy.export.program import Program, Request
 from jaxtl.errors import UserError, first_line
 from jaxtl.models.base import GroupedModel
@@ -43,7 +45,8 @@ def make_graph(program: Program, request: Request, *, names: tuple[str, str], ha
         from jax2onnx import to_onnx
 
     def logits(images: jax.Array) -> jax.Array:
-        return program.logits(images, with_pixels=request.with_pixels)
+        with _rounding_inputs() if program.module.quantized == "w8a8" else contextlib.nullcontext():
+            return program.logits(images, with_pixels=request.with_pixels)
 
     images = jax.ShapeDtypeStruct(("B", *program.shape), jnp.uint8 if request.with_pixels else jnp.float32)
     try:
@@ -81,6 +84,26 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def _rounding_inputs() -> Iterator[None]:
+    """Rounds the inputs of Flax's layers as `quantization.round_inputs` does, which sees none of jax2onnx's calls.
+
+    While it converts, it has put calls of its own in their place.
+    """
+    theirs = {layer: layer.__call__ for layer in (nn.Dense, nn.Conv)}
+
+    def rounding(call: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda module, x: call(module, rounded_input(x, module.get_variable(RANGES, "input")))
+
+    try:
+        for layer, call in theirs.items():
+            layer.__call__ = rounding(call)  # type: ignore[method-assign]
+        yield
+    finally:
+        for layer, call in theirs.items():
+            layer.__call__ = call  # type: ignore[method-assign]
 
 
 def _to_float16(graph: Any) -> Any:

@@ -52,8 +52,10 @@ def save_openvino(path: Path, program: Program, request: Request) -> str:
     (path / "model.json").write_text(json.dumps(program.facts(), indent=1) + "\n")
     write_notes(path, Notes(provenance, program.reference(tolerance=tolerance)))
     runner = _open(path, program.pixels)
-    expected = program.reference(request.views).logits
-    comparison = require_same(runner.logits(request.views), expected, program=runner.program, tolerance=tolerance)
+    expected = program.reference(request.views, tolerance=tolerance)
+    comparison = require_same(
+        runner.logits(request.views), expected.logits, program=runner.program, tolerance=expected.tolerance
+    )
     return f"{runner.program}, {request.origin}: {comparison}"
 
 

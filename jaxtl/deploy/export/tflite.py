@@ -66,7 +66,9 @@ def save_tflite(path: Path, program: Program, request: Request) -> str:
     whole = convert(program, with_pixels=request.with_pixels)
     found = _runner(whole, program.pixels)
     expected = program.reference(request.views)
-    comparison = require_same(found.logits(request.views), expected.logits, program=found.program)
+    comparison = require_same(
+        found.logits(request.views), expected.logits, program=found.program, tolerance=expected.tolerance
+    )
     lines = [f"{found.program}, float32, {request.origin}: {comparison}"]
     rows = [_measure("float32", whole, program, request)]
     drawn = program.reference()
@@ -78,7 +80,7 @@ def save_tflite(path: Path, program: Program, request: Request) -> str:
         if request.dtype in INT8:
             lines.append(f"{program_words}: {require_alike(given, expected.logits, program=program_words)}")
         else:
-            tolerance = TOLERANCES[request.dtype]
+            tolerance = max(TOLERANCES[request.dtype], program.tolerance)
             same = require_same(given, expected.logits, program=program_words, tolerance=tolerance)
             lines.append(f"{program_words}: {same}")
         rows.append(_measure(request.dtype, whole, program, request))

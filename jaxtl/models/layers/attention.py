@@ -145,11 +145,16 @@ def _compute(form: str, query: jax.Array, key: jax.Array, value: jax.Array, real
 
 def _plain(query: jax.Array, key: jax.Array, value: jax.Array, real: int) -> jax.Array:
     query, key, value = (x.swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
-    scores = (query @ key.swapaxes(2, 3)).astype(jnp.float32)
+    scores = _product(query, key.swapaxes(2, 3)).astype(jnp.float32)
     if real != key.shape[2]:
         scores = jnp.where((jnp.arange(key.shape[2]) < real)[None, None, None], scores, -jnp.inf)
     weights = read(jax.nn.softmax(scores, axis=-1))
-    return (weights.astype(value.dtype) @ value).swapaxes(1, 2)
+    return _product(weights.astype(value.dtype), value).swapaxes(1, 2)
+
+
+def _product(first: jax.Array, second: jax.Array) -> jax.Array:
+    """Returns the products of matrices of each head; of a single one without its axis, which LiteRT cannot convert."""
+    return (first[:, 0] @ second[:, 0])[:, None] if first.shape[1] == 1 else first @ second
 
 
 class QueryKeyValue(nn.Module):

@@ -63,6 +63,7 @@ def test_the_interpreter_computes_what_jax_does(tmp_path):
     small = "image_size=32,patch=8,width=32,depth=2,heads=4"
     families = [
         (f"vit_s16:{small}", 32),
+        (f"vit_s16:{small},block_heads=2-1", 32),
         (f"deit_s16_distilled:{small}", 32),
         ("resnet18:stages=1-1-1-1,width=16", 64),
         ("resnet20_cifar", 32),
