@@ -114,8 +114,8 @@ def test_where_there_is_nothing_to_load(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "model.json").write_text("{}")
     for location, message in [
-        (tmp_path / "gone", "no weight file"),
-        (f"run:{tmp_path / 'gone'}", "there is no .*model.json"),
+        (tmp_path / "gone", "there is no '.*gone': give the workdir of a run, an export, a weight file"),
+        (f"run:{tmp_path / 'gone'}", r"there is no 'run:.*gone': give the workdir of a run"),
         (tmp_path / "model.json", "json"),
     ]:
         with pytest.raises(UserError, match=message):
