@@ -1,6 +1,7 @@
 """Several labels an image from a table to predictions: trained, measured, predicted with, reported, and refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -144,10 +145,11 @@ def test_the_page_shows_labels_and_where_they_are_wrong(several):
 
 @pytest.mark.slow
 def test_what_several_labels_have_not_is_refused_in_a_line(several, jaxtl, tmp_path):
-    images, run = several
+    _, run = several
+    other = shutil.copytree(run, tmp_path / "other")
     for command, text in (
         (("operating_points", f"--workdir={run}", "--precision=0.9"), "operating points are for one label an image"),
-        (("compare", run, run, f"--output={tmp_path / 'c'}"), "have several labels, and compare pairs images"),
+        (("compare", run, other, f"--output={tmp_path / 'c'}"), "have several labels, and compare pairs images"),
         (("report", f"--workdir={run}", "--map"), "have several labels, and these speak of one class an image: map"),
         (
             ("export", f"--workdir={run}", f"--output={tmp_path / 'e.safetensors'}", "--calibrated"),
@@ -157,7 +159,6 @@ def test_what_several_labels_have_not_is_refused_in_a_line(several, jaxtl, tmp_p
         status, _, err = jaxtl(*command)
         assert (status, text in err) == (1, True), err
         assert "Traceback" not in err
-    del images
 
 
 @pytest.mark.slow
