@@ -16,6 +16,7 @@ from PIL import Image
 from programs import CLASSES, RESNET, program, request
 
 from jaxtl import data, pretrained
+from jaxtl.compress.quantization import with_rounded_kernels
 from jaxtl.deploy.export import bundle_reader as reader
 from jaxtl.deploy.export.bundle import read_notes, run_bundle, save_bundle
 from jaxtl.deploy.export.verification import draw_views
@@ -51,6 +52,22 @@ def test_a_bundle_gives_the_logits_of_jax_for_any_number_of_views(bundle, resnet
     assert opened.facts["classes"] == list(CLASSES)
     assert opened.facts["platforms"] == ["cpu", "cuda", "tpu"]
     assert opened.verify()[1]
+
+
+@pytest.mark.parametrize(("form", "dtype"), [("int8", np.int8), ("int4", np.uint8)])
+def test_the_kernels_of_a_quantized_model_lie_in_few_bits_and_give_its_logits(form, dtype, tmp_path):
+    pytest.importorskip("flatbuffers")
+    drawn = program(f"{RESNET},quantized={form}")
+    module = drawn.module
+    rounded = replace(drawn, variables=with_rounded_kernels(drawn.variables, form, module.precise_kernels()))
+    save_bundle(tmp_path / "small", rounded, request(rounded, format="bundle"))
+    arrays = reader.read_arrays((tmp_path / "small" / "model.safetensors").read_bytes())
+    kernels = {name: array.dtype for name, array in arrays.items() if name.endswith("kernel/values")}
+    assert kernels["quantized/layer1.0/conv1/kernel/values"] == dtype
+    assert not any(name.startswith("params/") and name.endswith("kernel") for name in arrays)
+    views = draw_views(32, count=3)
+    found = reader.Bundle(tmp_path / "small").logits(views)
+    np.testing.assert_allclose(found, rounded.reference(views).logits, rtol=0, atol=1e-4)
 
 
 def test_jaxtl_opens_the_weights_of_a_bundle_and_its_notes(bundle, resnet):
