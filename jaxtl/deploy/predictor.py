@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -95,10 +95,12 @@ class Predictor:
             logits = iter(self.logits_of_views(np.stack(whole)) if whole else ())
             for item, each in zip(chunk, found, strict=True):
                 place = {"file": str(item)} if isinstance(item, (str, os.PathLike)) else {}
-                yield {**place, **({"error": each} if isinstance(each, str) else _judged(next(logits), judge))}
+                yield {**place, **({"error": each} if isinstance(each, str) else judge(next(logits)))}
 
-    def judge_of(self, top: int) -> Judge | LabelJudge:
-        """Returns the judge that gives so many of the likeliest classes.
+    def judge_of(self, top: int) -> Callable[[np.ndarray], dict[str, Any]]:
+        """Returns what says of the logits [C] of an image what it shows, with so many of the likeliest classes.
+
+        Of logits that are not finite it says that: {"error"}.
 
         Raises:
           UserError: there are no classes, or `top` is no number above 0.
@@ -107,7 +109,7 @@ class Predictor:
             raise UserError(f"{self.name} has no head, and so no classes: ask for its features, or fine-tune it first.")
         if isinstance(top, bool) or not isinstance(top, int) or top < 1:
             raise UserError(f"top is {top!r}, but it must be a whole number above 0.")
-        return self.judge if top == self.judge.top else dataclasses.replace(self.judge, top=top)
+        return partial(_judged, judge=dataclasses.replace(self.judge, top=top))
 
     def logits(self, images: Any) -> np.ndarray:
         """Returns the logits of images, float32 [N, C], or [C] of a single one.
@@ -183,7 +185,6 @@ class Predictor:
 
 
 def _judged(logits: np.ndarray, judge: Judge | LabelJudge) -> dict[str, Any]:
-    """Returns what is said of an image; of numbers that are none, that."""
     if not np.isfinite(logits).all():
         return {"error": "its logits are not finite: the weights are damaged, or too large for the precision"}
     return judge(logits)

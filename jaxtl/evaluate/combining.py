@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtl.evaluate.stacking import fit_stacking, folds, log_softmax, stacking_features
+from jaxtl.evaluate.stacking import cross_validated_loss, fit_stacking, log_softmax, stacking_features
 
 WAYS = {
     "vote": "each model votes for its likeliest class; means of probabilities break ties",
@@ -93,7 +93,11 @@ def fit(by: str, labels: np.ndarray, logits: np.ndarray) -> Combination:
     """
     models, counts = len(logits), np.bincount(labels, minlength=logits.shape[-1])
     if by == "weighted":
-        loss = _cross_validated_loss(labels, logits) if len(labels) > 1 else None
+
+        def means(seen: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+            return Combination("weighted", fit_weights(labels[seen], logits[:, seen]))(logits[:, unseen])
+
+        loss = cross_validated_loss(labels, means) if len(labels) > 1 else None
         return Combination(by, fit_weights(labels, logits), cross_validated=loss)
     if by == "stacking":
         if len(counts) < 2 or not counts.all():
@@ -129,12 +133,3 @@ def fit_weights(labels: np.ndarray, logits: np.ndarray) -> tuple[float, ...]:
     weights = np.clip(found.x, 0, None)
     weights = np.where(weights < 1e-9, 0, weights)
     return tuple((weights / weights.sum()).tolist())
-
-
-def _cross_validated_loss(labels: np.ndarray, logits: np.ndarray) -> float:
-    """Returns the log loss of weighted means, each image judged by weights that were fitted to others."""
-    total = 0.0
-    for seen, unseen in folds(labels):
-        found = Combination("weighted", fit_weights(labels[seen], logits[:, seen]))(logits[:, unseen])
-        total -= float(log_softmax(found)[np.arange(len(unseen)), labels[unseen]].sum())
-    return total / len(labels)

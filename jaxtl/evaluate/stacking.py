@@ -4,6 +4,9 @@ The penalty is on what is added to the mean, not on the coefficients themselves:
 a ridge that shrinks towards zero gives up what the models know, where this one keeps it.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 # Penalties that cross-validation chooses among (the C of scikit-learn, from strong to weak); at 0 the mean alone stays.
@@ -24,7 +27,12 @@ def fit_stacking(labels: np.ndarray, logs: np.ndarray) -> tuple[np.ndarray, np.n
     """
     models, _, classes = logs.shape
     features, mean = stacking_features(logs), logs.mean(0)
-    losses = [_cross_validated_loss(labels, features, mean, strength) for strength in _STRENGTHS]
+
+    def corrected(strength: float, seen: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+        added = fit_correction(labels[seen], features[seen], mean[seen], strength)
+        return mean[unseen] + _with_ones(features[unseen]) @ added.T
+
+    losses = [cross_validated_loss(labels, partial(corrected, strength)) for strength in _STRENGTHS]
     best = int(np.argmin(losses))
     added = fit_correction(labels, features, mean, _STRENGTHS[best])
     # What all classes of an image have in common drops out of a softmax: the mean is one of features, too.
@@ -59,22 +67,26 @@ def fit_correction(labels: np.ndarray, features: np.ndarray, mean: np.ndarray, s
         """Returns the objective by image, and its gradient."""
         added = flat.reshape(classes, -1)
         logs = log_softmax(mean + inputs @ added.T)
-        slopes = np.exp(logs)
-        slopes[rows, labels] -= 1
+        errors = np.exp(logs)
+        errors[rows, labels] -= 1
         value = -logs[rows, labels].sum() + (flat**2).sum() / (2 * strength)
-        return float(value) / count, (slopes.T @ inputs + added / strength).ravel() / count
+        return float(value) / count, (errors.T @ inputs + added / strength).ravel() / count
 
     start = np.zeros(classes * inputs.shape[1])
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS, "ftol": 1e-12, "gtol": 1e-7})
     return np.asarray(found.x).reshape(classes, -1)
 
 
-def _cross_validated_loss(labels: np.ndarray, features: np.ndarray, mean: np.ndarray, strength: float) -> float:
+def cross_validated_loss(labels: np.ndarray, fit: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> float:
+    """Returns the log loss of fits, each judged on images that it was not fitted to.
+
+    Args:
+      labels: class indices [N].
+      fit: (indices to fit to, indices to judge by) -> logits of the latter.
+    """
     total = 0.0
     for seen, unseen in folds(labels):
-        added = fit_correction(labels[seen], features[seen], mean[seen], strength)
-        logs = log_softmax(mean[unseen] + _with_ones(features[unseen]) @ added.T)
-        total -= float(logs[np.arange(len(unseen)), labels[unseen]].sum())
+        total -= float(log_softmax(fit(seen, unseen))[np.arange(len(unseen)), labels[unseen]].sum())
     return total / len(labels)
 
 

@@ -87,13 +87,9 @@ def load_predictor(
         return _of_ensemble(workdir, decisions, batch_size)
     if text.startswith("run:") or (workdir / "model.json").exists() or (workdir / "checkpoints").exists():
         return _of_run(workdir, decisions, batch_size)
-    if (workdir / "bundle.json").exists():
-        text = str(workdir / BUNDLED)  # By jaxtl itself: it does not need the program that lies beside it.
     try:
-        if workdir.suffix == ".zip" and workdir.is_file():
-            with _taken_out(workdir) as taken:
-                return _of_weights(text, decisions, model, batch_size, file=str(taken))
-        return _of_weights(text, decisions, model, batch_size)
+        with _weights_file(text, workdir) as file:
+            return _of_weights(text, file, decisions, model=model, batch_size=batch_size)
     except UserError as error:
         if workdir.is_dir() and not any(workdir.glob("*.safetensors")):
             raise UserError(f"{error} Or give the --workdir of a run that has trained.") from error
@@ -176,32 +172,38 @@ def make_predictor(
 
 
 @contextlib.contextmanager
-def _taken_out(path: Path) -> Iterator[Path]:
-    """Yields the weights of a zipped bundle, in a file that is there for so long.
+def _weights_file(location: str, path: Path) -> Iterator[str]:
+    """Yields where the weights of a location lie, for so long: those of a bundle in it, or taken out of a zipped one.
 
     Raises:
-      UserError: it is no such bundle, or damaged.
+      UserError: it is zipped, and no such bundle, or damaged.
     """
+    if (path / "bundle.json").exists():
+        yield str(path / BUNDLED)  # By jaxtl itself: it does not need the program that lies beside it.
+        return
+    if path.suffix != ".zip" or not path.is_file():
+        yield location
+        return
     with tempfile.TemporaryDirectory(prefix="jaxtl-") as folder:
         try:
             with zipfile.ZipFile(path) as archive:
-                taken = Path(archive.extract(BUNDLED, folder))
+                taken = archive.extract(BUNDLED, folder)
         except (OSError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is no bundle that `export --format=bundle` wrote, or damaged: {error}.") from None
         yield taken
 
 
-def _of_weights(location: str, decisions: Decisions, name: str, batch_size: int, *, file: str = "") -> Predictor:
+def _of_weights(location: str, file: str, decisions: Decisions, *, model: str, batch_size: int) -> Predictor:
     from jaxtl.experiment import loaded_weights  # Whoever predicts with a run does without.
 
     if decisions.operating_points:
         raise UserError(f"operating points belong to a run, and {location} is none: load the run.")
-    model, variables, said = loaded_weights.open_weights_to_predict(file or location, model=name)
+    opened, variables, said = loaded_weights.open_weights_to_predict(file, model=model)
     judge = loaded_weights.make_judge(
-        location, model.classes, said, calibrated=decisions.calibrated, reject_below=decisions.reject_below
+        location, opened.classes, said, calibrated=decisions.calibrated, reject_below=decisions.reject_below
     )
-    facts = {"location": location, "model": model.name, "step": None}
-    return make_predictor(f"{model.name} of {location}", model, variables, judge, batch_size, facts)
+    facts = {"location": location, "model": opened.name, "step": None}
+    return make_predictor(f"{opened.name} of {location}", opened, variables, judge, batch_size, facts)
 
 
 def _of_ensemble(workdir: Path, decisions: Decisions, batch_size: int) -> Predictor:

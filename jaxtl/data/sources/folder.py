@@ -73,7 +73,7 @@ def _split_folders(root: Path, problems: list[str], unused: list[str]) -> dict[s
             f"{root} holds split folders ({', '.join(like_splits)}) and also {few(others)}; "
             "rename those to train, val or test, or move them away"
         )
-    unused += [name for name in files if is_image(root / name)]
+    unused += [name for name in files if is_image(root / name) or is_photograph(root / name)]
     splits: dict[str, str] = {}
     for name in like_splits:
         split = canonical(name.lower())

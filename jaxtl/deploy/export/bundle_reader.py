@@ -178,6 +178,8 @@ def _line(bundle: Bundle, file: str, calibrated: bool) -> dict[str, Any]:
     except Exception as error:  # Each of Pillow's decoders has errors of its own for a broken file.
         return {"file": file, "error": str(error)}
     row = bundle.probabilities(bundle.logits(views), calibrated)[0]
+    if not np.isfinite(row).all():
+        return {"file": file, "error": "its logits are not finite: the bundle is damaged"}
     classes, order = bundle.facts["classes"], np.argsort(-row, kind="stable")
     top = [{"class": classes[i], "probability": round(float(row[i]), 6)} for i in order[:5]]
     said = bundle.facts["calibration"] or {}

@@ -110,6 +110,9 @@ def test_several_labels_are_those_above_their_thresholds(bundle, tmp_path, monke
     assert line["labels"] == [names[i] for i in (1, 4, 2)]
     assert "class" not in line
     assert [each["class"] for each in line["top5"]] == [names[i] for i in (0, 1, 4, 3, 2)]
+    monkeypatch.setattr(opened, "logits", lambda views: np.where(logits > 1, np.nan, logits))
+    line = reader._line(opened, str(tmp_path / "a.png"), calibrated=False)
+    assert line["error"] == "its logits are not finite: the bundle is damaged"
 
 
 def test_a_damaged_bundle_is_one_line(bundle, tmp_path, monkeypatch, capsys):

@@ -41,6 +41,13 @@ def client():
         yield started
 
 
+def test_logits_that_are_no_numbers_are_an_entry_and_no_failure_of_the_server():
+    broken = dataclasses.replace(make_predictor(), combine=lambda found: np.full_like(found, np.nan))
+    with running(broken) as client:
+        status, found = client.post(png("red"))
+    assert (status, found["error"][:25]) == (422, "its logits are not finite")
+
+
 @pytest.mark.parametrize("color", CLASSES)
 def test_the_answer_is_that_of_the_predictor(client, color):
     image = png({"green": "lime"}.get(color, color))
