@@ -123,10 +123,10 @@ def test_a_length_given_as_a_flag_replaces_that_of_the_file(load, capsys, line, 
     [
         # Of a file, what it writes beside its preset stays.
         ("c.augment.preset = 'medium'; c.augment.scale = (0.9, 1.0)", {}, "medium", ((0.9, 1.0), 10.0, 0.1)),
-        ("c.augment.preset = 'medium'", {"rotate": "25"}, "medium", ((0.3, 1.0), 25.0, 0.1)),
+        ("c.augment.preset = 'medium'", {"rotate": "25"}, "medium", ((0.25, 1.0), 25.0, 0.1)),
         # A preset as a flag replaces what the file says, and other flags stay, even at their default.
-        ("c.augment.scale = (0.9, 1.0)", {"preset": "medium"}, "medium", ((0.3, 1.0), 10.0, 0.1)),
-        ("pass", {"preset": "medium", "erase": "0"}, "medium except erase", ((0.3, 1.0), 10.0, 0.0)),
+        ("c.augment.scale = (0.9, 1.0)", {"preset": "medium"}, "medium", ((0.25, 1.0), 10.0, 0.1)),
+        ("pass", {"preset": "medium", "erase": "0"}, "medium except erase", ((0.25, 1.0), 10.0, 0.0)),
         ("c.augment.preset = 'strong'", {"erase": "0", "rotate": "0"}, "strong except erase", ((0.2, 1.0), 0.0, 0.0)),
         ("c.augment.preset = 'strong'; c.augment.erase = 0.7", {"preset": ""}, "", ((0.25, 1.0), 0.0, 0.7)),
     ],
@@ -162,7 +162,7 @@ def test_all_that_is_wrong_with_the_augmentation_comes_at_once(load):
     }
     assert len(lines) == 7
     assert lines[0] == (
-        "augment.preset is 'meduim', but it must be one of: '', 'auto', 'none', 'light', 'medium', 'strong'; "
+        "augment.preset is 'meduim', but it must be one of: '', 'auto', 'none', 'small', 'light', 'medium', 'strong'; "
         "did you mean 'medium'?"
     )
 

@@ -16,6 +16,8 @@ _FEW_A_CLASS = 5
 _WARMUP_SHARE, _LONGEST_WARMUP = 8, 500
 # Of fewer images one is half a point of accuracy and more.
 _FEW_TO_CHOOSE = 200
+# A quarter of so few pixels a side, enlarged, shows little: what is usual of CIFAR-10 and the like.
+_SMALL = 64
 # Images of a set whose number is not known: many.
 _UNKNOWN = 10**9
 
@@ -31,6 +33,7 @@ class Facts:
       batch_norm: whether the model has BatchNorm.
       batch_size: images a step, cut to their number; 0 for that of the config.
       validation: images to validate on; 0 where they are not at hand.
+      size: pixels a side that the model sees; 0 where that is not known.
     """
 
     images: int
@@ -39,6 +42,7 @@ class Facts:
     batch_norm: bool
     batch_size: int = 0
     validation: int = 0
+    size: int = 0
 
 
 def resolve(config: ConfigDict, facts: Facts) -> tuple[ConfigDict, tuple[str, ...]]:
@@ -142,6 +146,9 @@ def _preset(config: ConfigDict, facts: Facts) -> tuple[str, str]:
         return "none", "a head alone on plain images, whose features are computed once, is as good and faster"
     if not facts.pretrained:
         return "medium", "a start at random sees each image often"
+    if 0 < facts.size <= _SMALL:
+        why = f"a crop of {facts.size} x {facts.size} pixels leaves few; small images are shifted (arXiv:1512.03385)"
+        return "small", why
     return "light", "pretrained features need few epochs, in which strong views only slow the fit"
 
 

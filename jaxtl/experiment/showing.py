@@ -70,8 +70,9 @@ def _open(config: ConfigDict) -> Experiment:
     experiment = build(config, abstract=True)
     splits = open_splits(config, source)
     # Neither batch nor reader changes a view, unless images of a batch are mixed: a small one is soon read.
+    model, weights = experiment.model, bool(config.model.weights)
     facts = auto.Facts(
-        len(splits.train), len(source.classes), bool(config.model.weights), experiment.model.module.has_batch_norm
+        len(splits.train), len(source.classes), weights, model.module.has_batch_norm, size=model.pixels.size
     )
     resolved, notes = auto.resolve(config, facts)
     for note in (note for note in notes if note.startswith("augment.")):

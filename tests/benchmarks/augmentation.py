@@ -37,7 +37,7 @@ def torchvision_medium(size: int) -> Callable[[Image.Image], object]:
     fill = [round(255 * share) for share in IMAGENET[0]]
     return v2.Compose(
         [
-            v2.RandomResizedCrop(size, scale=(0.3, 1.0), interpolation=InterpolationMode.BICUBIC),
+            v2.RandomResizedCrop(size, scale=(0.25, 1.0), interpolation=InterpolationMode.BICUBIC),
             v2.RandomHorizontalFlip(),
             v2.RandomRotation(10, interpolation=InterpolationMode.BILINEAR, fill=fill),
             v2.ColorJitter(0.2, 0.2, 0.2),

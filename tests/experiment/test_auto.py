@@ -1,6 +1,7 @@
 """What "auto" stands for: values by the number of images, weights, batch and what trains, each with its reason."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -68,7 +69,14 @@ def test_what_trains(images, pretrained, chosen):
 
 
 @pytest.mark.parametrize(
-    ("facts", "unfreeze", "preset"), [(VIT, "all", "light"), (VIT, "head", "none"), (RANDOM, "all", "medium")]
+    ("facts", "unfreeze", "preset"),
+    [
+        (VIT, "all", "light"),
+        (replace(VIT, size=65), "all", "light"),
+        (replace(VIT, size=64), "all", "small"),
+        (replace(VIT, size=64), "head", "none"),
+        (replace(RANDOM, size=64), "all", "medium"),
+    ],
 )
 def test_the_augmentation(facts, unfreeze, preset):
     config, notes = resolve(left_to_rules(finetune__unfreeze=unfreeze), facts)

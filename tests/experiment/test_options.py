@@ -40,10 +40,10 @@ def test_each_key_arrives(config):
 def test_a_preset_in_words(config):
     assert options.preset_in_words(config, config) == ""
     config.augment.update({"preset": "light", "color_jitter": 0.7})
-    words = "light sets scale 0.5 to 1; as written stay color_jitter 0.7"
+    words = "light sets nothing; as written stay color_jitter 0.7"
     assert options.preset_in_words(config, config) == words
     assert options.preset_in_words(config, options.write_out_preset(config)) == words
-    assert options.augmentation(config) == Augmentation(scale=(0.5, 1.0), color_jitter=0.7)
+    assert options.augmentation(config) == Augmentation(scale=(0.25, 1.0), color_jitter=0.7)
 
 
 def test_a_preset_written_out_is_the_same_and_no_longer_follows_its_name(config, monkeypatch):
@@ -56,7 +56,7 @@ def test_a_preset_written_out_is_the_same_and_no_longer_follows_its_name(config,
     assert options.augmentation(config) != found
     assert options.augmentation(written_out) == found
     assert options.preset_in_words(config, written_out) == (
-        "medium sets scale 0.3 to 1, color_jitter 0.2; as written stay erase 0; this version would set others, but "
+        "medium sets color_jitter 0.2; as written stay erase 0; this version would set others, but "
         "the run goes on as it began"
     )
 

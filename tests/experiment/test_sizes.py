@@ -210,19 +210,23 @@ def test_a_run_goes_on_with_what_it_was_cut_to_whatever_devices_it_has():
 
 
 def test_a_run_goes_on_with_the_values_that_its_preset_had(config, tmp_path, monkeypatch, capsys):
-    config.augment.preset = "light"
+    config.augment.preset = "strong"
     began = start_run(build(config), tmp_path)
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     capsys.readouterr()
-    monkeypatch.setitem(presets.PRESETS, "light", {"scale": (0.9, 1.0), "rotate": 5.0})
+    monkeypatch.setitem(presets.PRESETS, "strong", {"scale": (0.9, 1.0), "rotate": 5.0})
     fitted = json.loads(json.loads((tmp_path / "inputs.json").read_text())["fitted"])
     assert fitted == files.began_fitted(tmp_path)
     assert {key: value for key, value in fitted.items() if key.startswith("augment.")} == {
         "augment.preset": "",
-        "augment.scale": [0.5, 1.0],
-        "augment.color_jitter": 0.1,
+        "augment.scale": [0.2, 1.0],
+        "augment.policy": "trivialaugment",
+        "augment.erase": 0.25,
     }
     goes_on = start_run(build(config, fitted=fitted), tmp_path)
     assert augmentation(goes_on.config) == augmentation(began.config) != augmentation(config)
-    assert "light sets scale 0.5 to 1, color_jitter 0.1; this version would set others" in capsys.readouterr().out
-    assert json.loads((tmp_path / "config.json").read_text())["augment"]["preset"] == "light"
+    assert (
+        "strong sets scale 0.2 to 1, erase 0.25, policy trivialaugment; this version would set others"
+        in capsys.readouterr().out
+    )
+    assert json.loads((tmp_path / "config.json").read_text())["augment"]["preset"] == "strong"

@@ -6,10 +6,12 @@ from typing import Any
 
 from jaxtl.data.augment.options import Augmentation, not_among
 
+# Each says its crops, those of the defaults too: they count in place of another scale that a recipe sets.
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {"crop": "none", "flip": 0.0},
-    "light": {"scale": (0.5, 1.0), "color_jitter": 0.1},
-    "medium": {"scale": (0.3, 1.0), "rotate": 10.0, "color_jitter": 0.2, "erase": 0.1},
+    "small": {"crop": "pad_crop", "color_jitter": 0.1},
+    "light": {"scale": (0.25, 1.0), "color_jitter": 0.1},
+    "medium": {"scale": (0.25, 1.0), "rotate": 10.0, "color_jitter": 0.2, "erase": 0.1},
     # The policy brings rotations and colours of its own.
     "strong": {"scale": (0.2, 1.0), "policy": "trivialaugment", "erase": 0.25},
 }
@@ -27,7 +29,7 @@ def with_preset(preset: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
     >>> found = with_preset("medium except erase", {**DEFAULTS, "rotate": 25.0})
     >>> found["scale"], found["rotate"], found["erase"]
-    ((0.3, 1.0), 25.0, 0.0)
+    ((0.25, 1.0), 25.0, 0.0)
 
     Args:
       preset: "", one of `PRESETS`, or "medium except rotate,erase": the fields that it leaves as they are.
