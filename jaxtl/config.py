@@ -119,9 +119,10 @@ def default() -> ConfigDict:
 
     views = Augmentation()  # Its defaults stand there, beside their ranges.
     c.augment = ConfigDict(type_safe=False)  # What the views of training images differ in, in the order it is done.
-    # "none" | "small" | "light" | "medium" | "strong" | "auto" (by a rule): values for the keys below, but mixup and
-    # cutmix, that are at their default; the others stay. Given as a flag, it replaces those of the config file too, and
-    # flags beside it stay. "" is all as written; "medium except rotate,erase" leaves some as written.
+    # "none" | "small_images" (padded, then cropped, as is usual of CIFAR) | "light" | "medium" | "strong" | "auto" (by
+    # a rule): values for the keys below, but mixup and cutmix, that are at their default; the others stay. Given as a
+    # flag, it replaces those of the config file too, and flags beside it stay. "" is all as written; "medium except
+    # rotate,erase" leaves some as written.
     c.augment.preset = ""
     c.augment.crop = views.crop  # "random_resized" | "resize_crop" | "pad_crop" | "none": as in evaluation
     c.augment.scale = views.scale  # Area of a random resized crop, as a share of the image.

@@ -162,8 +162,8 @@ def test_all_that_is_wrong_with_the_augmentation_comes_at_once(load):
     }
     assert len(lines) == 7
     assert lines[0] == (
-        "augment.preset is 'meduim', but it must be one of: '', 'auto', 'none', 'small', 'light', 'medium', 'strong'; "
-        "did you mean 'medium'?"
+        "augment.preset is 'meduim', but it must be one of: '', 'auto', 'none', 'small_images', 'light', 'medium', "
+        "'strong'; did you mean 'medium'?"
     )
 
 

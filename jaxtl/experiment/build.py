@@ -181,14 +181,8 @@ def _training(
         model = make_model(given, opened, source.classes)
         images = len(splits.train)
         batch = fitting_batch(given, images, partitioner.devices)
-        facts = auto.Facts(
-            images,
-            len(source.classes),
-            opened is not None,
-            model.module.has_batch_norm,
-            batch_size=batch,
-            validation=len(splits.val),
-            size=model.pixels.size,
+        facts = auto.facts_of(
+            given, model, pretrained=opened is not None, train=splits.train, batch=batch, val=len(splits.val)
         )
         resolved, chosen = auto.resolve(given, facts)
         config, notes = fit_to_size(options.write_out_preset(resolved), images, partitioner.devices)
@@ -241,8 +235,7 @@ def _abstract(config: ConfigDict, weights_optional: bool) -> Experiment:
     classes, origin = _find_classes(config, opened)
     model = make_model(config, opened, classes)
     check_size(model.name, model.module, training=True)
-    facts = auto.Facts(0, len(classes), bool(config.model.weights), model.module.has_batch_norm, size=model.pixels.size)
-    config, notes = auto.resolve(config, facts)
+    config, notes = auto.resolve(config, auto.facts_of(config, model, pretrained=bool(config.model.weights)))
     report = None if opened is None else examine_weights(config, opened, model)
     shapes = nest(abstract_variables(model.module, model.pixels.size))
     # In epochs of any length.

@@ -70,10 +70,8 @@ def _open(config: ConfigDict) -> Experiment:
     experiment = build(config, abstract=True)
     splits = open_splits(config, source)
     # Neither batch nor reader changes a view, unless images of a batch are mixed: a small one is soon read.
-    model, weights = experiment.model, bool(config.model.weights)
-    facts = auto.Facts(
-        len(splits.train), len(source.classes), weights, model.module.has_batch_norm, size=model.pixels.size
-    )
+    weights = bool(config.model.weights)
+    facts = auto.facts_of(config, experiment.model, pretrained=weights, train=splits.train)
     resolved, notes = auto.resolve(config, facts)
     for note in (note for note in notes if note.startswith("augment.")):
         print(note)

@@ -1,6 +1,6 @@
 """Views per second of the preset "medium", beside torchvision's transforms of the same names and ranges.
 
-    python tests/benchmarks/augmentation.py FOLDER [--size 224] [--images 64] [--presets light medium strong]
+    python tests/benchmarks/augmentation.py FOLDER [--size 224] [--images 64] [--presets PRESET ...]
 
 FOLDER holds photographs, at any depth; they are decoded before, and resized to 500 x 375 pixels, since prepared sets
 may be as small as the view. One thread each, in turns; the best of five rounds counts. tests/real_packages.py says
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from jaxtl.data.augment import Augmentation, train_view
-from jaxtl.data.augment.presets import DEFAULTS, with_preset
+from jaxtl.data.augment.presets import DEFAULTS, PRESETS, with_preset
 from jaxtl.parallel.cpu_runtime import keep_freed_memory
 from jaxtl.preprocessing import IMAGENET, Pixels
 
@@ -34,15 +34,16 @@ def torchvision_medium(size: int) -> Callable[[Image.Image], object]:
     from torchvision.transforms import InterpolationMode, v2
 
     torch.set_num_threads(1)
+    a = Augmentation(**with_preset("medium", DEFAULTS))
     fill = [round(255 * share) for share in IMAGENET[0]]
     return v2.Compose(
         [
-            v2.RandomResizedCrop(size, scale=(0.25, 1.0), interpolation=InterpolationMode.BICUBIC),
-            v2.RandomHorizontalFlip(),
-            v2.RandomRotation(10, interpolation=InterpolationMode.BILINEAR, fill=fill),
-            v2.ColorJitter(0.2, 0.2, 0.2),
+            v2.RandomResizedCrop(size, scale=a.scale, interpolation=InterpolationMode.BICUBIC),
+            v2.RandomHorizontalFlip(a.flip),
+            v2.RandomRotation(a.rotate, interpolation=InterpolationMode.BILINEAR, fill=fill),
+            v2.ColorJitter(*[a.color_jitter] * 3),
             v2.PILToTensor(),
-            v2.RandomErasing(p=0.1, value=0),
+            v2.RandomErasing(p=a.erase, value=0),
         ]
     )
 
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--presets", nargs="*", default=["none", "light", "medium", "strong"])
+    parser.add_argument("--presets", nargs="*", default=list(PRESETS))
     options = parser.parse_args()
     keep_freed_memory()  # As every command of jaxtl does; here both profit.
     files = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))

@@ -36,7 +36,7 @@ def test_sheets_of_every_kind_of_source(jaxtl, config_file, pictures, tmp_path, 
     assert out.splitlines() == [
         "note: augment.preset 'medium' is given, so augment.scale (0.5, 1.0) of the config does not count",
         "images of 16 x 16 pixels, as vit_petals:depth=2,width=16,heads=2,patch=8 sees them before normalisation",
-        "augment.preset medium sets color_jitter 0.2, erase 0.1; as written stay rotate 0",
+        "augment.preset medium sets scale 0.25 to 1, color_jitter 0.2, erase 0.1; as written stay rotate 0",
         *(f"shown/show_{name}.png" for name in ("train", "eval", "one")),
     ]
     sheet = np.asarray(Image.open(tmp_path / "shown" / "show_train.png"))

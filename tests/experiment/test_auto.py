@@ -3,15 +3,19 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import tiny
 
 from jaxtl import config as config_lib
+from jaxtl.data.dataset import Dataset
 from jaxtl.errors import UserError
-from jaxtl.experiment.auto import Facts, resolve
+from jaxtl.experiment.auto import Facts, facts_of, resolve
 
 VIT = Facts(images=720, classes=12, pretrained=True, batch_norm=False)
 RESNET = Facts(images=720, classes=12, pretrained=True, batch_norm=True)
+SMALL = replace(VIT, size=64)
+ASKED = {"data.source": "folder:x", "model.name": "vit_ti16"}
 RANDOM = Facts(images=720, classes=12, pretrained=False, batch_norm=False)
 
 
@@ -73,8 +77,8 @@ def test_what_trains(images, pretrained, chosen):
     [
         (VIT, "all", "light"),
         (replace(VIT, size=65), "all", "light"),
-        (replace(VIT, size=64), "all", "small"),
-        (replace(VIT, size=64), "head", "none"),
+        (SMALL, "all", "small_images"),
+        (SMALL, "head", "none"),
         (replace(RANDOM, size=64), "all", "medium"),
     ],
 )
@@ -84,11 +88,57 @@ def test_the_augmentation(facts, unfreeze, preset):
     assert any(note.startswith(f"augment.preset is {preset!r}: ") for note in notes)
 
 
+@pytest.mark.parametrize("own", [{"scale": (0.5, 1.0)}, {"ratio": (1.0, 1.0)}, {"crop": "none"}])
+def test_crops_of_ones_own_are_kept_on_small_images(own):
+    config, _ = resolve(left_to_rules(**{f"augment__{key}": value for key, value in own.items()}), SMALL)
+    assert config.augment.preset == "light"
+    assert {key: config.augment[key] for key in own} == own
+
+
+def test_crops_of_the_defaults_that_are_asked_for_are_kept_on_small_images():
+    given = config_lib.override(config_lib.default(), {**ASKED, "augment.preset": "auto", "augment.scale": "0.25,1"})
+    assert resolve(given, SMALL)[0].augment.preset == "light except scale"
+    given = config_lib.override(config_lib.default(), {**ASKED, "augment.preset": "auto", "augment.flip": "0.3"})
+    assert resolve(given, SMALL)[0].augment.preset == "small_images"
+
+
+def pictures(*shapes):
+    """A set of images of these heights and widths; 0 by 0 is a broken file."""
+    images = [np.zeros((*shape, 3), np.uint8) if shape[0] else b"no image" for shape in shapes]
+    names = [str(i) for i in range(len(images))]
+    return Dataset(classes=("a", "b"), labels=np.zeros(len(images), np.int32), names=names, read=lambda i: images[i])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "size"),
+    [
+        ([(20, 64), (20, 65)], 65),
+        ([(0, 0), (40, 30)], 40),
+        ([(2, 3)], 4),
+        ([(0, 0)], 4),
+        ([(8, 8)] * 5 + [(99, 9)], 8),
+    ],
+)
+def test_the_size_is_that_of_the_first_images_or_of_the_model(shapes, size):
+    model = tiny.experiment(tiny.config()).model
+    facts = facts_of(left_to_rules(), model, pretrained=True, train=pictures(*shapes), batch=4, val=3)
+    assert facts == Facts(len(shapes), 2, True, False, batch_size=4, validation=3, size=size)
+
+
+def test_without_images_or_auto_no_size_is_looked_for():
+    model = tiny.experiment(tiny.config()).model
+
+    def read(i):
+        raise AssertionError("an image is read")
+
+    train = replace(pictures((8, 8)), read=read)
+    assert facts_of(tiny.config(), model, pretrained=True, train=train).size == 0
+    assert facts_of(left_to_rules(), model, pretrained=True) == Facts(0, len(model.classes), True, False)
+
+
 def test_a_value_beside_the_preset_stays():
-    overrides = {"augment.preset": "auto", "augment.rotate": "0", "train.epochs": "auto"}
-    config = config_lib.override(
-        tiny.config(augment__rotate=5.0), {**overrides, "data.source": "folder:x", "model.name": "vit_ti16"}
-    )
+    overrides = {**ASKED, "augment.preset": "auto", "augment.rotate": "0", "train.epochs": "auto"}
+    config = config_lib.override(tiny.config(augment__rotate=5.0), overrides)
     assert resolve(config, RANDOM)[0].augment.preset == "medium except rotate"
 
 

@@ -40,7 +40,7 @@ def test_each_key_arrives(config):
 def test_a_preset_in_words(config):
     assert options.preset_in_words(config, config) == ""
     config.augment.update({"preset": "light", "color_jitter": 0.7})
-    words = "light sets nothing; as written stay color_jitter 0.7"
+    words = "light sets scale 0.25 to 1; as written stay color_jitter 0.7"
     assert options.preset_in_words(config, config) == words
     assert options.preset_in_words(config, options.write_out_preset(config)) == words
     assert options.augmentation(config) == Augmentation(scale=(0.25, 1.0), color_jitter=0.7)

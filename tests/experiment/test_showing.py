@@ -112,6 +112,20 @@ def test_weights_say_how_pixels_look_and_no_array_of_them_is_read(config, tmp_pa
     np.testing.assert_array_equal(drawn[1][0][0], np.asarray(image)[2:18, 2:18])
 
 
+def test_what_a_rule_chooses_for_small_images_is_shown_and_trained(config, tmp_path, capsys):
+    experiment = build(config)
+    path = tmp_path / "weights.safetensors"
+    model = experiment.model
+    save_native(path, experiment.variables, model=model.name, pixels=model.pixels, classes=model.classes)
+    config.model.weights, config.augment.preset = str(path), "auto"
+    draw_sheets(config, tmp_path / "shown")
+    line = "augment.preset is 'small_images': a quarter of 20 x 20 pixels shows little; such images are padded, then "
+    assert line in capsys.readouterr().out
+    chosen = build(config)
+    assert any(note.startswith(line) for note in chosen.plan.notes)
+    assert (chosen.config.augment.crop, chosen.config.augment.pad) == ("pad_crop", 4)
+
+
 def test_without_data_nothing_is_left_behind(config, tmp_path):
     config.data.source = f"folder:{tmp_path / 'nowhere'}"
     with pytest.raises(UserError, match="nowhere"):

@@ -81,5 +81,5 @@ def test_what_is_worth_a_word(config):
 def test_a_preset_says_what_it_sets():
     given = tiny.experiment(tiny.config(augment__preset="light", augment__color_jitter=0.3))
     lines = opening_lines(given)
-    assert "augment   light sets nothing; as written stay color_jitter 0.3" in lines
+    assert "augment   light sets scale 0.25 to 1; as written stay color_jitter 0.3" in lines
     assert not any(line.startswith("augment") for line in opening_lines(tiny.experiment(tiny.config())))

@@ -6,10 +6,10 @@ from typing import Any
 
 from jaxtl.data.augment.options import Augmentation, not_among
 
-# Each says its crops, those of the defaults too: they count in place of another scale that a recipe sets.
+# Where crops are those of the defaults, they stand here, too: a preset keeps its meaning when a default changes.
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {"crop": "none", "flip": 0.0},
-    "small": {"crop": "pad_crop", "color_jitter": 0.1},
+    "small_images": {"crop": "pad_crop", "color_jitter": 0.1},
     "light": {"scale": (0.25, 1.0), "color_jitter": 0.1},
     "medium": {"scale": (0.25, 1.0), "rotate": 10.0, "color_jitter": 0.2, "erase": 0.1},
     # The policy brings rotations and colours of its own.
@@ -48,6 +48,16 @@ def except_for(preset: str, names: Iterable[str]) -> str:
     return f"{name}{_EXCEPT}{','.join([*left.split(',')] * bool(left) + sorted(names))}"
 
 
+def exceptions(preset: str) -> list[str]:
+    """Returns the fields that a preset leaves as they are.
+
+    >>> exceptions("medium except rotate,erase"), exceptions("medium")
+    (['rotate', 'erase'], [])
+    """
+    left = preset.partition(_EXCEPT)[2]
+    return left.split(",") if left else []
+
+
 def is_auto(preset: str) -> bool:
     """Tells whether a rule is to choose the preset."""
     return preset.partition(_EXCEPT)[0] == AUTO
@@ -59,7 +69,7 @@ def in_place_of_auto(preset: str, chosen: str) -> str:
     >>> in_place_of_auto("auto except rotate,erase", "medium")
     'medium except erase,rotate'
     """
-    return except_for(chosen, preset.partition(_EXCEPT)[2].split(","))
+    return except_for(chosen, exceptions(preset))
 
 
 def preset_problems(preset: str) -> list[str]:
@@ -83,8 +93,10 @@ def in_words(preset: str, values: Mapping[str, Any], now: Mapping[str, Any]) -> 
     """
     name, chosen = preset.partition(_EXCEPT)[0], _chosen(preset)
     stay = [field for field in PRESETS[name] if field not in chosen or not is_default(field, values[field])]
-    changed = [field for field in {**chosen, **DEFAULTS} if _plain(now[field]) != _plain(values[field])]
-    text = f"{name} sets {_listed(changed, now) or 'nothing'}"
+    # A preset that was written out may be that of an earlier version, which set other fields.
+    set_here = {f for f in chosen if f not in stay and _plain(now[f]) == _plain(chosen[f])}
+    told = [f for f in {**chosen, **DEFAULTS} if f in set_here or _plain(now[f]) != _plain(values[f])]
+    text = f"{name} sets {_listed(told, now) or 'nothing'}"
     return f"{text}; as written stay {_listed(stay, now)}" if stay else text
 
 

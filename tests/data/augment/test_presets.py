@@ -39,7 +39,7 @@ def in_words_now(preset, values):
 
 
 def test_in_words():
-    assert in_words_now("medium", DEFAULTS) == "medium sets rotate 10, color_jitter 0.2, erase 0.1"
+    assert in_words_now("medium", DEFAULTS) == "medium sets scale 0.25 to 1, rotate 10, color_jitter 0.2, erase 0.1"
     assert in_words_now("strong except policy", {**DEFAULTS, "erase": 0.5}) == (
         "strong sets scale 0.2 to 1; as written stay policy '', erase 0.5"
     )
@@ -53,7 +53,7 @@ def test_in_words():
     [
         (
             "meduim",
-            "preset is 'meduim', but it must be one of: '', 'auto', 'none', 'small', 'light', 'medium', 'strong';",
+            "preset is 'meduim', but it must be one of: '', 'auto', 'none', 'small_images', 'light', 'medium', ",
         ),
         (
             "medium except zoom",
