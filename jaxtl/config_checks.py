@@ -27,7 +27,12 @@ from jaxtl.trees import nest
 # Keys whose value is a dict by regular expression.
 RULES = ("finetune.lr_multipliers", "finetune.groups", "finetune.l1", "finetune.l2", "train.mesh", "train.sharding")
 # Keys whose value may be left to a rule (see `jaxtl.experiment.auto`) -> a value of their kind.
-AUTO: dict[str, Any] = {"optimizer.learning_rate": 1e-3, "optimizer.warmup_steps": 0, "train.epochs": 5.0}
+AUTO: dict[str, Any] = {
+    "finetune.layer_decay": 1.0,
+    "optimizer.learning_rate": 1e-3,
+    "optimizer.warmup_steps": 0,
+    "train.epochs": 5.0,
+}
 # The keys of optimizer that cannot differ between groups: they concern all gradients together.
 _SHARED = ("clip_norm", "sam_rho")
 _STAGE_KEYS = ("epochs", "steps", "unfreeze", "rate")

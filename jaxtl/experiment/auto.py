@@ -26,6 +26,8 @@ _FEW_TO_CHOOSE = 200
 # from pretrained weights: of random ones nothing was measured.
 _SMALL = 64
 _OF_CROPS = ("crop", "scale", "ratio")
+# Between one rate for all, which moves far from the weights, and the 0.65 to 0.75 of deeper transformers.
+_LAYER_DECAY = 0.85
 # Images whose size is looked at: a set is of one kind.
 _LOOKED_AT = 5
 # Images of a set whose number is not known: many.
@@ -91,6 +93,7 @@ def resolve(config: ConfigDict, facts: Facts) -> tuple[ConfigDict, tuple[str, ..
             notes.append(f"{key} is {_plain(rule[0])}: {why}")
 
     put("finetune.unfreeze", _unfreeze(facts))
+    put("finetune.layer_decay", _layer_decay(config, facts))
     put("optimizer.learning_rate", _learning_rate(config, facts))
     if config.train.epochs == "auto" and (config.train.steps or config.finetune.stages):
         config.train.epochs = 0.0  # Something else says how long.
@@ -110,6 +113,16 @@ def _unfreeze(facts: Facts) -> tuple[str, str]:
     mean = f", here {facts.images / facts.classes:.3g}" if facts.images and facts.classes else ""
     why = f"from {_FEW_A_CLASS} images a class on, on average{mean}, everything that adapts is better than a head alone"
     return "all", why
+
+
+def _layer_decay(config: ConfigDict, facts: Facts) -> tuple[float, str]:
+    if not facts.pretrained:
+        return 1.0, "all layers start at random, and learn alike"
+    if config.finetune.unfreeze == "head" and not config.finetune.stages:
+        return 1.0, "a head alone has one rate"
+    if facts.batch_norm:
+        return 1.0, "networks with BatchNorm are fine-tuned at one rate"
+    return _LAYER_DECAY, "the nearer to the image, the more of what was learned is to be kept (BEiT, arXiv:2106.08254)"
 
 
 def _learning_rate(config: ConfigDict, facts: Facts) -> tuple[float, str]:

@@ -48,6 +48,23 @@ def test_the_rate(facts, keys, rate):
 
 
 @pytest.mark.parametrize(
+    ("facts", "unfreeze", "decay", "rate"),
+    [
+        (VIT, "all", 0.85, 5e-4),
+        (VIT, "3", 0.85, 5e-4),
+        (VIT, "head", 1.0, 1e-3),
+        (RESNET, "all", 1.0, 5e-4),
+        (RANDOM, "all", 1.0, 1e-3),
+    ],
+)
+def test_the_decay_of_rates_by_depth_and_the_rate_that_goes_with_it(facts, unfreeze, decay, rate):
+    given = left_to_rules(finetune__layer_decay="auto", finetune__unfreeze=unfreeze, train__batch_size=32)
+    config, notes = resolve(given, facts)
+    assert (config.finetune.layer_decay, config.optimizer.learning_rate) == (decay, rate)
+    assert any(note.startswith(f"finetune.layer_decay is {decay:g}: ") for note in notes)
+
+
+@pytest.mark.parametrize(
     ("images", "pretrained", "unfreeze", "epochs"),
     [
         (720, True, "all", 8),
@@ -151,7 +168,7 @@ def test_what_is_given_stays_and_is_not_told():
     assert resolve(left_to_rules(finetune__stages=stages), VIT)[0].train.epochs == 0.0
 
 
-@pytest.mark.parametrize("key", ["optimizer.learning_rate", "train.epochs"])
+@pytest.mark.parametrize("key", ["finetune.layer_decay", "optimizer.learning_rate", "train.epochs"])
 def test_another_word_is_refused(key):
     with pytest.raises(UserError, match=rf"config.{key} is 'atuo', but it must be a number, such as .*, or \"auto\""):
         config_lib.override(config_lib.default(), {key: "atuo"})

@@ -117,12 +117,13 @@ def test_what_a_rule_chooses_for_small_images_is_shown_and_trained(config, tmp_p
     path = tmp_path / "weights.safetensors"
     model = experiment.model
     save_native(path, experiment.variables, model=model.name, pixels=model.pixels, classes=model.classes)
-    config.model.weights, config.augment.preset = str(path), "auto"
+    config.model.weights, config.augment.preset, config.finetune.layer_decay = str(path), "auto", "auto"
     draw_sheets(config, tmp_path / "shown")
     line = "augment.preset is 'small_images': a quarter of 20 x 20 pixels shows little; such images are padded, then "
     assert line in capsys.readouterr().out
     chosen = build(config)
     assert any(note.startswith(line) for note in chosen.plan.notes)
+    assert sorted(set(chosen.plan.multipliers.values()))[-2:] == [0.85, 1.0]
     assert (chosen.config.augment.crop, chosen.config.augment.pad) == ("pad_crop", 4)
 
 
