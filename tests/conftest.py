@@ -10,10 +10,11 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Two devices, so that a mistake in sharding shows in every test that jits. Without the passes of LLVM and the emitters
 # of fusions by MLIR, which change results by rounding alone, compiling for a CPU takes a third of the time; the kernels
-# of a GPU come from LLVM too.
+# of a GPU come from LLVM too. On a busy machine one device may wait for another for longer than the minute after which
+# XLA aborts the process.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=2"
+    "--xla_force_host_platform_device_count=2 --xla_cpu_collective_call_terminate_timeout_seconds=600"
     + (
         " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
         # Later versions have no other emitters, and end at flags that they do not know.
