@@ -174,8 +174,8 @@ def default() -> ConfigDict:
     # What trains: "all" | "head" | k (the head and the last k groups) | names or regexes, with commas; or "biases",
     # "norms". "auto": the head alone where there are few images a class, else all.
     c.finetune.unfreeze = "all"
-    # Factor on the rate per group, counted down from the head. "auto": 0.85 where pretrained weights without BatchNorm
-    # train in all layers, else 1.
+    # Factor on the rate per group, counted down from the head. "auto": 0.85 where more than the head of pretrained
+    # weights without BatchNorm trains, else 1.
     c.finetune.layer_decay = 1.0
     # Where a new head starts: "probe" (the linear classifier that fits the features of the training images, and that
     # fine-tuning has to beat on val) | "zeros". "auto": the probe, where weights are pretrained, the loss is "softmax"
